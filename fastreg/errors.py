@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Every exception that fastreg raises on its own; each is also the builtin it means."""
+
+from __future__ import annotations
+
+__all__ = [
+    "ArgumentError",
+    "CheckpointError",
+    "DTypeError",
+    "EnvironmentSettingError",
+    "FastregError",
+    "LayoutError",
+]
+
+
+class FastregError(Exception):
+    """Base of all of fastreg's own exceptions."""
+
+
+class DTypeError(FastregError, TypeError):
+    """An element type or an object that no kernel accepts."""
+
+
+class ArgumentError(FastregError, ValueError):
+    """A weight, thread count or option outside its range."""
+
+
+class LayoutError(FastregError, ValueError):
+    """A shape, a writability or an overlap that a call cannot work with."""
+
+
+class EnvironmentSettingError(FastregError, RuntimeError):
+    """A ``FASTREG_*`` environment variable that names something impossible."""
+
+
+class CheckpointError(FastregError, ValueError):
+    """A checkpoint file that is truncated, inconsistent or of an unknown kind."""
+
+
+def message(expected: str, received: str, action: str) -> str:
+    """Join the three parts of every message: what was expected, what came, what to do."""
+    return f"expected {expected}; received {received}; {action}"
