@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * The public functions: check the arguments, run the pass, and climb the tiers until one decides.
+ */
+#include "dispatch.h"
+#include "machine.h"
+#include "parallel.h"
+#include "pass.h"
+#include "walk.h"
+
+static const fr_format *format_of(fastreg_dtype dtype)
+{
+    switch (dtype) {
+#define X(name, type, constant)                                                                    \
+    case constant:                                                                                 \
+        return &fr_format_##name;
+        FR_FLOATS(X)
+#undef X
+    default:
+        return NULL;
+    }
+}
+
+static int weight_is_good(double w) { return w >= 0.0 && w < FR_INFINITY; }
+
+/* Check one array; *n receives its number of elements. */
+static fastreg_status check_array(const fastreg_array *a, int gradient, uint64_t *n)
+{
+    if (fr_itemsize(a->dtype) == 0)
+        return FASTREG_BAD_DTYPE;
+    if (!weight_is_good(a->l1) || !weight_is_good(a->l2))
+        return FASTREG_BAD_WEIGHT;
+    if (a->ndim < 0 || a->ndim > FASTREG_MAX_NDIM)
+        return FASTREG_BAD_SHAPE;
+    if (a->ndim > 0 && !a->shape)
+        return FASTREG_NULL_POINTER;
+    uint64_t elements = 1;
+    for (int d = 0; d < a->ndim; ++d)
+        if (a->shape[d] < 0)
+            return FASTREG_BAD_SHAPE;
+        else if (a->shape[d] == 0)
+            elements = 0;
+    for (int d = 0; d < a->ndim && elements; ++d) {
+        if (elements > (uint64_t)INT64_MAX / (uint64_t)a->shape[d])
+            return FASTREG_BAD_SHAPE;
+        elements *= (uint64_t)a->shape[d];
+    }
+    if (elements && !a->data)
+        return FASTREG_NULL_POINTER;
+    if (gradient && a->gradient && a->dtype >= FASTREG_BOOL)
+        return FASTREG_BAD_DTYPE;
+    *n = elements;
+    return FASTREG_OK;
+}
+
+/* Fill the job from the arguments, and say how many threads it deserves. */
+static fastreg_status prepare(fr_job *job, const fastreg_options *o, const fr_format *format,
+                              int *threads)
+{
+    uint64_t nbytes = 0, written = 0;
+    int wide = 0;
+    if (job->count && !job->arrays)
+        return FASTREG_NULL_POINTER;
+    if (job->value && !format)
+        return FASTREG_BAD_DTYPE;
+    if (!(job->scale - job->scale == 0.0))
+        return FASTREG_BAD_SCALE;
+    if (o->threads < 0)
+        return FASTREG_BAD_THREADS;
+    job->elements = 0;
+    for (size_t k = 0; k < job->count; ++k) {
+        const fastreg_array *const a = &job->arrays[k];
+        uint64_t n = 0;
+        const fastreg_status s = check_array(a, job->gradient, &n);
+        if (s != FASTREG_OK)
+            return s;
+        if (n > (uint64_t)INT64_MAX - job->elements)
+            return FASTREG_BAD_SHAPE;
+        job->elements += n;
+        nbytes += n * fr_itemsize(a->dtype);
+        if (job->gradient && a->gradient)
+            written += n * fr_itemsize(a->dtype);
+        wide |= fr_kernel_type(a->dtype) == FR_FLOAT_f64;
+    }
+    job->kernels = fr_dispatch(o->level);
+    if (!job->kernels)
+        return FASTREG_BAD_LEVEL;
+    job->streamed = written && !job->accumulate && written >= fr_parallel_stream_threshold();
+    /* Tier 0 has 44 bits: too few for an f64 result, and f64 squares are not exact there. */
+    job->tier = FR_MAX(o->first_tier, wide || (format && format->precision > 24));
+    job->poll = o->poll;
+    job->poll_context = o->poll_context;
+    atomic_init(&job->stopped, 0);
+    *threads = fr_parallel_threads(nbytes + written, o->threads, o->bytes_per_thread);
+    return FASTREG_OK;
+}
+
+/* The rounded value if what was found decides it. */
+static int decide(const fr_job *job, int root, double factor, const fr_format *format,
+                              double *value)
+{
+    if (job->found.nan) {
+        *value = FR_NAN;
+        return 1;
+    }
+    if (job->found.inf) {
+        *value = FR_INFINITY;
+        return 1;
+    }
+    if (job->tier == 2) {
+        *value = root ? fr_total_round_sqrt(job->total, format) : fr_total_round(job->total, format);
+        return 1;
+    }
+    if (job->found.unbounded)
+        return 0;
+    fr_sum s = job->found.sum;
+    if (root)
+        s = fr_sum_sqrt(s, fr_sqrt(s.high));
+    s.error *= factor;
+    return fr_sum_decide(&s, format, value);
+}
+
+static void run(fr_job *job, int threads)
+{
+    job->found = (fr_found){{0.0, 0.0, 0.0}, 0, 0, 0};
+    atomic_flag_clear(&job->lock);
+    fr_parallel_run(threads, fr_pass, job);
+}
+
+static int is_stopped(fr_job *job)
+{
+    return atomic_load_explicit(&job->stopped, memory_order_relaxed);
+}
+
+/* Tier 2, with its integers on the stack. */
+static FR_NOINLINE int run_exact(fr_job *job, int threads, int root, const fr_format *format,
+                                 double *value)
+{
+    fr_total total;
+    memset(&total, 0, sizeof total);
+    job->total = &total;
+    run(job, threads);
+    return is_stopped(job) || decide(job, root, 1.0, format, value);
+}
+
+/* Would writing a gradient change data that a later tier may have to read again? */
+static int gradient_overwrites(const fr_job *job)
+{
+    for (size_t k = 0; k < job->count; ++k)
+        if (job->arrays[k].gradient && job->arrays[k].gradient == job->arrays[k].data)
+            return 1;
+    return 0;
+}
+
+static FR_NOINLINE fastreg_status call_in_default_environment(fr_job *job, const fastreg_options *o,
+                                                              fastreg_dtype result, int root,
+                                                              double *value)
+{
+    const fr_format *const format = job->value ? format_of(result) : NULL;
+    const double factor = o->error_factor != 0.0 ? o->error_factor : 1.0;
+    int threads = 1;
+    double v = 0.0;
+    const fastreg_status s = prepare(job, o, format, &threads);
+    if (s != FASTREG_OK)
+        return s;
+    int owed = job->gradient;
+    if (job->value) {
+        /* Gradients come along with the first pass, unless that pass cannot write them. */
+        job->gradient = owed && job->tier < 2 && !gradient_overwrites(job);
+        for (int decided = 0; !decided; job->tier += !decided) {
+            if (job->tier < 2) {
+                run(job, threads);
+                decided = is_stopped(job) || decide(job, root, factor, format, &v);
+            } else
+                decided = run_exact(job, threads, root, format, &v);
+            owed = owed && !job->gradient;
+            job->gradient = 0;
+        }
+    }
+    const int tier = job->tier;
+    if (owed && !is_stopped(job)) {
+        job->value = 0;
+        job->gradient = 1;
+        job->tier = 0;
+        run(job, threads);
+    }
+    if (FR_UNLIKELY(is_stopped(job)))
+        return FASTREG_INTERRUPTED;
+    if (value) {
+        *value = v;
+        if (o->tier)
+            *o->tier = tier;
+    }
+    return FASTREG_OK;
+}
+
+static fastreg_status call(fr_job *job, const fastreg_options *o, fastreg_dtype result, int root,
+                           double *value)
+{
+    static const fastreg_options defaults = {0};
+    if (job->value && !value)
+        return FASTREG_NULL_POINTER;
+    const fr_environment saved = fr_environment_enter();
+    const fastreg_status s =
+        call_in_default_environment(job, o ? o : &defaults, result, root, value);
+    fr_environment_leave(saved);
+    return s;
+}
+
+fastreg_status fastreg_value(const fastreg_array *arrays, size_t count, fastreg_dtype result,
+                             const fastreg_options *options, double *value)
+{
+    fr_job job = {.arrays = arrays, .count = count, .value = 1};
+    return call(&job, options, result, 0, value);
+}
+
+fastreg_status fastreg_norm(const fastreg_array *arrays, size_t count, fastreg_dtype result,
+                            const fastreg_options *options, double *value)
+{
+    fr_job job = {.arrays = arrays, .count = count, .value = 1};
+    return call(&job, options, result, 1, value);
+}
+
+fastreg_status fastreg_gradient(const fastreg_array *arrays, size_t count, double scale,
+                                int accumulate, const fastreg_options *options)
+{
+    fr_job job = {
+        .arrays = arrays, .count = count, .gradient = 1, .accumulate = accumulate, .scale = scale};
+    return call(&job, options, FASTREG_F64, 0, NULL);
+}
+
+fastreg_status fastreg_value_and_gradient(const fastreg_array *arrays, size_t count, double scale,
+                                          int accumulate, fastreg_dtype result,
+                                          const fastreg_options *options, double *value)
+{
+    fr_job job = {.arrays = arrays,
+                  .count = count,
+                  .value = 1,
+                  .gradient = 1,
+                  .accumulate = accumulate,
+                  .scale = scale};
+    return call(&job, options, result, 0, value);
+}
+
+fastreg_status fastreg_pack(fastreg_dtype dtype, double value, void *element)
+{
+    const fr_environment saved = fr_environment_enter();
+    fastreg_status status = FASTREG_OK;
+    switch (dtype) {
+    case FASTREG_F16: {
+        const uint16_t h = fr_f64_to_f16(value);
+        memcpy(element, &h, sizeof h);
+        break;
+    }
+    case FASTREG_BF16: {
+        const uint16_t h = fr_f64_to_bf16(value);
+        memcpy(element, &h, sizeof h);
+        break;
+    }
+    case FASTREG_F32: {
+        const float f = (float)fr_round_double(value, &fr_format_f32);
+        memcpy(element, &f, sizeof f);
+        break;
+    }
+    case FASTREG_F64:
+        memcpy(element, &value, sizeof value);
+        break;
+    default:
+        status = FASTREG_BAD_DTYPE;
+    }
+    fr_environment_leave(saved);
+    return status;
+}
+
+const char *fastreg_status_text(fastreg_status status)
+{
+    switch (status) {
+    case FASTREG_OK:
+        return "success";
+    case FASTREG_BAD_DTYPE:
+        return "expected a supported element type (gradients and results: f16, bf16, f32, f64)";
+    case FASTREG_BAD_WEIGHT:
+        return "expected weights that are finite and >= 0";
+    case FASTREG_BAD_SCALE:
+        return "expected a finite scale";
+    case FASTREG_BAD_SHAPE:
+        return "expected extents >= 0, at most 64 dimensions and at most 2^63 - 1 elements";
+    case FASTREG_NULL_POINTER:
+        return "expected a pointer, received NULL";
+    case FASTREG_BAD_LEVEL:
+        return "expected an ISA level that fastreg_level_name lists as available";
+    case FASTREG_BAD_THREADS:
+        return "expected a thread count >= 0";
+    case FASTREG_INTERRUPTED:
+        return "interrupted; gradients may be partly written";
+    }
+    return "unknown status";
+}

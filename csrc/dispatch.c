@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "dispatch.h"
+#include "fastreg.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#ifdef __x86_64__
+#    include <cpuid.h>
+
+/* Bits of CPUID leaves 1 and 7 (Intel SDM 2A, CPUID), and of XCR0: which registers the system saves. */
+enum {
+    LEAF1_FMA = 1 << 12,
+    LEAF1_OSXSAVE = 1 << 27,
+    LEAF1_AVX = 1 << 28,
+    LEAF1_F16C = 1 << 29,
+    LEAF7_AVX2 = 1 << 5,
+    LEAF7_AVX512F = 1 << 16,
+    LEAF7_AVX512DQ = 1 << 17,
+    LEAF7_AVX512BW = 1 << 30,
+    XCR0_AVX = 0x06,
+    XCR0_AVX512 = 0xe6
+};
+#    define LEAF7_AVX512VL 0x80000000u
+
+static int has_all(unsigned word, unsigned bits) { return (word & bits) == bits; }
+
+/* How many levels above baseline the processor and the system support. */
+static int ask_cpu(void)
+{
+    unsigned a, b, c, d, low, high;
+    if (!__get_cpuid(1, &a, &b, &c, &d) ||
+        !has_all(c, LEAF1_FMA | LEAF1_OSXSAVE | LEAF1_AVX | LEAF1_F16C))
+        return 0;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    if (!has_all(low, XCR0_AVX) || !__get_cpuid_count(7, 0, &a, &b, &c, &d) ||
+        !has_all(b, LEAF7_AVX2))
+        return 0;
+    const unsigned wanted = LEAF7_AVX512F | LEAF7_AVX512DQ | LEAF7_AVX512BW | LEAF7_AVX512VL;
+    return has_all(low, XCR0_AVX512) && has_all(b, wanted) ? 2 : 1;
+}
+#else
+static int ask_cpu(void) { return 0; }
+#endif
+
+/* Asked once: in a virtual machine CPUID traps and takes 20 us. */
+static int cpu_levels(void)
+{
+    static atomic_int known; /* levels + 1 */
+    int k = atomic_load_explicit(&known, memory_order_relaxed);
+    if (!k) {
+        k = ask_cpu() + 1;
+        atomic_store_explicit(&known, k, memory_order_relaxed);
+    }
+    return k - 1;
+}
+
+static const fr_kernels *const tables[] = {
+#define X(level) &fr_kernels_##level,
+    FR_LEVELS(X)
+#undef X
+};
+enum { LEVELS = sizeof tables / sizeof tables[0] };
+
+static const fr_kernels *by_name(const char *name)
+{
+    for (int i = 0; i <= cpu_levels() && i < LEVELS; ++i)
+        if (strcmp(tables[i]->name, name) == 0)
+            return tables[i];
+    return NULL;
+}
+
+static const fr_kernels *choose(void)
+{
+    const char *const wanted = getenv("FASTREG_ISA");
+    if (wanted && *wanted)
+        return by_name(wanted);
+    return tables[FR_MIN(cpu_levels(), LEVELS - 1)];
+}
+
+/* Two threads that meet here choose the same; the second store changes nothing. */
+static _Atomic(const fr_kernels *) chosen;
+static atomic_int has_chosen;
+
+const fr_kernels *fr_dispatch(const char *name)
+{
+    if (FR_UNLIKELY(name != NULL))
+        return by_name(name);
+    if (FR_UNLIKELY(!atomic_load_explicit(&has_chosen, memory_order_acquire))) {
+        atomic_store_explicit(&chosen, choose(), memory_order_relaxed);
+        atomic_store_explicit(&has_chosen, 1, memory_order_release);
+    }
+    return atomic_load_explicit(&chosen, memory_order_relaxed);
+}
+
+const char *fastreg_level(void)
+{
+    const fr_kernels *const k = fr_dispatch(NULL);
+    return k ? k->name : NULL;
+}
+
+const char *fastreg_level_name(size_t i, int *available)
+{
+    if (i >= LEVELS)
+        return NULL;
+    if (available)
+        *available = (int)i <= cpu_levels();
+    return tables[i]->name;
+}

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * Exact sums: fixed-point integers wide enough for every term, the tier that always decides.
+ *
+ * A limb carries 32 bits of the number in 64, so 2^31 additions fit between two carry passes. Limb i
+ * weighs 2^(base + 32 i). Adding limbs adds the numbers, in any order: that makes partial sums mergeable.
+ */
+#ifndef FR_LIMBS_H
+#define FR_LIMBS_H
+
+#include "formats.h"
+
+__extension__ typedef unsigned __int128 fr_u128;
+
+/* Sums of |x| and x*x over one stretch of an array. f64 squares reach down to 2^-2148 and up to
+ * 2^2048; 2^63 of them to 2^2111. A deposit touches up to six limbs from its lowest bit. */
+#define FR_MOMENT_BASE (-2176)
+#define FR_MOMENT_LIMBS 140
+
+/* A weighted total. A weight's bits lie in [2^-1074, 2^1024): 2^-3222 to 2^3135, and 2^63 arrays. */
+#define FR_TOTAL_BASE (-3264)
+#define FR_TOTAL_LIMBS 208
+
+/* Both in one array type: the total's size, with the moment's base where it holds a moment. */
+typedef struct {
+    uint64_t limb[FR_TOTAL_LIMBS];
+} fr_total;
+
+typedef struct {
+    uint64_t limb[FR_MOMENT_LIMBS];
+} fr_moment;
+
+/* limb += v * 2^position, position counted from the lowest limb's lowest bit. */
+FR_INLINE void fr_limbs_add(uint64_t *limb, uint64_t v, unsigned position)
+{
+    const fr_u128 t = (fr_u128)v << (position & 31);
+    uint64_t *l = limb + (position >> 5);
+    l[0] += (uint32_t)t;
+    l[1] += (uint32_t)(t >> 32);
+    l[2] += (uint64_t)(t >> 64);
+}
+
+/* Bring every limb below 2^32. */
+static inline void fr_limbs_carry(uint64_t *limb, int count)
+{
+    uint64_t carry = 0;
+    for (int i = 0; i < count; ++i) {
+        carry += limb[i];
+        limb[i] = (uint32_t)carry;
+        carry >>= 32;
+    }
+}
+
+/* Add |x| and x*x of a finite double. */
+FR_INLINE void fr_moment_add(fr_moment *absolute, fr_moment *square, double x)
+{
+    const uint64_t b = fr_bits(x) & (UINT64_MAX >> 1);
+    if (b == 0)
+        return;
+    uint64_t m = b & ((UINT64_C(1) << 52) - 1);
+    int e = (int)(b >> 52);
+    if (e)
+        m |= UINT64_C(1) << 52;
+    else
+        e = 1;
+    e -= 1075;
+    if (absolute)
+        fr_limbs_add(absolute->limb, m, (unsigned)(e - FR_MOMENT_BASE));
+    if (square) {
+        const fr_u128 q = (fr_u128)m * m;
+        const unsigned position = (unsigned)(2 * e - FR_MOMENT_BASE);
+        fr_limbs_add(square->limb, (uint64_t)q, position);
+        fr_limbs_add(square->limb, (uint64_t)(q >> 64), position + 64);
+    }
+}
+
+/* Add |x| and x*x of an integer of up to 64 bits. */
+FR_INLINE void fr_moment_add_integer(fr_moment *absolute, fr_moment *square, uint64_t magnitude)
+{
+    const unsigned one = (unsigned)-FR_MOMENT_BASE;
+    if (absolute)
+        fr_limbs_add(absolute->limb, magnitude, one);
+    if (square) {
+        const fr_u128 q = (fr_u128)magnitude * magnitude;
+        fr_limbs_add(square->limb, (uint64_t)q, one);
+        fr_limbs_add(square->limb, (uint64_t)(q >> 64), one + 64);
+    }
+}
+
+/* total += weight * moment, exactly; the moment's limbs are carried. The weight is finite and > 0. */
+static inline void fr_total_add(fr_total *total, double weight, fr_moment *moment)
+{
+    const uint64_t b = fr_bits(weight);
+    uint64_t m = b & ((UINT64_C(1) << 52) - 1);
+    int e = (int)(b >> 52);
+    if (e)
+        m |= UINT64_C(1) << 52;
+    else
+        e = 1;
+    e -= 1075;
+    fr_limbs_carry(moment->limb, FR_MOMENT_LIMBS);
+    for (int i = 0; i < FR_MOMENT_LIMBS; ++i)
+        if (moment->limb[i]) {
+            const fr_u128 q = (fr_u128)m * moment->limb[i];
+            const unsigned position = (unsigned)(FR_MOMENT_BASE + 32 * i + e - FR_TOTAL_BASE);
+            fr_limbs_add(total->limb, (uint64_t)q, position);
+            fr_limbs_add(total->limb, (uint64_t)(q >> 64), position + 64);
+        }
+    fr_limbs_carry(total->limb, FR_TOTAL_LIMBS);
+}
+
+static inline void fr_total_merge(fr_total *total, const fr_total *other)
+{
+    for (int i = 0; i < FR_TOTAL_LIMBS; ++i)
+        total->limb[i] += other->limb[i];
+    fr_limbs_carry(total->limb, FR_TOTAL_LIMBS);
+}
+
+/* Bits [position, position + 64) of a carried number; bits outside it are 0. */
+static inline uint64_t fr_total_window(const fr_total *total, int position)
+{
+    uint64_t w = 0;
+    for (int k = 0; k < 64; ++k) {
+        const int p = position + k;
+        if (p >= 0 && p < 32 * FR_TOTAL_LIMBS)
+            w |= (total->limb[p >> 5] >> (p & 31) & 1) << k;
+    }
+    return w;
+}
+
+/* Is any bit below `position` set? */
+static inline int fr_total_any_below(const fr_total *total, int position)
+{
+    if (position <= 0)
+        return 0;
+    for (int i = 0; i < position >> 5; ++i)
+        if (total->limb[i])
+            return 1;
+    return (total->limb[position >> 5] & ((UINT64_C(1) << (position & 31)) - 1)) != 0;
+}
+
+/* Position of the highest set bit, or -1 for zero. */
+static inline int fr_total_top(const fr_total *total)
+{
+    for (int i = FR_TOTAL_LIMBS - 1; i >= 0; --i)
+        if (total->limb[i])
+            return 32 * i + fr_width(total->limb[i]) - 1;
+    return -1;
+}
+
+/* RN(total): one rounding of the exact number. */
+static inline double fr_total_round(const fr_total *total, const fr_format *f)
+{
+    const int top = fr_total_top(total);
+    if (top < 0)
+        return 0.0;
+    const int position = top - 63;
+    return fr_round_integer(fr_total_window(total, position), FR_TOTAL_BASE + position,
+                            fr_total_any_below(total, position), f);
+}
+
+/* RN(sqrt(total)). floor(sqrt(N / 4^k)) depends only on floor(N / 4^k), so 128 bits of the number
+ * give 64 exact bits of the root; whatever was left over is the sticky bit. */
+static inline double fr_total_round_sqrt(const fr_total *total, const fr_format *f)
+{
+    const int top = fr_total_top(total);
+    if (top < 0)
+        return 0.0;
+    /* 127 or 128 bits, cut at an even exponent (the base is even). */
+    const int position = (top - 126) & ~1;
+    const fr_u128 n = (fr_u128)fr_total_window(total, position + 64) << 64 |
+                      fr_total_window(total, position);
+    uint64_t root = 0;
+    for (int k = 63; k >= 0; --k) {
+        const uint64_t trial = root | UINT64_C(1) << k;
+        if ((fr_u128)trial * trial <= n)
+            root = trial;
+    }
+    const int sticky = (fr_u128)root * root != n || fr_total_any_below(total, position);
+    return fr_round_integer(root, (FR_TOTAL_BASE + position) / 2, sticky, f);
+}
+
+#endif

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * Sums of non-negative terms as an unevaluated pair with a proven error bound, and the test whether
+ * that bound allows only one rounding (Ziv). Every number here is >= 0, so bounds simply add.
+ *
+ * TwoSum: Knuth, TAOCP 2, 4.2.2. TwoProduct: Dekker 1971; one FMA where the target has it.
+ */
+#ifndef FR_TWOFOLD_H
+#define FR_TWOFOLD_H
+
+#include "formats.h"
+
+/* The exact sum lies in [high + low - error, high + low + error]; |low| <= ulp(high). */
+typedef struct {
+    double high, low, error;
+} fr_sum;
+
+FR_INLINE fr_sum fr_two_sum(double a, double b)
+{
+    const double s = a + b, t = s - a;
+    const fr_sum r = {s, (a - (s - t)) + (b - t), 0.0};
+    return r;
+}
+
+/* The error of p = RN(a * b), exact unless it underflows or |a| or |b| exceeds 2^995. */
+FR_INLINE double fr_product_error(double a, double b, double p)
+{
+#if defined(__FP_FAST_FMA)
+    return __builtin_fma(a, b, -p);
+#else
+    const double ca = 0x1.0000002p27 * a, cb = 0x1.0000002p27 * b;
+    const double ah = ca - (ca - a), al = a - ah, bh = cb - (cb - b), bl = b - bh;
+    return ((ah * bh - p) + ah * bl + al * bh) + al * bl;
+#endif
+}
+
+/* One rounding of a twofold addition loses at most 2^-105 of the sum (Joldes, Muller and Popescu
+ * 2017 prove 3 * 2^-106 for the addition of two pairs); taken twice as large here. */
+#define FR_TWOFOLD_LOSS 0x1p-103
+
+/* s + t. */
+FR_INLINE void fr_sum_add(fr_sum *s, fr_sum t)
+{
+    fr_sum r = fr_two_sum(s->high, t.high);
+    const double low = r.low + (s->low + t.low);
+    s->high = r.high + low;
+    s->low = low - (s->high - r.high);
+    s->error += t.error + s->high * FR_TWOFOLD_LOSS;
+}
+
+/* s + w * t for a finite weight w > 0. The product's parts may underflow by 2^-1074 each; if they
+ * overflow the sum is no longer finite, which fr_sum_decide refuses. */
+FR_INLINE void fr_sum_add_weighted(fr_sum *s, double w, fr_sum t)
+{
+    if (t.high == 0.0 && t.error == 0.0)
+        return;
+    if (w != 1.0) {
+        const double p = w * t.high;
+        fr_sum q = {p, fr_product_error(w, t.high, p) + w * t.low, 0.0};
+        q.error = w * t.error + p * FR_TWOFOLD_LOSS + 0x1p-1060;
+        t = q;
+    }
+    fr_sum_add(s, t);
+}
+
+/* The pair's square root. With y = RN(sqrt(high)) and the correction c = (s - y*y) / (2 y) the true
+ * root is y + c - c*c / (2 y) + ..., and |c| <= 2^-52 y: the omitted term is below 2^-105 y, the
+ * roundings of c below 2^-102 y. An error of the sum shrinks by 2 y (the root is concave; twice the
+ * slope covers the lower side as long as error <= high / 2, which the caller's bounds ensure). */
+static inline fr_sum fr_sum_sqrt(fr_sum s, double y)
+{
+    if (s.high == 0.0)
+        return s;
+    const double p = y * y;
+    const double c = (((s.high - p) - fr_product_error(y, y, p)) + s.low) / (2.0 * y);
+    fr_sum r;
+    r.high = y + c;
+    r.low = c - (r.high - y);
+    r.error = s.error / y + y * 0x1p-100;
+    return r;
+}
+
+/* The double in (high, high + low] or [high + low, high) that carries the sticky bit: rounding it
+ * to at most 51 bits gives what rounding high + low would (round to odd, Boldo and Melquiond 2008). */
+FR_INLINE double fr_round_to_odd(double high, double low)
+{
+    const fr_sum r = fr_two_sum(high, low);
+    const uint64_t b = fr_bits(r.high);
+    if (r.low == 0.0 || (b & 1))
+        return r.high;
+    return fr_from_bits((r.low > 0.0) == (r.high > 0.0) ? b + 1 : b - 1);
+}
+
+/* RN(high + low) in the format, in one rounding. */
+FR_INLINE double fr_round_pair(double high, double low, const fr_format *f)
+{
+    if (f->precision == 53)
+        return high + low;
+    const double odd = fr_round_to_odd(high, low);
+    return f->precision == 24 ? (double)(float)odd : fr_round_double(odd, f);
+}
+
+/* Store RN(sum) and return 1 if the bound leaves no choice; else return 0. */
+FR_INLINE int fr_sum_decide(const fr_sum *s, const fr_format *f, double *result)
+{
+    if (!(s->high + s->error < FR_INFINITY))
+        return 0;
+    /* low +- error is rounded once: widen by 2^-52 of its parts so that both ends stay outside. */
+    const double low = s->low, slack = (low < 0.0 ? -low : low) * 0x1p-52;
+    const double error = s->error + s->error * 0x1p-50 + slack;
+    const double below = fr_round_pair(s->high, low - error, f);
+    const double above = fr_round_pair(s->high, low + error, f);
+    *result = below > 0.0 ? below : 0.0;
+    return below == above || (below <= 0.0 && above <= 0.0);
+}
+
+#endif

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * The vocabulary for AVX2 with FMA and F16C. See vec_generic.h for the words.
+ */
+typedef __m256d vd;
+enum { VL = 4, CHAINS = 8 };
+#define FR_VEC_FMA 1
+
+FR_INLINE vd vd_set(double v) { return _mm256_set1_pd(v); }
+FR_INLINE vd vd_add(vd a, vd b) { return _mm256_add_pd(a, b); }
+FR_INLINE vd vd_sub(vd a, vd b) { return _mm256_sub_pd(a, b); }
+FR_INLINE vd vd_fma(vd a, vd b, vd c) { return _mm256_fmadd_pd(a, b, c); }
+FR_INLINE vd vd_fms(vd a, vd b, vd c) { return _mm256_fmsub_pd(a, b, c); }
+FR_INLINE vd vd_abs(vd a) { return _mm256_andnot_pd(_mm256_set1_pd(-0.0), a); }
+FR_INLINE void vd_put(double *p, vd a) { _mm256_storeu_pd(p, a); }
+
+FR_INLINE vd vd_flip_sign(vd a, vd by)
+{
+    return _mm256_xor_pd(a, _mm256_and_pd(by, _mm256_set1_pd(-0.0)));
+}
+FR_INLINE vd vd_where_zero(vd x, vd yes, vd no)
+{
+    return _mm256_blendv_pd(no, yes, _mm256_cmp_pd(x, _mm256_setzero_pd(), _CMP_EQ_OQ));
+}
+FR_INLINE vd vd_canonical(vd a, vd nan)
+{
+    return _mm256_blendv_pd(a, nan, _mm256_cmp_pd(a, a, _CMP_UNORD_Q));
+}
+
+FR_INLINE vd vd_load_f64(const void *p) { return _mm256_loadu_pd((const double *)p); }
+FR_INLINE vd vd_load_f32(const void *p) { return _mm256_cvtps_pd(_mm_loadu_ps((const float *)p)); }
+FR_INLINE vd vd_load_f16(const void *p)
+{
+    return _mm256_cvtps_pd(_mm_cvtph_ps(_mm_loadl_epi64((const __m128i *)p)));
+}
+FR_INLINE vd vd_load_bf16(const void *p)
+{
+    const __m128i h = _mm_cvtepu16_epi32(_mm_loadl_epi64((const __m128i *)p));
+    return _mm256_cvtps_pd(_mm_castsi128_ps(_mm_slli_epi32(h, 16)));
+}
+
+/* Four 64-bit lane masks as four 32-bit ones. */
+FR_INLINE __m128i fr_narrow_mask(__m256d m)
+{
+    const __m128 low = _mm_castpd_ps(_mm256_castpd256_pd128(m));
+    const __m128 high = _mm_castpd_ps(_mm256_extractf128_pd(m, 1));
+    return _mm_castps_si128(_mm_shuffle_ps(low, high, _MM_SHUFFLE(2, 0, 2, 0)));
+}
+
+/* f64 to f32 with the sticky bit kept in the last place (round to odd). */
+FR_INLINE __m128i fr_odd_f32(vd a)
+{
+    const __m128 f = _mm256_cvtpd_ps(a);
+    const vd back = _mm256_cvtps_pd(f);
+    const __m128i b = _mm_castps_si128(f), one = _mm_set1_epi32(1);
+    const __m128i inexact = fr_narrow_mask(_mm256_cmp_pd(a, back, _CMP_NEQ_OQ));
+    const __m128i grow = fr_narrow_mask(_mm256_cmp_pd(vd_abs(a), vd_abs(back), _CMP_GT_OQ));
+    /* +1 where the value grew past f, -1 where it fell short, 0 where f is exact or odd. */
+    const __m128i step = _mm_or_si128(_mm_andnot_si128(grow, _mm_set1_epi32(-1)), one);
+    const __m128i even = _mm_cmpeq_epi32(_mm_and_si128(b, one), _mm_setzero_si128());
+    return _mm_add_epi32(b, _mm_and_si128(step, _mm_and_si128(inexact, even)));
+}
+FR_INLINE __m128 vd_pack_f32(vd a) { return _mm256_cvtpd_ps(a); }
+FR_INLINE __m128i vd_pack_f16(vd a)
+{
+    return _mm_cvtps_ph(_mm_castsi128_ps(fr_odd_f32(a)), _MM_FROUND_TO_NEAREST_INT);
+}
+FR_INLINE __m128i vd_pack_bf16(vd a)
+{
+    const __m128i b = fr_odd_f32(a), one = _mm_set1_epi32(1);
+    const __m128i last = _mm_and_si128(_mm_srli_epi32(b, 16), one);
+    const __m128i r = _mm_add_epi32(b, _mm_add_epi32(last, _mm_set1_epi32(0x7fff)));
+    return _mm_packus_epi32(_mm_srli_epi32(r, 16), _mm_setzero_si128());
+}
+FR_INLINE void vd_store_f64(void *p, vd a) { _mm256_storeu_pd((double *)p, a); }
+FR_INLINE void vd_store_f32(void *p, vd a) { _mm_storeu_ps((float *)p, vd_pack_f32(a)); }
+FR_INLINE void vd_store_f16(void *p, vd a) { _mm_storel_epi64((__m128i *)p, vd_pack_f16(a)); }
+FR_INLINE void vd_store_bf16(void *p, vd a) { _mm_storel_epi64((__m128i *)p, vd_pack_bf16(a)); }
+FR_INLINE void vd_stream_f64(void *p, vd a) { _mm256_stream_pd((double *)p, a); }
+FR_INLINE void vd_stream_f32(void *p, vd a) { _mm_stream_ps((float *)p, vd_pack_f32(a)); }
+FR_INLINE void vd_stream_f16(void *p, vd a)
+{
+    _mm_stream_si64((long long *)p, _mm_cvtsi128_si64(vd_pack_f16(a)));
+}
+FR_INLINE void vd_stream_bf16(void *p, vd a)
+{
+    _mm_stream_si64((long long *)p, _mm_cvtsi128_si64(vd_pack_bf16(a)));
+}
+FR_INLINE void vd_stream_end(void) { _mm_sfence(); }

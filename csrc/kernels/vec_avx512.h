@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * The vocabulary for AVX-512 (F, VL, DQ, BW) with FMA and F16C. See vec_generic.h for the words.
+ */
+typedef __m512d vd;
+enum { VL = 8, CHAINS = 8 };
+#define FR_VEC_FMA 1
+
+FR_INLINE vd vd_set(double v) { return _mm512_set1_pd(v); }
+FR_INLINE vd vd_add(vd a, vd b) { return _mm512_add_pd(a, b); }
+FR_INLINE vd vd_sub(vd a, vd b) { return _mm512_sub_pd(a, b); }
+FR_INLINE vd vd_fma(vd a, vd b, vd c) { return _mm512_fmadd_pd(a, b, c); }
+FR_INLINE vd vd_fms(vd a, vd b, vd c) { return _mm512_fmsub_pd(a, b, c); }
+FR_INLINE vd vd_abs(vd a) { return _mm512_abs_pd(a); }
+FR_INLINE void vd_put(double *p, vd a) { _mm512_storeu_pd(p, a); }
+
+FR_INLINE vd vd_flip_sign(vd a, vd by)
+{
+    return _mm512_xor_pd(a, _mm512_and_pd(by, _mm512_set1_pd(-0.0)));
+}
+FR_INLINE vd vd_where_zero(vd x, vd yes, vd no)
+{
+    return _mm512_mask_blend_pd(_mm512_cmp_pd_mask(x, _mm512_setzero_pd(), _CMP_EQ_OQ), no, yes);
+}
+FR_INLINE vd vd_canonical(vd a, vd nan)
+{
+    return _mm512_mask_blend_pd(_mm512_cmp_pd_mask(a, a, _CMP_UNORD_Q), a, nan);
+}
+
+FR_INLINE vd vd_load_f64(const void *p) { return _mm512_loadu_pd(p); }
+FR_INLINE vd vd_load_f32(const void *p) { return _mm512_cvtps_pd(_mm256_loadu_ps((const float *)p)); }
+FR_INLINE vd vd_load_f16(const void *p)
+{
+    return _mm512_cvtps_pd(_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)));
+}
+FR_INLINE vd vd_load_bf16(const void *p)
+{
+    const __m256i h = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
+    return _mm512_cvtps_pd(_mm256_castsi256_ps(_mm256_slli_epi32(h, 16)));
+}
+
+/* f64 to f32 with the sticky bit kept in the last place (round to odd). */
+FR_INLINE __m256i fr_odd_f32(vd a)
+{
+    const __m256 f = _mm512_cvtpd_ps(a);
+    const vd back = _mm512_cvtps_pd(f);
+    const __m256i b = _mm256_castps_si256(f);
+    const __mmask8 even = _mm256_testn_epi32_mask(b, _mm256_set1_epi32(1));
+    const __mmask8 inexact = _mm512_cmp_pd_mask(a, back, _CMP_NEQ_OQ) & even;
+    const __mmask8 grow = _mm512_cmp_pd_mask(_mm512_abs_pd(a), _mm512_abs_pd(back), _CMP_GT_OQ);
+    const __m256i one = _mm256_set1_epi32(1);
+    const __m256i up = _mm256_mask_add_epi32(b, inexact & grow, b, one);
+    return _mm256_mask_sub_epi32(up, (__mmask8)(inexact & ~grow), up, one);
+}
+FR_INLINE __m512d vd_pack_f64(vd a) { return a; }
+FR_INLINE __m256 vd_pack_f32(vd a) { return _mm512_cvtpd_ps(a); }
+FR_INLINE __m128i vd_pack_f16(vd a)
+{
+    return _mm256_cvtps_ph(_mm256_castsi256_ps(fr_odd_f32(a)), _MM_FROUND_TO_NEAREST_INT);
+}
+FR_INLINE __m128i vd_pack_bf16(vd a)
+{
+    const __m256i b = fr_odd_f32(a), one = _mm256_set1_epi32(1);
+    const __m256i last = _mm256_and_si256(_mm256_srli_epi32(b, 16), one);
+    const __m256i r = _mm256_add_epi32(b, _mm256_add_epi32(last, _mm256_set1_epi32(0x7fff)));
+    return _mm256_cvtepi32_epi16(_mm256_srli_epi32(r, 16));
+}
+FR_INLINE void vd_store_f64(void *p, vd a) { _mm512_storeu_pd((double *)p, a); }
+FR_INLINE void vd_store_f32(void *p, vd a) { _mm256_storeu_ps((float *)p, vd_pack_f32(a)); }
+FR_INLINE void vd_store_f16(void *p, vd a) { _mm_storeu_si128((__m128i *)p, vd_pack_f16(a)); }
+FR_INLINE void vd_store_bf16(void *p, vd a) { _mm_storeu_si128((__m128i *)p, vd_pack_bf16(a)); }
+FR_INLINE void vd_stream_f64(void *p, vd a) { _mm512_stream_pd((double *)p, a); }
+FR_INLINE void vd_stream_f32(void *p, vd a) { _mm256_stream_ps((float *)p, vd_pack_f32(a)); }
+FR_INLINE void vd_stream_f16(void *p, vd a) { _mm_stream_si128((__m128i *)p, vd_pack_f16(a)); }
+FR_INLINE void vd_stream_bf16(void *p, vd a) { _mm_stream_si128((__m128i *)p, vd_pack_bf16(a)); }
+FR_INLINE void vd_stream_end(void) { _mm_sfence(); }

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * The vocabulary in plain C: the reference for the others, and the kernels of a CPU that has none.
+ *
+ * vd            a vector of VL doubles; kernels keep CHAINS of them going to hide latency
+ * FR_VEC_FMA    1 if vd_fma and vd_fms round once for any operands. If 0, vd_fma is used only where the
+ *               product is exact, and vd_fma_exact for the rest
+ * vd_set/add/sub/fma/fms/abs/put        what they say; fms is a*b - c; put stores VL doubles
+ * vd_flip_sign(a, by)                   a with its sign flipped where `by` is negative
+ * vd_where_zero(x, yes, no)             per lane: x == 0 ? yes : no
+ * vd_canonical(a, nan)                  per lane: a is NaN ? nan : a
+ * vd_load_T(p)                          VL elements of type T from any address, widened exactly
+ * vd_store_T(p, a)                      narrowed to T in one rounding to nearest, ties to even
+ * vd_stream_T(p, a)                     the same past the cache; p is aligned to VL elements
+ * vd_stream_end()                       makes streamed stores visible before later stores
+ */
+typedef double vd;
+enum { VL = 1, CHAINS = 8 };
+#define FR_VEC_FMA 0
+
+FR_INLINE vd vd_set(double v) { return v; }
+FR_INLINE vd vd_add(vd a, vd b) { return a + b; }
+FR_INLINE vd vd_sub(vd a, vd b) { return a - b; }
+FR_INLINE vd vd_fma(vd a, vd b, vd c) { return a * b + c; }
+FR_INLINE vd vd_abs(vd a) { return fr_from_bits(fr_bits(a) & (UINT64_MAX >> 1)); }
+FR_INLINE void vd_put(double *p, vd a) { *p = a; }
+FR_INLINE vd vd_flip_sign(vd a, vd by)
+{
+    return fr_from_bits(fr_bits(a) ^ (fr_bits(by) & ~(UINT64_MAX >> 1)));
+}
+FR_INLINE vd vd_where_zero(vd x, vd yes, vd no) { return x == 0.0 ? yes : no; }
+FR_INLINE vd vd_canonical(vd a, vd nan) { return a != a ? nan : a; }
+FR_INLINE vd vd_square_error(vd x, vd square) { return fr_product_error(x, x, square); }
+FR_INLINE vd vd_mul(vd a, vd b) { return a * b; }
+FR_INLINE vd vd_fma_exact(vd a, vd b, vd c) { return fr_fma(a, b, c); }
+
+FR_INLINE vd vd_load_f64(const void *p)
+{
+    double v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+FR_INLINE vd vd_load_f32(const void *p)
+{
+    float v;
+    memcpy(&v, p, sizeof v);
+    return (double)v;
+}
+FR_INLINE uint16_t fr_load_u16(const void *p)
+{
+    uint16_t h;
+    memcpy(&h, p, sizeof h);
+    return h;
+}
+FR_INLINE vd vd_load_f16(const void *p) { return fr_f16_to_f64(fr_load_u16(p)); }
+FR_INLINE vd vd_load_bf16(const void *p) { return fr_bf16_to_f64(fr_load_u16(p)); }
+FR_INLINE void vd_store_f64(void *p, vd a) { memcpy(p, &a, sizeof a); }
+FR_INLINE void vd_store_f32(void *p, vd a)
+{
+    const float v = (float)a;
+    memcpy(p, &v, sizeof v);
+}
+FR_INLINE void vd_store_f16(void *p, vd a)
+{
+    const uint16_t h = fr_f64_to_f16(a);
+    memcpy(p, &h, sizeof h);
+}
+FR_INLINE void vd_store_bf16(void *p, vd a)
+{
+    const uint16_t h = fr_f64_to_bf16(a);
+    memcpy(p, &h, sizeof h);
+}
+FR_INLINE void vd_stream_f64(void *p, vd a) { vd_store_f64(p, a); }
+FR_INLINE void vd_stream_f32(void *p, vd a) { vd_store_f32(p, a); }
+FR_INLINE void vd_stream_f16(void *p, vd a) { vd_store_f16(p, a); }
+FR_INLINE void vd_stream_bf16(void *p, vd a) { vd_store_bf16(p, a); }
+FR_INLINE void vd_stream_end(void) {}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * One pass over a list of arrays: the work of a call, shared between threads by element counts.
+ */
+#ifndef FR_PASS_H
+#define FR_PASS_H
+
+#include "exact/limbs.h"
+#include "fastreg.h"
+#include "kernels/kernels.h"
+
+#include <stdatomic.h>
+
+/* What a thread found in its share; merged by addition. */
+typedef struct {
+    fr_sum sum;     /* tiers 0 and 1 */
+    int nan, inf;   /* met in the data */
+    int unbounded;  /* a stretch that tier 1 cannot bound: numbers near the ends of f64's range */
+} fr_found;
+
+typedef struct {
+    const fastreg_array *arrays;
+    size_t count;
+    uint64_t elements;
+    const fr_kernels *kernels;
+    int tier; /* 0: plain lanes, 1: anchored lanes, 2: integers. f64 arrays need at least 1 */
+    int value, gradient, accumulate, streamed;
+    double scale;
+    int (*poll)(void *);
+    void *poll_context;
+    atomic_int stopped;
+    atomic_flag lock;
+    fr_found found;
+    fr_total *total; /* tier 2 */
+} fr_job;
+
+/* Elements of an array. */
+FR_HIDDEN size_t fr_elements(const fastreg_array *a);
+
+/* Do share i of `shares`, and merge what was found into the job. */
+FR_HIDDEN void fr_pass(void *job, int i, int shares);
+
+#endif

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# The C library, as Cython sees it.
+
+cdef extern from "fastreg.h" nogil:
+    ctypedef enum fastreg_status:
+        FASTREG_OK
+        FASTREG_BAD_DTYPE
+        FASTREG_BAD_WEIGHT
+        FASTREG_BAD_SCALE
+        FASTREG_BAD_SHAPE
+        FASTREG_NULL_POINTER
+        FASTREG_BAD_LEVEL
+        FASTREG_BAD_THREADS
+        FASTREG_INTERRUPTED
+
+    ctypedef enum fastreg_dtype:
+        FASTREG_F16
+        FASTREG_BF16
+        FASTREG_F32
+        FASTREG_F64
+        FASTREG_BOOL
+        FASTREG_I8
+        FASTREG_U8
+        FASTREG_I16
+        FASTREG_U16
+        FASTREG_I32
+        FASTREG_U32
+        FASTREG_I64
+        FASTREG_U64
+
+    ctypedef struct fastreg_array:
+        const void *data
+        void *gradient
+        const Py_ssize_t *shape
+        const Py_ssize_t *strides
+        const Py_ssize_t *gradient_strides
+        int ndim
+        fastreg_dtype dtype
+        double l1
+        double l2
+
+    ctypedef struct fastreg_options:
+        int threads
+        size_t bytes_per_thread
+        const char *level
+        int (*poll)(void *) noexcept nogil
+        void *poll_context
+        int first_tier
+        double error_factor
+        int *tier
+
+    const char *FASTREG_VERSION
+    const char *fastreg_status_text(fastreg_status status)
+    fastreg_status fastreg_value(const fastreg_array *arrays, size_t count, fastreg_dtype result,
+                                 const fastreg_options *options, double *value)
+    fastreg_status fastreg_norm(const fastreg_array *arrays, size_t count, fastreg_dtype result,
+                                const fastreg_options *options, double *value)
+    fastreg_status fastreg_gradient(const fastreg_array *arrays, size_t count, double scale,
+                                    int accumulate, const fastreg_options *options)
+    fastreg_status fastreg_value_and_gradient(const fastreg_array *arrays, size_t count,
+                                              double scale, int accumulate, fastreg_dtype result,
+                                              const fastreg_options *options, double *value)
+    fastreg_status fastreg_pack(fastreg_dtype dtype, double value, void *element)
+    const char *fastreg_level()
+    const char *fastreg_level_name(size_t i, int *available)
+    int fastreg_has_openmp()
+    fastreg_status fastreg_set_num_threads(int threads, int *previous)
+    fastreg_status fastreg_set_thread_num_threads(int threads, int *previous)
+    int fastreg_get_num_threads()
