@@ -15,8 +15,7 @@ size_t fr_elements(const fastreg_array *a)
     return n;
 }
 
-/* Kernel row of the terms with a non-zero weight, or -1. */
-static int penalty_of(const fastreg_array *a)
+int fr_penalty_of(const fastreg_array *a)
 {
     return a->l1 != 0.0 ? (a->l2 != 0.0 ? FR_PENALTY_l1l2 : FR_PENALTY_l1)
                         : (a->l2 != 0.0 ? FR_PENALTY_l2 : -1);
@@ -120,7 +119,7 @@ static int pass_array(fr_pass_state *s, const fastreg_array *a, size_t first, si
 {
     fr_job *const job = s->job;
     const int type = fr_kernel_type(a->dtype), gradient = job->gradient && a->gradient;
-    s->penalty = job->value ? penalty_of(a) : -1;
+    s->penalty = job->value ? fr_penalty_of(a) : -1;
     if (s->penalty < 0 && !gradient)
         return 1;
     s->kernels = job->kernels->of[type < 0 ? FR_FLOAT_f64 : type];
@@ -196,7 +195,7 @@ static FR_NOINLINE int exact_array(fr_pass_state *s, const fastreg_array *a, siz
 {
     fr_walk w;
     fr_moment absolute, square;
-    if (penalty_of(a) < 0)
+    if (fr_penalty_of(a) < 0)
         return 1;
     memset(&absolute, 0, sizeof absolute);
     memset(&square, 0, sizeof square);

@@ -37,6 +37,9 @@ typedef struct {
 /* Elements of an array. */
 FR_HIDDEN size_t fr_elements(const fastreg_array *a);
 
+/* Kernel row of the terms with a non-zero weight, -1 if there is none. */
+FR_HIDDEN int fr_penalty_of(const fastreg_array *a);
+
 /* Do share i of `shares`, and merge what was found into the job. */
 FR_HIDDEN void fr_pass(void *job, int i, int shares);
 
