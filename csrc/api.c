@@ -230,17 +230,17 @@ static int short_value(const fastreg_array *a, const fastreg_options *o,
         return 0;
     const fr_float_kernels *const k = kernels->of[fr_kernel_type(a->dtype)];
     const int tier = a->dtype == FASTREG_F64 || result == FASTREG_F64;
-    fr_sum sum[2], total = {0.0, 0.0, 0.0};
+    fr_sum sum[2];
     double anchor[2] = {0.0, 0.0};
     if (!tier)
         k->plain[penalty](a->data, n, sum);
     else if (!k->anchored[penalty](a->data, n, anchor, sum))
         return 0;
     /* An infinite or NaN sum makes the total infinite or NaN, which is not decided here. */
-    if (penalty != FR_PENALTY_l2)
-        fr_sum_add_weighted(&total, a->l1, sum[0]);
-    if (penalty != FR_PENALTY_l1)
-        fr_sum_add_weighted(&total, a->l2, sum[1]);
+    fr_sum total = penalty == FR_PENALTY_l1 ? fr_sum_weighted(a->l1, sum[0])
+                                            : fr_sum_weighted(a->l2, sum[1]);
+    if (penalty == FR_PENALTY_l1l2)
+        fr_sum_add(&total, fr_sum_weighted(a->l1, sum[0]));
     if (root)
         total = fr_sum_sqrt(total, fr_sqrt(total.high));
     double v;

@@ -149,8 +149,10 @@ static int pass_array(fr_pass_state *s, const fastreg_array *a, size_t first, si
     } else if (!walk_array(s, a, first, n))
         return 0;
     if (s->penalty >= 0) {
-        fr_sum_add_weighted(&s->found.sum, a->l1, s->moment[0]);
-        fr_sum_add_weighted(&s->found.sum, a->l2, s->moment[1]);
+        if (s->penalty != FR_PENALTY_l2)
+            fr_sum_add(&s->found.sum, fr_sum_weighted(a->l1, s->moment[0]));
+        if (s->penalty != FR_PENALTY_l1)
+            fr_sum_add(&s->found.sum, fr_sum_weighted(a->l2, s->moment[1]));
     }
     return 1;
 }

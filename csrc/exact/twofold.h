@@ -48,19 +48,16 @@ FR_INLINE void fr_sum_add(fr_sum *s, fr_sum t)
     s->error += t.error + s->high * FR_TWOFOLD_LOSS;
 }
 
-/* s + w * t for a finite weight w > 0. The product's parts may underflow by 2^-1074 each; if they
- * overflow the sum is no longer finite, which fr_sum_decide refuses. */
-FR_INLINE void fr_sum_add_weighted(fr_sum *s, double w, fr_sum t)
+/* w * t for a finite weight w > 0. Each part may underflow by 2^-1074; if one overflows the result is
+ * not finite, which fr_sum_decide refuses. */
+FR_INLINE fr_sum fr_sum_weighted(double w, fr_sum t)
 {
-    if (t.high == 0.0 && t.error == 0.0)
-        return;
-    if (w != 1.0) {
-        const double p = w * t.high;
-        fr_sum q = {p, fr_product_error(w, t.high, p) + w * t.low, 0.0};
-        q.error = w * t.error + p * FR_TWOFOLD_LOSS + 0x1p-1060;
-        t = q;
-    }
-    fr_sum_add(s, t);
+    if (w == 1.0 || (t.high == 0.0 && t.error == 0.0))
+        return t;
+    const double p = w * t.high;
+    const fr_sum q = {p, fr_product_error(w, t.high, p) + w * t.low,
+                      w * t.error + p * FR_TWOFOLD_LOSS + 0x1p-1060};
+    return q;
 }
 
 /* The pair's square root. With y = RN(sqrt(high)) and the correction c = (s - y*y) / (2 y) the true
@@ -80,38 +77,26 @@ static inline fr_sum fr_sum_sqrt(fr_sum s, double y)
     return r;
 }
 
-/* The double in (high, high + low] or [high + low, high) that carries the sticky bit: rounding it
- * to at most 51 bits gives what rounding high + low would (round to odd, Boldo and Melquiond 2008). */
-FR_INLINE double fr_round_to_odd(double high, double low)
-{
-    const fr_sum r = fr_two_sum(high, low);
-    const uint64_t b = fr_bits(r.high);
-    if (r.low == 0.0 || (b & 1))
-        return r.high;
-    return fr_from_bits((r.low > 0.0) == (r.high > 0.0) ? b + 1 : b - 1);
-}
-
-/* RN(high + low) in the format, in one rounding. */
-FR_INLINE double fr_round_pair(double high, double low, const fr_format *f)
-{
-    if (f->precision == 53)
-        return high + low;
-    const double odd = fr_round_to_odd(high, low);
-    return f->precision == 24 ? (double)(float)odd : fr_round_double(odd, f);
-}
-
-/* Store RN(sum) and return 1 if the bound leaves no choice; else return 0. */
+/* Store RN(sum) in the format and return 1 if the bound leaves no choice; else return 0.
+ * Rounding is monotonic: if both ends of the interval round to the same number, so does what lies
+ * between. The ends are rounded outwards: `low -+ error` by 2^-52 of its parts, and for the narrow
+ * formats, where adding `high` is a rounding of its own, by 2^-52 of the sum. */
 FR_INLINE int fr_sum_decide(const fr_sum *s, const fr_format *f, double *result)
 {
     if (!(s->high + s->error < FR_INFINITY))
         return 0;
-    /* low +- error is rounded once: widen by 2^-52 of its parts so that both ends stay outside. */
-    const double low = s->low, slack = (low < 0.0 ? -low : low) * 0x1p-52;
-    const double error = s->error + s->error * 0x1p-50 + slack;
-    const double below = fr_round_pair(s->high, low - error, f);
-    const double above = fr_round_pair(s->high, low + error, f);
-    *result = below > 0.0 ? below : 0.0;
-    return below == above || (below <= 0.0 && above <= 0.0);
+    const double size = f->precision == 53 ? (s->low < 0.0 ? -s->low : s->low) : s->high;
+    const double error = s->error + (s->error + size) * 0x1p-51;
+    double below = s->high + (s->low - error), above = s->high + (s->low + error);
+    if (f->precision == 24) {
+        below = (double)(float)below;
+        above = (double)(float)above;
+    } else if (f->precision != 53) {
+        below = fr_round_double(below, f);
+        above = fr_round_double(above, f);
+    }
+    *result = above;
+    return below == above || (s->high == 0.0 && s->error == 0.0);
 }
 
 #endif
