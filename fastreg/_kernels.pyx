@@ -514,6 +514,8 @@ def _measure(arrays, str op, l1, l2, str dtype_name, isa=None, int threads=1, in
     o.tier = &tier
     if not isinstance(arrays, list):
         arrays = [arrays]
+    if op == "norm":
+        l1, l2 = 0.0, 1.0
     result = _list(VALUE if op == "value" else NORM, arrays, l1, l2, dtype_name, &o)
     return float(result), tier
 
