@@ -116,8 +116,7 @@ static int decide(const fr_job *job, int root, double factor, const fr_format *f
     fr_sum s = job->found.sum;
     if (root)
         s = fr_sum_sqrt(s, fr_sqrt(s.high));
-    s.error *= factor;
-    return fr_sum_decide(&s, format, value);
+    return fr_sum_decide(&s, format, factor, value);
 }
 
 static void run(fr_job *job, int threads)
@@ -244,7 +243,7 @@ static int short_value(const fastreg_array *a, const fastreg_options *o,
     if (root)
         total = fr_sum_sqrt(total, fr_sqrt(total.high));
     double v;
-    if (!fr_sum_decide(&total, format_of(result), &v))
+    if (!fr_sum_decide(&total, format_of(result), 1.0, &v))
         return 0;
     *value = v;
     if (o && o->tier)

@@ -80,13 +80,14 @@ static inline fr_sum fr_sum_sqrt(fr_sum s, double y)
 /* Store RN(sum) in the format and return 1 if the bound leaves no choice; else return 0.
  * Rounding is monotonic: if both ends of the interval round to the same number, so does what lies
  * between. The ends are rounded outwards: `low -+ error` by 2^-52 of its parts, and for the narrow
- * formats, where adding `high` is a rounding of its own, by 2^-52 of the sum. */
-FR_INLINE int fr_sum_decide(const fr_sum *s, const fr_format *f, double *result)
+ * formats, where adding `high` is a rounding of its own, by 2^-52 of the sum. `factor` multiplies the
+ * interval: 1, but for tests. */
+FR_INLINE int fr_sum_decide(const fr_sum *s, const fr_format *f, double factor, double *result)
 {
     if (!(s->high + s->error < FR_INFINITY))
         return 0;
     const double size = f->precision == 53 ? (s->low < 0.0 ? -s->low : s->low) : s->high;
-    const double error = s->error + (s->error + size) * 0x1p-51;
+    const double error = (s->error + (s->error + size) * 0x1p-51) * factor;
     double below = s->high + (s->low - error), above = s->high + (s->low + error);
     if (f->precision == 24) {
         below = (double)(float)below;
