@@ -24,25 +24,29 @@ from .table import print_table
 __all__ = ["main"]
 
 _INSPECT_EPILOG = """\
-Sums over x are exact and rounded once to float64, per tensor and over all tensors.  Integer and
-boolean tensors are shown but not counted in the totals and the penalty, unless --integers is given.
+Sums over x are exact and rounded once to float64, per tensor and over all.
+Integer and boolean tensors are shown, but counted in the totals and the
+penalty only with --integers.
 
-exit status: 0 fine; 1 non-finite elements, with --fail-on-nonfinite; 2 a bad file or argument
-(the good files are still reported); 130 interrupted.
+exit status: 0 fine; 1 non-finite elements, with --fail-on-nonfinite; 2 a bad
+file or argument (good files are still reported); 130 interrupted.
 
---json prints one object, strict JSON; numbers have all 17 digits, those that are not finite are
-the strings "nan" and "inf", those that a skipped tensor lacks are null:
+--json prints one object in strict JSON.  Floats have all their digits; those
+that are not finite are the strings "nan" and "inf"; what a tensor lacks is
+null.
   schema   "fastreg-inspect/1"
   l1, l2   the weights
-  files    [{path, format, nbytes, error}], format "safetensors", "npz" or "npy"; error a text
-           (then format and nbytes are null) or null
-  tensors  [{file, name, shape, dtype, n, nbytes, skipped, counted, sum_abs, sum_squares, norm,
-           max_abs, zeros, nonfinite, penalty, share}]; file counts from 0; skipped a text or null;
-           penalty null if not counted; share 0 to 1, null if not counted or if the whole penalty
-           is 0 or not finite
+  files    [{path, format, nbytes, error}]; format "safetensors", "npz" or
+           "npy"; for a bad file error is a text, format and nbytes null
+  tensors  [{file, name, shape, dtype, n, nbytes, skipped, counted, sum_abs,
+           sum_squares, norm, max_abs, zeros, nonfinite, penalty, share}];
+           file counts from 0; skipped is a text or null; penalty is null if
+           not counted; share is 0 to 1, null if not counted or if the total
+           penalty is 0 or not finite
   hidden   how many tensors --top left out
-  totals   {tensors, uncounted, skipped, n, nbytes, sum_abs, sum_squares, norm, max_abs, zeros,
-           nonfinite, penalty} of the counted tensors, hidden ones included
+  totals   {tensors, uncounted, skipped, n, nbytes, sum_abs, sum_squares,
+           norm, max_abs, zeros, nonfinite, penalty} of the counted tensors,
+           those that --top left out included
 """
 
 
@@ -189,17 +193,9 @@ def _inspect(arguments: argparse.Namespace) -> int:
     shown = ordered if arguments.top is None else ordered[: arguments.top]
     hidden = len(ordered) - len(shown)
 
-    for text in complaints:
-        _complain(text)
-    if totals.nonfinite:
-        where = [row for row in rows if row.nonfinite]
-        _complain(
-            f"warning: {totals.nonfinite:,} NaN or infinite elements in {len(where):,} of "
-            f"{totals.tensors:,} tensors, first in {printable(where[0].tensor.name, 80)}"
-        )
     if arguments.json:
         report = document(files, shown, totals, hidden=hidden, l1=l1, l2=l2)
-        _print(lambda: print(json.dumps(report, indent=1, allow_nan=False)))
+        _print(lambda: print(json.dumps(report, allow_nan=False)))
     elif len(complaints) < len(files):
         _print(
             lambda: print_table(
@@ -213,6 +209,16 @@ def _inspect(arguments: argparse.Namespace) -> int:
                 seconds=time.monotonic() - start,
                 width=shutil.get_terminal_size().columns if sys.stdout.isatty() else 0,
             )
+        )
+    # After the table: a long one would scroll them away.
+    for text in complaints:
+        _complain(text)
+    if totals.nonfinite:
+        where = [row for row in rows if row.nonfinite]
+        _complain(
+            f"warning: NaN or infinite: {totals.nonfinite:,} of {totals.n:,} elements, in "
+            f"{len(where):,} of {totals.tensors:,} tensors, first in "
+            f"{printable(where[0].tensor.name, 80)}"
         )
     if complaints:
         return 2

@@ -550,6 +550,14 @@ def _read_npz(file: BinaryIO, view: mmap.mmap, limit: int) -> list[Tensor]:
                 "save it as .safetensors",
             )
         )
+    if members and not any(member.filename.endswith(".npy") for member in members):
+        raise CheckpointError(
+            message(
+                ".safetensors, .npz or .npy content",
+                f"a zip archive without a .npy in it, but with {_quote(members[0].filename)}",
+                "unpack it and give the checkpoint inside",
+            )
+        )
     tensors = []
     packed = 0
     end = 0

@@ -20,7 +20,7 @@ _SHORTEST_NAME = 26
 _LONGEST_SHAPE = 24
 # What a narrow terminal loses first: shape gives n, and norm is the root of Σx².
 _DROP_ORDER = ("dtype", "n", "norm", "zeros", "shape", "max", "nonfinite")
-_ASCII = str.maketrans({"Σ": "sum ", "²": "^2", "×": "x", "…": "~", "─": "-", "√": "sqrt "})
+_ASCII = str.maketrans({"Σ": "sum ", "²": "^2", "×": "x", "…": "~", "─": "-", "·": "*"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +71,57 @@ def print_table(
     Names and paths are untrusted: everything goes through
     :func:`fastreg.checkpoints.printable`, and rich is given text, never markup.
     """
-    columns, dropped = _fit(rows, totals, len(files) > 1, bool(l1 or l2), width)
-    cells = [[column.cell(row) for column in columns] for row in rows]
-    widths = [
-        max(_cells(text) for text in (column.title, column.total, *(line[i] for line in cells)))
-        for i, column in enumerate(columns)
-    ]
+
+    def lines(clean: Callable[[str], str]) -> list[tuple[str, str]]:
+        columns, dropped = _fit(rows, totals, len(files) > 1, bool(l1 or l2), width)
+        table = _table(columns, rows, hidden, width, clean)
+        notes = [
+            f"file {number}: {printable(path)}"
+            for number, path in enumerate(files, 1)
+            if len(files) > 1
+        ]
+        notes += [
+            f"skipped {printable(row.tensor.name, 80)}: {row.tensor.skipped}"
+            for row in rows
+            if row.tensor.skipped
+        ]
+        if dropped:
+            names = ", ".join(column.title for column in dropped)
+            notes.append(f"not shown at {width} columns: {names} (--json has everything)")
+        if totals.uncounted:
+            what = (
+                "tensor of integers or booleans is"
+                if totals.uncounted == 1
+                else ("tensors of integers or booleans are")
+            )
+            notes.append(f"{totals.uncounted:,} {what} not counted (--integers)")
+        end = []
+        if l1 or l2:
+            terms = [f"{w:g}·{sum_}" for w, sum_ in ((l1, "Σ|x|"), (l2, "Σx²")) if w]
+            end.append(f"penalty {_short(totals.penalty, 10)} = {' + '.join(terms)}")
+        end.append(_summary(totals, seconds))
+        return [
+            *table,
+            ("", ""),
+            *(("dim", clean(text)) for text in notes),
+            *(("", clean(text)) for text in end),
+        ]
+
+    _write(stream, lines)
+
+
+def _table(
+    columns: Sequence[_Column],
+    rows: Sequence[Row],
+    hidden: int,
+    width: int,
+    clean: Callable[[str], str],
+) -> list[tuple[str, str]]:
+    """Lay the table out as (style, line)."""
+    titles = [clean(column.title) for column in columns]
+    totals = [clean(column.total) for column in columns]
+    cells = [[clean(column.cell(row)) for column in columns] for row in rows]
+    widths = [max(map(_cells, texts)) for texts in zip(titles, totals, *cells, strict=True)]
     if width:
         spare = width - sum(widths[1:]) - len(_GAP) * (len(widths) - 1)
         widths[0] = min(widths[0], max(spare, 8))
@@ -84,38 +129,21 @@ def print_table(
     def line(texts: Sequence[str]) -> str:
         parts = []
         for text, column, room in zip(texts, columns, widths, strict=True):
-            text = _shorten(text, room) if column.key == "name" else text
+            if column.key == "name":
+                text = clean(_shorten(text, room))
             pad = " " * (room - _cells(text))
             parts.append(text + pad if column.left else pad + text)
         return _GAP.join(parts).rstrip()
 
-    rule = "─" * (sum(widths) + len(_GAP) * (len(widths) - 1))
-    out = [("bold", line([column.title for column in columns])), ("dim", rule)]
+    rule = ("dim", clean("─") * (sum(widths) + len(_GAP) * (len(widths) - 1)))
+    out = [("bold", line(titles)), rule]
     for row, texts in zip(rows, cells, strict=True):
-        note = f"{line(texts)}"
-        style = "dim" if row.tensor.skipped else "red" if row.nonfinite else ""
-        out.append((style, note))
+        out.append(("dim" if row.tensor.skipped else "red" if row.nonfinite else "", line(texts)))
     if hidden:
-        out.append(("dim", f"… {hidden:,} more {_plural(hidden, 'tensor')} (--top)"))
+        out.append(("dim", clean(f"… {hidden:,} more {_plural(hidden, 'tensor')} (--top)")))
     if rows or hidden:
-        out.append(("dim", rule))
-    out.append(("bold", line([column.total for column in columns])))
-    out.append(("", ""))
-    for number, path in enumerate(files, 1):
-        if len(files) > 1:
-            out.append(("dim", f"file {number}: {printable(path)}"))
-    for row in rows:
-        if row.tensor.skipped:
-            why = f"skipped {printable(row.tensor.name, 80)}: {row.tensor.skipped}"
-            out.append(("dim", why))
-    if dropped:
-        names = ", ".join(column.title for column in dropped)
-        out.append(("dim", f"not shown at {width} columns: {names} (--json has everything)"))
-    if l1 or l2:
-        terms = [f"{w:g}·{sum_}" for w, sum_ in ((l1, "Σ|x|"), (l2, "Σx²")) if w]
-        out.append(("", f"penalty {_short(totals.penalty, 10)} = {' + '.join(terms)}"))
-    out.append(("", _summary(totals, seconds)))
-    _write(stream, out)
+        out.append(rule)
+    return [*out, ("bold", line(totals))]
 
 
 def _summary(totals: Totals, seconds: float) -> str:
@@ -123,8 +151,6 @@ def _summary(totals: Totals, seconds: float) -> str:
         f"{totals.tensors:,} {_plural(totals.tensors, 'tensor')}, "
         f"{totals.n:,} {_plural(totals.n, 'value')}, {_bytes(totals.nbytes)}, {seconds:.2f} s"
     )
-    if totals.uncounted:
-        text += f"; {totals.uncounted:,} of integers not counted (--integers)"
     return text + (f"; {totals.skipped:,} skipped" if totals.skipped else "")
 
 
@@ -250,35 +276,40 @@ def _shorten(name: str, room: int) -> str:
             return ".".join(parts)
     name = ".".join(parts)
     head = tail = ""
-    for i in range(len(name)):
-        grown = (head + name[i], tail) if i % 2 == 0 else (head, name[-1 - i // 2] + tail)
-        if _cells("".join(grown)) > room - 1:
-            break
-        head, tail = grown
-    return f"{head}…{tail}"
+    while True:
+        head, old_head = head + name[len(head)], head
+        if _cells(head + tail) >= room:
+            return f"{old_head}…{tail}"
+        tail, old_tail = name[-1 - len(tail)] + tail, tail
+        if _cells(head + tail) >= room:
+            return f"{head}…{old_tail}"
 
 
 # ---- output ---------------------------------------------------------------------------------
 
 
-def _write(stream: TextIO, lines: Sequence[tuple[str, str]]) -> None:
+def _ascii(text: str) -> str:
+    """Spell our own signs in ASCII, and escape what names may hold besides."""
+    return text.translate(_ASCII).encode("ascii", "backslashreplace").decode("ascii")
+
+
+def _write(
+    stream: TextIO, lines: Callable[[Callable[[str], str]], Sequence[tuple[str, str]]]
+) -> None:
     """Write (style, text) lines: with rich on a terminal, else plainly."""
-    text = "".join(f"{text}\n" for _, text in lines)
+    written = lines(str)
     try:
-        text.encode(stream.encoding or "utf-8")
+        "".join(text for _, text in written).encode(stream.encoding or "utf-8")
     except (UnicodeEncodeError, LookupError):
-        # A stream in ASCII or Latin-1: our own signs first, then what names may hold.
-        plain = text.translate(_ASCII).replace("·", " ")
-        stream.write(plain.encode("ascii", "backslashreplace").decode("ascii"))
-        return
+        written = lines(_ascii)
     try:
         from rich.console import Console
         from rich.text import Text
     except ImportError:
         Console = None  # type: ignore[assignment,misc]
     if Console is None or not stream.isatty():
-        stream.write(text)
+        stream.write("".join(f"{text}\n" for _, text in written))
         return
     console = Console(file=stream, highlight=False, soft_wrap=True)
-    for style, line in lines:
-        console.print(Text(line, style=style))
+    for style, text in written:
+        console.print(Text(text, style=style))
