@@ -18,7 +18,7 @@ import fastreg
 from .checkpoints import DEFAULT_MAX_UNPACKED_BYTES, printable, read_checkpoint
 from .errors import ArgumentError, CheckpointError, FastregError, message
 from .progress import Progress
-from .report import SORT_KEYS, Row, document, measure, sort_rows, total
+from .report import SORT_KEYS, Row, document, measure, sort_rows, total, work
 from .table import print_table
 
 __all__ = ["main"]
@@ -175,7 +175,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
             files.append(entry)
             try:
                 checkpoint = read_checkpoint(path, max_unpacked_bytes=arguments.max_unpacked_bytes)
-                progress.expect(sum(tensor.nbytes for tensor in checkpoint.tensors))
+                progress.expect(work(checkpoint))
                 rows += measure(
                     checkpoint,
                     file=number,
@@ -188,7 +188,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
             except CheckpointError as error:
                 entry["error"] = str(error)
                 complaints.append(f"{path}: {error}")
-        totals = total(rows, l1=l1, l2=l2)
+        totals = total(rows, l1=l1, l2=l2, tick=progress.advance)
     ordered = sort_rows(rows, arguments.sort)
     shown = ordered if arguments.top is None else ordered[: arguments.top]
     hidden = len(ordered) - len(shown)

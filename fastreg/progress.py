@@ -34,13 +34,13 @@ class Progress:
         self._bar: _RichBar | _PlainBar | None = None
         self._done = self._total = 0
 
-    def expect(self, nbytes: int) -> None:
-        """Add `nbytes` to the work that is to be done."""
-        self._total += nbytes
+    def expect(self, work: int) -> None:
+        """Add `work`, in any unit, to what is to be done."""
+        self._total += work
 
-    def advance(self, nbytes: int) -> None:
-        """Add `nbytes` to the work that is done."""
-        self._done += nbytes
+    def advance(self, work: int) -> None:
+        """Add `work` to what is done."""
+        self._done += work
         if time.monotonic() >= self._due:
             if self._bar is None:
                 self._bar = _new_bar(self._stream)
@@ -63,16 +63,15 @@ class Progress:
 class _RichBar:
     def __init__(self, stream: TextIO) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, TaskProgressColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
 
         self._progress: Any = RichProgress(
-            BarColumn(bar_width=None),
-            DownloadColumn(),
+            BarColumn(bar_width=40),  # not the whole line: a terminal echoes ^C behind it
+            TaskProgressColumn(),
             TimeRemainingColumn(),
             console=Console(file=stream),
             transient=True,
-            expand=True,
         )
         self._progress.start()
         self._task = self._progress.add_task("", total=None)
@@ -97,11 +96,10 @@ class _PlainBar:
         if now < self._next:
             return
         self._next = now + self._PERIOD
-        width = shutil.get_terminal_size().columns
-        text = f" {done / 1e6:,.0f} of {total / 1e6:,.0f} MB"
-        room = max(min(width - len(text) - 3, 60), 4)
-        filled = room * done // max(total, 1)
-        self._stream.write(f"\r[{'#' * filled}{'.' * (room - filled)}]{text}")
+        room = max(min(shutil.get_terminal_size().columns - 10, 40), 4)
+        part = min(done / max(total, 1), 1.0)
+        filled = int(room * part)
+        self._stream.write(f"\r[{'#' * filled}{'.' * (room - filled)}] {part:4.0%}")
         self._stream.flush()
 
     def close(self) -> None:
