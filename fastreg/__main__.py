@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The command line: ``python -m fastreg inspect FILE…`` and ``python -m fastreg info``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import fastreg
+
+from .checkpoints import DEFAULT_MAX_UNPACKED_BYTES, printable, read_checkpoint
+from .errors import ArgumentError, CheckpointError, FastregError, message
+from .progress import Progress
+from .report import SORT_KEYS, Row, document, measure, sort_rows, total, work
+from .table import print_table
+
+__all__ = ["main"]
+
+_INSPECT_EPILOG = """\
+Sums over x are exact and rounded once to float64, per tensor and over all.
+Integer and boolean tensors are shown, but counted in the totals and the
+penalty only with --integers.
+
+exit status: 0 fine; 1 non-finite elements, with --fail-on-nonfinite; 2 a bad
+file or argument (good files are still reported); 130 interrupted.
+
+--json prints one object in strict JSON.  Floats have all their digits; those
+that are not finite are the strings "nan" and "inf"; what a tensor lacks is
+null.
+  schema   "fastreg-inspect/1"
+  l1, l2   the weights
+  files    [{path, format, nbytes, error}]; format "safetensors", "npz" or
+           "npy"; for a bad file error is a text, format and nbytes null
+  tensors  [{file, name, shape, dtype, n, nbytes, skipped, counted, sum_abs,
+           sum_squares, norm, max_abs, zeros, nonfinite, penalty, share}];
+           file counts from 0; skipped is a text or null; penalty is null if
+           not counted; share is 0 to 1, null if not counted or if the total
+           penalty is 0 or not finite
+  hidden   how many tensors --top left out
+  totals   {tensors, uncounted, skipped, n, nbytes, sum_abs, sum_squares,
+           norm, max_abs, zeros, nonfinite, penalty} of the counted tensors,
+           those that --top left out included
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments without the program's name; default ``sys.argv[1:]``.
+
+    Returns
+    -------
+    int
+        Exit status: 0 fine, 1 non-finite elements with ``--fail-on-nonfinite``, 2 a bad file or
+        argument, 130 interrupted.
+
+    Raises
+    ------
+    SystemExit
+        After ``--help``.
+    """
+    try:
+        arguments = _parser().parse_args(argv)
+        run: Callable[[argparse.Namespace], int] = arguments.run
+        return run(arguments)
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return 130
+    except FastregError as error:
+        _complain(str(error))
+    except MemoryError:
+        _complain(message("enough memory", "none left", "free some or give fewer files"))
+    return 2
+
+
+# ---- arguments ------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argparse parser whose errors are one line, like all others."""
+
+    def error(self, text: str) -> NoReturn:
+        raise ArgumentError(f"{text}; see {self.prog} --help")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="fastreg", description="Exactly rounded L1 and L2 penalties.")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    inspect = commands.add_parser(
+        "inspect",
+        help="print the sums, norms and penalty shares of a checkpoint",
+        description="Print the sums, norms and penalty shares of the tensors in checkpoints.",
+        epilog=_INSPECT_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = inspect.add_argument
+    add("files", nargs="+", metavar="FILE", help="a .safetensors, .npz or .npy file")
+    add("--l1", type=_weight, default=0.0, metavar="A", help="weight of sum |x| (default 0)")
+    add("--l2", type=_weight, default=0.0, metavar="B", help="weight of sum x^2 (default 0)")
+    add("--top", type=_natural, metavar="N", help="show the first N tensors only")
+    add(
+        "--sort",
+        choices=sorted(SORT_KEYS),
+        default="file",
+        help="order of the tensors (default file); file and name ascend, numbers descend",
+    )
+    add(
+        "--integers",
+        action="store_true",
+        help="count integers and booleans as weights, in the totals and the penalty",
+    )
+    add("--json", action="store_true", help="print JSON, see below")
+    add("--fail-on-nonfinite", action="store_true", help="exit 1 if an element is NaN or infinite")
+    add(
+        "--max-unpacked-bytes",
+        type=_natural,
+        default=DEFAULT_MAX_UNPACKED_BYTES,
+        metavar="N",
+        help="what the compressed members of one .npz may unpack to (default %(default)s)",
+    )
+    inspect.set_defaults(run=_inspect)
+
+    info = commands.add_parser(
+        "info",
+        help="print how fastreg was built and what it uses here",
+        description="Print how fastreg was built and what it uses here.",
+        allow_abbrev=False,
+    )
+    info.add_argument("--json", action="store_true", help="print JSON")
+    info.set_defaults(run=_info)
+    return parser
+
+
+def _weight(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a finite number >= 0; received {text!r}")
+    return value
+
+
+def _natural(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise argparse.ArgumentTypeError(f"expected a whole number >= 0; received {text!r}")
+    return int(text)
+
+
+# ---- commands -------------------------------------------------------------------------------
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    """Report on every file that can be read; complain about the others."""
+    start = time.monotonic()
+    l1, l2 = arguments.l1, arguments.l2
+    files: list[dict[str, Any]] = []
+    rows: list[Row] = []
+    complaints: list[str] = []
+    with Progress() as progress:
+        for number, path in enumerate(arguments.files):
+            entry: dict[str, Any] = {"path": path, "format": None, "nbytes": None, "error": None}
+            files.append(entry)
+            try:
+                checkpoint = read_checkpoint(path, max_unpacked_bytes=arguments.max_unpacked_bytes)
+                progress.expect(work(checkpoint))
+                rows += measure(
+                    checkpoint,
+                    file=number,
+                    l1=l1,
+                    l2=l2,
+                    integers=arguments.integers,
+                    tick=progress.advance,
+                )
+                entry.update(format=checkpoint.format, nbytes=checkpoint.nbytes)
+            except CheckpointError as error:
+                entry["error"] = str(error)
+                complaints.append(f"{path}: {error}")
+        totals = total(rows, l1=l1, l2=l2, tick=progress.advance)
+    ordered = sort_rows(rows, arguments.sort)
+    shown = ordered if arguments.top is None else ordered[: arguments.top]
+    hidden = len(ordered) - len(shown)
+
+    if arguments.json:
+        report = document(files, shown, totals, hidden=hidden, l1=l1, l2=l2)
+        _print(lambda: print(json.dumps(report, allow_nan=False)))
+    elif len(complaints) < len(files):
+        _print(
+            lambda: print_table(
+                sys.stdout,
+                shown,
+                totals,
+                files=arguments.files,
+                hidden=hidden,
+                l1=l1,
+                l2=l2,
+                seconds=time.monotonic() - start,
+                width=shutil.get_terminal_size().columns if sys.stdout.isatty() else 0,
+            )
+        )
+    # After the table: a long one would scroll them away.
+    for text in complaints:
+        _complain(text)
+    if totals.nonfinite:
+        where = [row for row in rows if row.nonfinite]
+        _complain(
+            f"warning: NaN or infinite: {totals.nonfinite:,} of {totals.n:,} elements, in "
+            f"{len(where):,} of {totals.tensors:,} tensors, first in "
+            f"{printable(where[0].tensor.name, 80)}"
+        )
+    if complaints:
+        return 2
+    return 1 if totals.nonfinite and arguments.fail_on_nonfinite else 0
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    def show() -> None:
+        if arguments.json:
+            print(json.dumps(fastreg.show_config(mode="dict"), indent=1, default=str))
+        else:
+            fastreg.show_config()
+
+    _print(show)
+    return 0
+
+
+# ---- output ---------------------------------------------------------------------------------
+
+
+def _print(write: Callable[[], object]) -> None:
+    """Call `write` and flush; a reader that has gone (``| head``) had what it wanted."""
+    try:
+        write()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at exit: let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _complain(text: str) -> None:
+    """Print one line to standard error, with nothing in it that could steer a terminal."""
+    print(f"fastreg: {printable(text)}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
