@@ -97,7 +97,7 @@ static fastreg_status prepare(fr_job *job, const fastreg_options *o, const fr_fo
 
 /* The rounded value if what was found decides it. */
 static int decide(const fr_job *job, int root, double factor, const fr_format *format,
-                              double *value)
+                  double *value)
 {
     if (job->found.nan) {
         *value = FR_NAN;
@@ -108,7 +108,8 @@ static int decide(const fr_job *job, int root, double factor, const fr_format *f
         return 1;
     }
     if (job->tier == 2) {
-        *value = root ? fr_total_round_sqrt(job->total, format) : fr_total_round(job->total, format);
+        *value =
+            root ? fr_total_round_sqrt(job->total, format) : fr_total_round(job->total, format);
         return 1;
     }
     if (job->found.unbounded)
@@ -206,13 +207,14 @@ static fastreg_status call(fr_job *job, const fastreg_options *o, fastreg_dtype 
     return s;
 }
 
-/* One dense array of at most SHORT elements, nothing forced: a single kernel call on this thread decides
- * nearly always. The general way would do the same with job, shares and merge around it, which is
- * most of the time of a call this small (64 f32: 100 ns against 35). Returns 0 to be called there. */
+/* One dense array of at most SHORT elements, nothing forced: a single kernel call on this thread
+ * decides nearly always. The general way would do the same with job, shares and merge around it,
+ * which is most of the time of a call this small (64 f32: 100 ns against 35). Returns 0 to be
+ * called there. */
 enum { SHORT = 2048 };
 
-static int short_value(const fastreg_array *a, const fastreg_options *o,
-                                   fastreg_dtype result, int root, double *value)
+static int short_value(const fastreg_array *a, const fastreg_options *o, fastreg_dtype result,
+                       int root, double *value)
 {
     if (a->strides || (unsigned)a->dtype > FASTREG_F64 || (unsigned)result > FASTREG_F64 ||
         !a->data || a->ndim < 0 || a->ndim > 4 || (a->ndim && !a->shape) ||
@@ -236,8 +238,8 @@ static int short_value(const fastreg_array *a, const fastreg_options *o,
     else if (!k->anchored[penalty](a->data, n, anchor, sum))
         return 0;
     /* An infinite or NaN sum makes the total infinite or NaN, which is not decided here. */
-    fr_sum total = penalty == FR_PENALTY_l1 ? fr_sum_weighted(a->l1, sum[0])
-                                            : fr_sum_weighted(a->l2, sum[1]);
+    fr_sum total =
+        penalty == FR_PENALTY_l1 ? fr_sum_weighted(a->l1, sum[0]) : fr_sum_weighted(a->l2, sum[1]);
     if (penalty == FR_PENALTY_l1l2)
         fr_sum_add(&total, fr_sum_weighted(a->l1, sum[0]));
     if (root)

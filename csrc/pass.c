@@ -3,8 +3,9 @@
 #include "machine.h"
 #include "walk.h"
 
-/* A stretch is what one kernel call handles. Longer: fewer folds; shorter: a tighter error bound and x
- * still in L1 when its gradient is taken. Folding costs about 25 ns: 2 % of 8192 elements in L2. */
+/* A stretch is what one kernel call handles. Longer: fewer folds; shorter: a tighter error bound
+ * and x still in L1 when its gradient is taken. Folding costs about 25 ns: 2 % of 8192 elements in
+ * L2. */
 enum { STRETCH = 8192, STRETCH_WITH_GRADIENT = 2048, ELEMENTS_PER_POLL = 1 << 19 };
 
 size_t fr_elements(const fastreg_array *a)
@@ -202,16 +203,9 @@ static FR_NOINLINE int exact_array(fr_pass_state *s, const fastreg_array *a, siz
     memset(&absolute, 0, sizeof absolute);
     memset(&square, 0, sizeof square);
     fr_walk_start(&w, a, first, n, 0, 0);
-    size_t since_carry = 0;
     while (fr_walk_next(&w, STRETCH)) {
         add_exactly(&s->found, a->l1 != 0.0 ? &absolute : NULL, a->l2 != 0.0 ? &square : NULL, w.x,
                     w.n, w.type, a->dtype);
-        /* A limb takes 2^31 additions of 32 bits; each element makes at most two to one limb. */
-        if ((since_carry += w.n) > (size_t)1 << 29) {
-            fr_limbs_carry(absolute.limb, FR_MOMENT_LIMBS);
-            fr_limbs_carry(square.limb, FR_MOMENT_LIMBS);
-            since_carry = 0;
-        }
         if (FR_UNLIKELY(stopped(s, w.n)))
             return 0;
     }

@@ -13,9 +13,9 @@
 
 /* What a thread found in its share; merged by addition. */
 typedef struct {
-    fr_sum sum;     /* tiers 0 and 1 */
-    int nan, inf;   /* met in the data */
-    int unbounded;  /* a stretch that tier 1 cannot bound: numbers near the ends of f64's range */
+    fr_sum sum;    /* tiers 0 and 1 */
+    int nan, inf;  /* met in the data */
+    int unbounded; /* a stretch that tier 1 cannot bound: numbers near the ends of f64's range */
 } fr_found;
 
 typedef struct {

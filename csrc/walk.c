@@ -75,7 +75,9 @@ static void arrange(fr_walk *w, const fastreg_array *a)
     for (int d = a->ndim - 1; d >= 0; --d) {
         const ptrdiff_t n = a->shape[d];
         const ptrdiff_t xs = a->strides ? a->strides[d] : xstep;
-        const ptrdiff_t gs = !w->gradient ? 0 : a->gradient_strides ? a->gradient_strides[d] : gstep;
+        const ptrdiff_t gs = !w->gradient          ? 0
+                             : a->gradient_strides ? a->gradient_strides[d]
+                                                   : gstep;
         xstep *= n, gstep *= n;
         if (n == 1)
             continue;
@@ -228,7 +230,8 @@ int fr_walk_next(fr_walk *w, size_t limit)
         w->left -= n;
         return 1;
     }
-    /* Integers are gathered beside the gradients, which they do not have, and widened from there. */
+    /* Integers are gathered beside the gradients, which they do not have, and widened from there.
+     */
     const int convert = w->type == FR_FLOAT_f64 && w->dtype != FASTREG_F64;
     unsigned char *const to = convert ? w->staged_g : w->staged_x;
     const size_t n = FR_MIN(FR_MIN(w->left, limit), (size_t)FR_STAGE);

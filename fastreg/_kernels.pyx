@@ -121,8 +121,9 @@ cdef inline void _describe(fastreg_array *a, cnp.ndarray v, fastreg_dtype dtype)
     a.data = cnp.PyArray_DATA(v)
     a.ndim = cnp.PyArray_NDIM(v)
     a.shape = <const Py_ssize_t *>cnp.PyArray_DIMS(v)
-    a.strides = (NULL if cnp.PyArray_IS_C_CONTIGUOUS(v)
-                 else <const Py_ssize_t *>cnp.PyArray_STRIDES(v))
+    a.strides = NULL
+    if not cnp.PyArray_IS_C_CONTIGUOUS(v):
+        a.strides = <const Py_ssize_t *>cnp.PyArray_STRIDES(v)
     a.dtype = dtype
 
 
@@ -312,7 +313,8 @@ cdef object _with_gradient(_operation op, object x, double l1, double l2, double
     a.gradient = <void *>g.data
     a.gradient_strides = g.strides
     _no_options(&o)
-    o.level = level
+    if level != NULL and level[0] != 0:
+        o.level = level
     status = _call(op, &a, 1, _count(&a), scale, accumulate, result, &o, &v)
     if status != FASTREG_OK:
         _fail(status, l1, l2, scale)
@@ -321,33 +323,173 @@ cdef object _with_gradient(_operation op, object x, double l1, double l2, double
     return _scalar(result, v), out
 
 
+def value(x, *, double l1=0.0, double l2=0.0, dtype=None):
+    """Return ``l1 * sum(|x|) + l2 * sum(x**2)``, correctly rounded.
+
+    The exact real number is rounded once, to nearest with ties to even. So the result has the same bits on
+    every processor, for every number of threads, memory layout and order of the elements.
+
+    Parameters
+    ----------
+    x : array of any shape and layout
+        float16, bfloat16 (ml_dtypes), float32, float64, bool, or an integer type of up to 64 bits. An
+        ndarray, or an object with ``__dlpack__`` on the CPU, ``__array_interface__`` or the buffer
+        protocol (torch and JAX CPU arrays, memmap, array.array, memoryview). It is read in place,
+        never copied or written. Byte order must be the machine's own.
+    l1, l2 : float, finite and >= 0, default 0
+        Weights, taken as float64 and not rounded to x's type. Zero removes the term, whatever x holds.
+    dtype : float16, bfloat16, float32 or float64, optional
+        Type of the result; x's own by default, float64 for integers and bool.
+
+    Returns
+    -------
+    NumPy scalar
+        +0 if x is empty or both weights are 0; the quiet NaN if x holds a NaN; else infinity if x holds one.
+        A finite penalty is infinite or zero only if its rounding is.
+
+    Raises
+    ------
+    DTypeError
+        (a TypeError) If x is not an array, its element type has no kernel, or dtype is not a float type.
+    ArgumentError
+        (a ValueError) If a weight is negative, NaN or infinite.
+    KeyboardInterrupt
+        Within 100 ms of Ctrl-C, for an x of any size.
+
+    Notes
+    -----
+    Like ``keras.regularizers.L1L2(l1, l2)(x)``, which multiplies weights rounded to x's type and sums in x's
+    type: there float16 overflows to infinity. Large arrays are read by several threads (see
+    :func:`fastreg.set_num_threads`) without the interpreter's lock.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> fastreg.value(np.array([3.0, -4.0]), l1=0.5, l2=1.0)
+    np.float64(28.5)
+    >>> fastreg.value(np.array([256.0], np.float16), l2=0.5)
+    np.float16(32770.0)
+    """
+    return _value(VALUE, x, l1, l2, dtype)
+
+
 def sum_squares(x, *, dtype=None):
-    """Placeholder replaced below by the text of fastreg.functional."""
+    """Return ``sum(x**2)``, correctly rounded.
+
+    Parameters, result, errors and notes are those of :func:`value` with ``l2=1``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> fastreg.sum_squares(np.array([3.0, -4.0], np.float32))
+    np.float32(25.0)
+    >>> fastreg.sum_squares(np.arange(4))
+    np.float64(14.0)
+    """
     return _value(VALUE, x, 0.0, 1.0, dtype)
 
 
 def sum_abs(x, *, dtype=None):
+    """Return ``sum(|x|)``, correctly rounded.
+
+    Parameters, result, errors and notes are those of :func:`value` with ``l1=1``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> fastreg.sum_abs(np.array([3.0, -4.0]))
+    np.float64(7.0)
+    """
     return _value(VALUE, x, 1.0, 0.0, dtype)
 
 
 def l2_loss(x, *, dtype=None):
+    """Return ``sum(x**2) / 2``, correctly rounded: TensorFlow's ``tf.nn.l2_loss``.
+
+    Parameters, result, errors and notes are those of :func:`value` with ``l2=0.5``. Keras'
+    ``L2`` has no half.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> fastreg.l2_loss(np.array([3.0, -4.0]))
+    np.float64(12.5)
+    """
     return _value(VALUE, x, 0.0, 0.5, dtype)
 
 
 def norm(x, *, dtype=None):
+    """Return the Euclidean norm ``sqrt(sum(x**2))``, correctly rounded.
+
+    The root of the exact sum is rounded once; nothing overflows or underflows on the way.
+    Parameters, result, errors and notes are otherwise those of :func:`value`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> fastreg.norm(np.array([3e200, -4e200]))
+    np.float64(5e+200)
+    """
     return _value(NORM, x, 0.0, 1.0, dtype)
 
 
-def value(x, *, double l1=0.0, double l2=0.0, dtype=None):
-    return _value(VALUE, x, l1, l2, dtype)
-
-
 def gradient(x, *, double l1=0.0, double l2=0.0, double scale=1.0, out=None, bint accumulate=False):
+    """Return the gradient of :func:`value` with respect to x, times ``scale``.
+
+    Each element is ``g = RN_T(fma(2 * l2 * scale, x, l1 * scale * sign(x)))``: one fused
+    multiply-add in float64, rounded to x's type T. ``sign(0) = 0``, and NaN gives NaN.
+
+    Parameters
+    ----------
+    x : array of float16, bfloat16, float32 or float64
+        As in :func:`value`.
+    l1, l2 : float, finite and >= 0, default 0
+        Weights.
+    scale : float, finite, any sign, default 1
+        The upstream gradient: what the penalty is multiplied by.
+    out : writable array of x's shape and type, optional
+        Where the gradient goes: any layout, x itself included. It must not overlap x in part.
+    accumulate : bool, default False
+        Add to ``out``: ``out = RN_T(out + g)``.
+
+    Returns
+    -------
+    ndarray
+        ``out``, or a new array of x's shape, type and memory order.
+
+    Raises
+    ------
+    DTypeError
+        (a TypeError) If x is not an array of floats.
+    LayoutError
+        (a ValueError) If out has another shape or type, is read-only, or overlaps x or itself.
+    ArgumentError
+        (a ValueError) If a weight or the scale is out of range, or accumulate comes without out.
+    KeyboardInterrupt
+        Within 100 ms of Ctrl-C. Then, and only then, ``out`` may be partly written.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> fastreg.gradient(np.array([3.0, 0.0, -4.0]), l1=1.0, l2=0.5)
+    array([ 4.,  0., -5.])
+    """
     return _with_gradient(GRADIENT, x, l1, l2, scale, out, accumulate, None, NULL)
 
 
 def value_and_gradient(x, *, double l1=0.0, double l2=0.0, double scale=1.0, out=None,
                        bint accumulate=False, dtype=None):
+    """Return ``(value, gradient)`` of one pass over x.
+
+    Equal, bit for bit, to :func:`value` and :func:`gradient` called one after the other, whose
+    parameters and errors it has. ``scale`` multiplies the gradient only.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> fastreg.value_and_gradient(np.array([3.0, -4.0]), l2=0.5)
+    (np.float64(12.5), array([ 3., -4.]))
+    """
     return _with_gradient(BOTH, x, l1, l2, scale, out, accumulate, dtype, NULL)
 
 
@@ -357,7 +499,7 @@ cdef object _list(_operation op, object arrays, object l1, object l2, object dty
                   fastreg_options *o):
     """One call over many arrays, whose weights are numbers or sequences of numbers."""
     cdef list items = list(arrays)
-    cdef size_t count = len(items), k
+    cdef Py_ssize_t count = len(items), k
     cdef fastreg_array *a
     cdef fastreg_dtype result
     cdef fastreg_status status
@@ -366,7 +508,7 @@ cdef object _list(_operation op, object arrays, object l1, object l2, object dty
     cdef list kept = []
     cdef list l1s = _weights(l1, count), l2s = _weights(l2, count)
     _result(dtype, FASTREG_F64, &result)
-    a = <fastreg_array *>malloc((count + 1) * sizeof(fastreg_array))
+    a = <fastreg_array *>malloc((<size_t>count + 1) * sizeof(fastreg_array))
     if a == NULL:
         raise MemoryError
     try:
@@ -377,7 +519,7 @@ cdef object _list(_operation op, object arrays, object l1, object l2, object dty
             a[k].l1 = l1s[k]
             a[k].l2 = l2s[k]
             n += _count(&a[k])
-        status = _call(op, a, count, n, 1.0, False, result, o, &v)
+        status = _call(op, a, <size_t>count, n, 1.0, False, result, o, &v)
     finally:
         free(a)
     if status == FASTREG_BAD_WEIGHT:
@@ -389,7 +531,7 @@ cdef object _list(_operation op, object arrays, object l1, object l2, object dty
     return _scalar(result, v)
 
 
-cdef list _weights(object w, size_t count):
+cdef list _weights(object w, Py_ssize_t count):
     if isinstance(w, (int, float)):
         return [float(w)] * count
     ws = [float(v) for v in w]
@@ -523,12 +665,10 @@ def _measure(arrays, str op, l1, l2, str dtype_name, isa=None, int threads=1, in
 def _gradient(x, double l1, double l2, double scale, out, bint accumulate, isa=None):
     """``gradient`` with the ISA level forced; for tests."""
     cdef bytes name = b"" if isa is None else isa.encode()
-    return _with_gradient(GRADIENT, x, l1, l2, scale, out, accumulate, None,
-                          NULL if isa is None else <const char *>name)
+    return _with_gradient(GRADIENT, x, l1, l2, scale, out, accumulate, None, name)
 
 
 def _value_and_gradient(x, double l1, double l2, double scale, out, bint accumulate, isa=None):
     """``value_and_gradient`` with the ISA level forced; for tests."""
     cdef bytes name = b"" if isa is None else isa.encode()
-    return _with_gradient(BOTH, x, l1, l2, scale, out, accumulate, None,
-                          NULL if isa is None else <const char *>name)
+    return _with_gradient(BOTH, x, l1, l2, scale, out, accumulate, None, name)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The NumPy bridge: which objects are arrays, of which element type, without a copy.
 
-Everything is brought to a NumPy array that shares the caller's memory. bfloat16, which NumPy does not
-know, travels as unsigned 16-bit integers beside the name of its type.
+Everything is brought to a NumPy array that shares the caller's memory. bfloat16, which NumPy does
+not know, travels as unsigned 16-bit integers beside the name of its type.
 """
 
 from __future__ import annotations
@@ -109,7 +109,8 @@ def bfloat16_dtype() -> np.dtype[Any]:
                 "install ml_dtypes, or ask for dtype='float32'",
             )
         ) from None
-    return np.dtype(ml_dtypes.bfloat16)
+    dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return dtype
 
 
 def describe(x: object) -> str:
@@ -149,8 +150,8 @@ def result_name(dtype: object) -> str:
 def host_array(x: object) -> HostArray:
     """Return a view of anything that gives access to its memory on the host.
 
-    Tried in this order: ndarray; ``__dlpack__`` of a CPU device; ``__array_interface__``; the buffer
-    protocol. Nothing is copied.
+    Tried in this order: ndarray; ``__dlpack__`` of a CPU device; ``__array_interface__``; the
+    buffer protocol. Nothing is copied.
 
     Raises
     ------
@@ -171,8 +172,8 @@ def host_array(x: object) -> HostArray:
     except (TypeError, ValueError):
         raise DTypeError(
             message(
-                "an array (ndarray, or an object with the buffer protocol, __array_interface__ or a "
-                "CPU __dlpack__)",
+                "an array (ndarray, or an object with the buffer protocol, __array_interface__ "
+                "or a CPU __dlpack__)",
                 describe(x),
                 "convert it, for example with numpy.asarray(x)",
             )
@@ -304,7 +305,7 @@ def check_target(x: AnyArray, out: AnyArray) -> None:
     if same or not np.may_share_memory(x, out):
         return
     try:
-        shared = np.shares_memory(x, out, max_work=100_000)
+        shared = np.shares_memory(x, out, max_work=100_000)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         shared = True
     if shared:

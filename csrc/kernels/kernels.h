@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * The type of a kernel table, unfolded from the lists. All kernels read [x, x + n) and nothing else,
- * at any alignment, allocate nothing, and assume the default floating-point environment.
+ * The type of a kernel table, unfolded from the lists. All kernels read [x, x + n) and nothing
+ * else, at any alignment, allocate nothing, and assume the default floating-point environment.
  */
 #ifndef FR_KERNELS_H
 #define FR_KERNELS_H
@@ -38,8 +38,8 @@ typedef struct {
 /* sum[0] of |x| and sum[1] of x*x, each only if the penalty has it, with proven error bounds. */
 typedef void fr_plain_kernel(const void *x, size_t n, fr_sum sum[2]);
 
-/* The same to about 2^-85. anchor: guesses, 0 at first, kept between stretches of one array. Returns 0
- * for NaN, infinities and sums above 2^1000. */
+/* The same to about 2^-85. anchor: guesses, 0 at first, kept between stretches of one array.
+ * Returns 0 for NaN, infinities and sums above 2^1000. */
 typedef int fr_anchored_kernel(const void *x, size_t n, double anchor[2], fr_sum sum[2]);
 
 /* Writes out[0 .. n); out == x is allowed, any other overlap is not. */

@@ -28,7 +28,10 @@ FR_INLINE vd vd_canonical(vd a, vd nan)
 }
 
 FR_INLINE vd vd_load_f64(const void *p) { return _mm512_loadu_pd(p); }
-FR_INLINE vd vd_load_f32(const void *p) { return _mm512_cvtps_pd(_mm256_loadu_ps((const float *)p)); }
+FR_INLINE vd vd_load_f32(const void *p)
+{
+    return _mm512_cvtps_pd(_mm256_loadu_ps((const float *)p));
+}
 FR_INLINE vd vd_load_f16(const void *p)
 {
     return _mm512_cvtps_pd(_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)));

@@ -3,16 +3,15 @@
  * The vocabulary in plain C: the reference for the others, and the kernels of a CPU that has none.
  *
  * vd            a vector of VL doubles; kernels keep CHAINS of them going to hide latency
- * FR_VEC_FMA    1 if vd_fma and vd_fms round once for any operands. If 0, vd_fma is used only where the
- *               product is exact, and vd_fma_exact for the rest
- * vd_set/add/sub/fma/fms/abs/put        what they say; fms is a*b - c; put stores VL doubles
- * vd_flip_sign(a, by)                   a with its sign flipped where `by` is negative
- * vd_where_zero(x, yes, no)             per lane: x == 0 ? yes : no
- * vd_canonical(a, nan)                  per lane: a is NaN ? nan : a
- * vd_load_T(p)                          VL elements of type T from any address, widened exactly
- * vd_store_T(p, a)                      narrowed to T in one rounding to nearest, ties to even
- * vd_stream_T(p, a)                     the same past the cache; p is aligned to VL elements
- * vd_stream_end()                       makes streamed stores visible before later stores
+ * FR_VEC_FMA    1 if vd_fma and vd_fms round once for any operands. If 0, vd_fma is used only where
+ * the product is exact, and vd_fma_exact for the rest vd_set/add/sub/fma/fms/abs/put        what
+ * they say; fms is a*b - c; put stores VL doubles vd_flip_sign(a, by)                   a with its
+ * sign flipped where `by` is negative vd_where_zero(x, yes, no)             per lane: x == 0 ? yes
+ * : no vd_canonical(a, nan)                  per lane: a is NaN ? nan : a vd_load_T(p) VL elements
+ * of type T from any address, widened exactly vd_store_T(p, a)                      narrowed to T
+ * in one rounding to nearest, ties to even vd_stream_T(p, a)                     the same past the
+ * cache; p is aligned to VL elements vd_stream_end()                       makes streamed stores
+ * visible before later stores
  */
 typedef double vd;
 enum { VL = 1, CHAINS = 8 };
