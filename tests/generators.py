@@ -545,26 +545,33 @@ def half_unit(name: str, d: int, seed: int) -> tuple[np.ndarray, float]:
     return x, 1.0 + (2.0 ** (1 - fmt.precision) if d > 0 else 0.0)
 
 
-def large_tie(op: str, name: str, result: str, n: int, d: int, seed: int):
-    """n integers of up to 11 bits and a few more that bring the sum to a midpoint plus d.
+def large_tie(op: str, name: str, result: str, n: int, seed: int, alike: bool = False):
+    """n full-width elements and a few more that bring the sum to a midpoint, or beside it.
 
-    Returns the vector and the result it must give.
+    The distance to the midpoint is 0 or anything from the lowest bit to a quarter of the result's
+    unit, so that some cases lie just inside and some just outside any error bound. `alike` makes
+    the n elements equal: then the errors of ordinary additions do not cancel. Returns the vector
+    and the result it must give.
     """
     rng = np.random.default_rng(seed)
-    py = random.Random(f"large {op} {name} {result} {n} {d} {seed}")
+    py = random.Random(f"large {op} {name} {result} {n} {seed}")
     power = POWER[op]
     fmt = FORMATS[name]
-    body = rng.integers(0, 1 << min(fmt.precision, 11), n)
-    total = int(np.sum(body**power))
+    low, high = (-8, -2) if "f16" in (name, result) else (-12, 9)
+    body = scatter(name, n, rng, low, high)
+    if alike:
+        body[:] = body[0]
+    j = low - fmt.precision + 1
+    units = np.abs(np.ldexp(body.astype(np.float64), -j)).astype(np.int64).tolist()
+    total = sum(v**power for v in units)
     p = FORMATS[result].precision
-    k = max(total.bit_length() - p + 1, 4)
+    k = max(total.bit_length() - p, 4)
     m = max((total >> k) + 1, 1 << (p - 1))
+    d = py.choice((-1, 0, 1)) * py.getrandbits(py.randrange(1, k - 1))
     tail = split(((2 * m + 1) << (k - 1)) + d - total, fmt.precision, power, py)
-    values = np.concatenate([body.astype(np.float64), np.array(tail, dtype=np.float64)])
+    values = np.ldexp(np.array(units + tail, dtype=np.float64), j)
     rng.shuffle(values)
     values = np.where(rng.random(values.size) < 0.5, -values, values)
-    j = -17 if "f16" in (name, result) else 0
-    values = np.ldexp(values, j)
     x = values.astype(DTYPES[name])
-    assert np.array_equal(x.astype(np.float64), values)
+    assert np.array_equal(x.astype(np.float64), values), "an element is not representable"
     return x, math.ldexp(rounded(m, d), k + SHIFT[op] + power * j)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import random
 from functools import lru_cache
 
 import generators
@@ -31,6 +32,8 @@ WEIGHTS = [
     (0.1, 0.01, 0.0),
     (0.1, 0.01, -0.0),
     (1.7e308, 1.7e308, -1.0),
+    (1.7e308, 0.5, 1.0),
+    (1e-310, 0.3, 1.0),
 ]
 weights = pytest.mark.parametrize(("l1", "l2", "scale"), WEIGHTS)
 
@@ -140,6 +143,51 @@ def test_one_fused_multiply_add_not_two_roundings():
     got = fastreg.gradient(x, l1=2.0**-53, l2=0.5 * (1 + 2.0**-27))
     # (1 + 2**-27)**2 = 1 + 2**-26 + 2**-54 and with 2**-53 it is past a midpoint.
     assert got[0] == 1 + 2.0**-26 + 2.0**-52
+
+
+def test_fused_multiply_add_near_ties(isa):
+    """Products beside midpoints of float64, normal or subnormal, with a term that may tip them."""
+    rng = random.Random(45)
+    f64 = FORMATS["f64"]
+    for _ in range(5000):
+        while True:
+            parts, b, _, k, d = generators.one_weight_case(f64, f64, 1, rng)
+            if len(parts) == 1:
+                break
+        e = rng.choice((0, rng.randrange(-500, 500)))
+        x = math.ldexp(parts[0], e)
+        # The result's lowest bit: anywhere, or where the result is subnormal.
+        t = rng.choice((rng.randrange(-900, 800), rng.randrange(-1130, -1022))) - k
+        slope = math.ldexp(b, max(-1074, min(t - e, 960)))
+        tip = math.ldexp(rng.choice((0.0, 0.5, 1.0, rng.random())), t + rng.randrange(-60, 3))
+        want = oracle.gradient_element(x, tip, slope / 2, 1.0, "f64")
+        for sign in (1.0, -1.0):
+            got = hooks.gradient(np.array([sign * x]), l1=tip, l2=slope / 2, isa=isa)
+            assert oracle.bits_of(got)[0] == want | (f64.sign_bit if sign < 0 else 0)
+
+
+@names
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_large_gradients(name, accumulate, isa):
+    """Longer than any cache, where stores may go past it, from every kind of start."""
+    pattern = mixed(name, 1009, 46)
+    before = mixed(name, 1009, 47)
+    n = (80 << 20) // pattern.itemsize + 13
+    wanted = oracle.gradient_bits(pattern, 0.3, 0.7, 1.5, before if accumulate else None)
+    wanted = np.array(wanted, dtype=oracle.UNSIGNED[name])
+    x = np.resize(pattern, n)
+    room = np.resize(before, n + 8)
+    for start in (0, 3):
+        out = room[start : start + n]
+        out[...] = np.resize(before, n)
+        room[:start] = room[start + n :] = 7
+        hooks.gradient(x, l1=0.3, l2=0.7, scale=1.5, out=out, accumulate=accumulate, isa=isa)
+        got = out.view(oracle.UNSIGNED[name])
+        whole = got[: n - n % 1009].reshape(-1, 1009)
+        assert np.array_equal(whole, np.broadcast_to(wanted, whole.shape))
+        assert np.array_equal(got[n - n % 1009 :], wanted[: n % 1009])
+        assert np.all(room[:start] == 7)
+        assert np.all(room[start + n :] == 7)
 
 
 @names

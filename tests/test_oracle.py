@@ -135,8 +135,8 @@ def test_overflow_edges_have_the_answers_they_were_built_for(op, name):
 @names
 def test_large_ties_have_the_answers_they_were_built_for(name):
     for op in ("sum_squares", "sum_abs"):
-        for d in (-1, 0, 1):
-            x, want = generators.large_tie(op, name, name, 500, d, 3)
+        for seed in range(20):
+            x, want = generators.large_tie(op, name, name, 500, seed, seed % 2 == 0)
             assert oracle.as_float(oracle.expected(op, x), name) == want
 
 
