@@ -562,11 +562,13 @@ def large_tie(op: str, name: str, result: str, n: int, seed: int, alike: bool = 
     if alike:
         body[:] = body[0]
     j = low - fmt.precision + 1
-    units = np.abs(np.ldexp(body.astype(np.float64), -j)).astype(np.int64).tolist()
+    units = [int(v) for v in np.abs(np.ldexp(body.astype(np.float64), -j)).tolist()]
     total = sum(v**power for v in units)
     p = FORMATS[result].precision
     k = max(total.bit_length() - p, 4)
     m = max((total >> k) + 1, 1 << (p - 1))
+    if m >> p:
+        m, k = m >> 1, k + 1
     d = py.choice((-1, 0, 1)) * py.getrandbits(py.randrange(1, k - 1))
     tail = split(((2 * m + 1) << (k - 1)) + d - total, fmt.precision, power, py)
     values = np.ldexp(np.array(units + tail, dtype=np.float64), j)

@@ -151,7 +151,7 @@ def test_fused_multiply_add_near_ties(isa):
     f64 = FORMATS["f64"]
     for _ in range(5000):
         while True:
-            parts, b, _, k, d = generators.one_weight_case(f64, f64, 1, rng)
+            parts, b, _, k, _ = generators.one_weight_case(f64, f64, 1, rng)
             if len(parts) == 1:
                 break
         e = rng.choice((0, rng.randrange(-500, 500)))
