@@ -11,12 +11,7 @@ levels = _kernels.levels
 def measure(
     x, op, dtype, *, l1=0.0, l2=0.0, isa=None, threads=1, first_tier=0, error_scale=1.0
 ) -> tuple[float, int]:
-    """Value or norm as a Python float and the tier that decided it; dtype is a short name.
-
-    The library's norm is the root of any penalty: here it is that of the squares, unweighted.
-    """
-    if op == "norm":
-        l1, l2 = 0.0, 1.0
+    """Value or norm as a Python float and the tier that decided it; dtype is a short name."""
     return _kernels._measure(x, op, l1, l2, dtype, isa, threads, first_tier, error_scale)
 
 
