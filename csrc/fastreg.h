@@ -27,8 +27,7 @@ extern "C" {
 
 #define FASTREG_VERSION "0.1.0"
 
-/* -- Statuses ------------------------------------------------------------------------------------
- */
+/* -- Statuses ------------------------------------------------------------------------------------ */
 
 typedef enum {
     FASTREG_OK = 0,
@@ -45,11 +44,9 @@ typedef enum {
 /* A sentence for a status; never NULL. */
 const char *fastreg_status_text(fastreg_status status);
 
-/* -- Arrays --------------------------------------------------------------------------------------
- */
+/* -- Arrays -------------------------------------------------------------------------------------- */
 
-/* Element types. The first four have gradients and may be result types. Integers are read exactly.
- */
+/* Element types. The first four have gradients and may be result types. Integers are read exactly. */
 typedef enum {
     FASTREG_F16 = 0, /* IEEE binary16 */
     FASTREG_BF16,    /* bfloat16: the upper half of an IEEE binary32 */
@@ -134,12 +131,33 @@ fastreg_status fastreg_value_and_gradient(const fastreg_array *arrays, size_t co
                                           int accumulate, fastreg_dtype result,
                                           const fastreg_options *options, double *value);
 
+/* -- Statistics and proximal steps --------------------------------------------------------------- */
+
+/* What one array holds. The sums and the norm are correctly rounded to f64; weights play no part. */
+typedef struct {
+    unsigned long long n;
+    double sum_abs, sum_squares, norm;
+    double max_abs; /* largest |x|; NaN if there is a NaN, 0 without elements */
+    unsigned long long zeros, subnormals, nans, infs; /* subnormal: of the array's own type */
+} fastreg_statistics;
+
+/* Statistics of each array, rows[k] for arrays[k], in one pass. Integers of 64 bits have max_abs rounded
+ * to f64. On error (other than FASTREG_INTERRUPTED) rows are untouched. */
+fastreg_status fastreg_survey(const fastreg_array *arrays, size_t count,
+                              const fastreg_options *options, fastreg_statistics *rows);
+
+/* The proximal step of the penalty, into each array's `gradient` pointer (data itself for in place):
+ *     t = |x| - step * l1, in f64;  0 if t <= 0, else sign(x) * RN_T(t / (1 + 2 * step * l2)),
+ * the soft threshold, whose zeros are exact and positive. step is finite and >= 0. flush non-zero turns
+ * results that are subnormal in T into 0. NaN stays NaN. */
+fastreg_status fastreg_prox(const fastreg_array *arrays, size_t count, double step, int flush,
+                            const fastreg_options *options);
+
 /* Write the element of a float type nearest to `value` to *element (2, 4 or 8 bytes, any address);
  * for a rounded value of that type, the value itself. FASTREG_BAD_DTYPE for integer types. */
 fastreg_status fastreg_pack(fastreg_dtype dtype, double value, void *element);
 
-/* -- What is in use ------------------------------------------------------------------------------
- */
+/* -- What is in use ------------------------------------------------------------------------------ */
 
 /* The ISA level in use, or NULL if the environment variable FASTREG_ISA names one that is unknown
  * or that this processor lacks; then every call answers FASTREG_BAD_LEVEL. Chosen once, at the

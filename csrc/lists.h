@@ -30,8 +30,7 @@
     X(l2, 0, 1)                                                                                    \
     X(l1l2, 1, 1)
 
-/* How a gradient reaches memory: ordinary stores, stores past the cache, or added to what is there.
- */
+/* How a gradient reaches memory: ordinary stores, stores past the cache, or added to what is there. */
 #define FR_STORES(X)                                                                               \
     X(fresh)                                                                                       \
     X(streamed)                                                                                    \

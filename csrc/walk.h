@@ -39,15 +39,13 @@ typedef struct {
 /* Bytes per element, 0 for a dtype that does not exist. */
 FR_HIDDEN size_t fr_itemsize(fastreg_dtype dtype);
 
-/* The kernel type of a dtype: its own, f64 for integers of up to 32 bits, -1 for 64-bit integers.
- */
+/* The kernel type of a dtype: its own, f64 for integers of up to 32 bits, -1 for 64-bit integers. */
 FR_HIDDEN int fr_kernel_type(fastreg_dtype dtype);
 
 /* 1 if the elements lie one after another in C order, in data and (if asked) gradient. */
 FR_HIDDEN int fr_is_dense(const fastreg_array *a, int gradient);
 
-/* Start at element `first` (counted in the walk's own order, the same for every call) for `count`.
- */
+/* Start at element `first` (counted in the walk's own order, the same for every call) for `count`. */
 FR_HIDDEN void fr_walk_start(fr_walk *w, const fastreg_array *a, size_t first, size_t count,
                              int gradient, int accumulate);
 

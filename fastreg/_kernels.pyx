@@ -574,6 +574,224 @@ def list_norm(arrays, *, dtype=None):
     return _list(NORM, arrays, 0.0, 1.0, dtype, &o)
 
 
+# -- Plans: a list of arrays, described to C once -----------------------------------------------------
+
+cdef object _survey_dtype = np.dtype([
+    ("n", np.int64), ("sum_abs", np.float64), ("sum_squares", np.float64), ("norm", np.float64),
+    ("max_abs", np.float64), ("zeros", np.int64), ("subnormals", np.int64), ("nans", np.int64),
+    ("infs", np.int64),
+])
+
+
+cdef class Plan:
+    """A list of arrays with their weights, checked and described to C once.
+
+    Parameters
+    ----------
+    hosts : list of HostArray
+        Held for the plan's lifetime, so their memory stays.
+    l1, l2 : list of float
+        One weight for each array, finite and >= 0.
+
+    Notes
+    -----
+    A call then costs one C call. Methods that write (names ending in ``_``) check everything before
+    the first write. A plan must not be used by two threads at once.
+    """
+
+    cdef list _hosts
+    cdef list _targets
+    cdef fastreg_array *_arrays
+    cdef Py_ssize_t _count
+    cdef size_t _n
+
+    def __cinit__(self, list hosts, list l1, list l2):
+        cdef Py_ssize_t k
+        self._count = len(hosts)
+        if len(l1) != self._count or len(l2) != self._count:
+            raise ArgumentError(message(f"{self._count} weights of each kind",
+                                        f"{len(l1)} and {len(l2)}", "pass one for each array"))
+        self._hosts = [_arrays.host_array(host) for host in hosts]
+        self._targets = []
+        self._n = 0
+        self._arrays = <fastreg_array *>malloc((<size_t>self._count + 1) * sizeof(fastreg_array))
+        if self._arrays == NULL:
+            raise MemoryError
+        for k in range(self._count):
+            _fill(&self._arrays[k], self._hosts[k])
+            self._arrays[k].l1 = l1[k]
+            self._arrays[k].l2 = l2[k]
+            for w, name in ((l1[k], "l1"), (l2[k], "l2")):
+                if not 0.0 <= w < float("inf"):
+                    _fail(FASTREG_BAD_WEIGHT, l1[k], l2[k], 1.0)
+            self._n += _count(&self._arrays[k])
+
+    def __dealloc__(self):
+        free(self._arrays)
+
+    def __len__(self):
+        return self._count
+
+    @property
+    def n(self):
+        """Number of elements of all arrays."""
+        return self._n
+
+    cdef object _read(self, _operation op, object dtype):
+        cdef fastreg_options o
+        cdef fastreg_dtype result
+        cdef fastreg_status status
+        cdef double v = 0.0
+        _result(dtype, FASTREG_F64, &result)
+        _no_options(&o)
+        status = _call(op, self._arrays, <size_t>self._count, self._n, 1.0, False, result, &o, &v)
+        if status != FASTREG_OK:
+            _fail(status, 0.0, 0.0, 1.0)
+        return _scalar(result, v)
+
+    def value(self, dtype=None):
+        """Return the penalty of all arrays, exact and rounded once; float64 by default."""
+        return self._read(VALUE, dtype)
+
+    def norm(self, dtype=None):
+        """Return the Euclidean norm of all arrays together; weights play no part."""
+        cdef list kept = []
+        cdef Py_ssize_t k
+        for k in range(self._count):
+            kept.append((self._arrays[k].l1, self._arrays[k].l2))
+            self._arrays[k].l1 = 0.0
+            self._arrays[k].l2 = 1.0
+        try:
+            return self._read(NORM, dtype)
+        finally:
+            for k in range(self._count):
+                self._arrays[k].l1, self._arrays[k].l2 = kept[k]
+
+    def bind(self, list targets):
+        """Name where gradients go: a HostArray for each array, or None for none of it.
+
+        Raises
+        ------
+        DTypeError, LayoutError
+            As :func:`fastreg.gradient` for ``out``, naming the position; also if two targets, or a
+            target and another array of the plan, share memory.
+        """
+        cdef Py_ssize_t k
+        cdef fastreg_array g
+        if len(targets) != self._count:
+            raise LayoutError(message(f"{self._count} targets", f"{len(targets)}",
+                                      "pass one (or None) for each array"))
+        hosts = [None if t is None else _arrays.host_array(t) for t in targets]
+        _arrays.check_targets(self._hosts, hosts)
+        self._targets = hosts
+        for k in range(self._count):
+            self._arrays[k].gradient = NULL
+            self._arrays[k].gradient_strides = NULL
+            if hosts[k] is not None:
+                _fill(&g, hosts[k])
+                self._arrays[k].gradient = <void *>g.data
+                self._arrays[k].gradient_strides = g.strides
+
+    cdef _bind_if_given(self, list targets):
+        if targets is not None:
+            self.bind(targets)
+        elif not self._targets and self._count:
+            raise ArgumentError(message("targets for the gradients", "none bound",
+                                        "call bind(targets) first, or pass them"))
+
+    cdef object _write(self, _operation op, double scale, bint accumulate, object dtype):
+        cdef fastreg_options o
+        cdef fastreg_dtype result
+        cdef fastreg_status status
+        cdef double v = 0.0
+        _result(dtype, FASTREG_F64, &result)
+        _no_options(&o)
+        status = _call(op, self._arrays, <size_t>self._count, self._n, scale, accumulate, result,
+                       &o, &v)
+        if status != FASTREG_OK:
+            _fail(status, 0.0, 0.0, scale)
+        return _scalar(result, v)
+
+    def gradient(self, list targets=None, double scale=1.0, bint accumulate=False):
+        """Write (or add) the gradients into the targets, bound before or given here."""
+        self._bind_if_given(targets)
+        self._write(GRADIENT, scale, accumulate, None)
+
+    def value_and_gradient(self, list targets=None, double scale=1.0, bint accumulate=False,
+                           dtype=None):
+        """Write (or add) the gradients, and return the value, in one pass."""
+        self._bind_if_given(targets)
+        return self._write(BOTH, scale, accumulate, dtype)
+
+    def survey(self):
+        """Return n, sums, norm, max and counts of each array, from one pass.
+
+        Returns
+        -------
+        structured ndarray, one row for each array
+            Fields n, sum_abs, sum_squares, norm, max_abs (float64), zeros, subnormals, nans, infs.
+        """
+        cdef cnp.ndarray rows = np.zeros(self._count, _survey_dtype)
+        cdef fastreg_options o
+        cdef fastreg_status status
+        cdef _poll_state poll
+        cdef fastreg_statistics *out = <fastreg_statistics *>cnp.PyArray_DATA(rows)
+        _no_options(&o)
+        poll.next = fr_now() + POLL_SECONDS
+        o.poll = _poll
+        o.poll_context = &poll
+        with nogil:
+            status = fastreg_survey(self._arrays, <size_t>self._count, &o, out)
+        if status != FASTREG_OK:
+            _fail(status, 0.0, 0.0, 1.0)
+        return rows
+
+    cdef _in_place(self, double l1, double l2, double scale, int prox, bint flush):
+        """Write every array in place: a gradient with these weights, or a proximal step."""
+        cdef fastreg_options o
+        cdef fastreg_status status
+        cdef _poll_state poll
+        cdef Py_ssize_t k
+        cdef fastreg_array *copy
+        _arrays.check_targets(self._hosts, self._hosts)
+        copy = <fastreg_array *>malloc((<size_t>self._count + 1) * sizeof(fastreg_array))
+        if copy == NULL:
+            raise MemoryError
+        for k in range(self._count):
+            copy[k] = self._arrays[k]
+            copy[k].gradient = <void *>copy[k].data
+            copy[k].gradient_strides = copy[k].strides
+            if not prox:
+                copy[k].l1 = l1
+                copy[k].l2 = l2
+        _no_options(&o)
+        poll.next = fr_now() + POLL_SECONDS
+        o.poll = _poll
+        o.poll_context = &poll
+        with nogil:
+            if prox:
+                status = fastreg_prox(copy, <size_t>self._count, scale, flush, &o)
+            else:
+                status = fastreg_gradient(copy, <size_t>self._count, scale, 0, &o)
+        free(copy)
+        if status == FASTREG_BAD_SCALE and prox:
+            raise ArgumentError(message("a step that is finite and >= 0", repr(scale),
+                                        "pass a non-negative number"))
+        if status != FASTREG_OK:
+            _fail(status, 0.0, 0.0, scale)
+
+    def scale_(self, double factor):
+        """Replace every x by ``RN_T(factor * x)``; factor is finite. A zero becomes +0 or -0."""
+        self._in_place(0.0, 0.5, factor, 0, False)
+
+    def prox_(self, double step, bint flush=False):
+        """Take a proximal step of the penalty in place; ``flush`` turns subnormal results into 0.
+
+        ``t = |x| - step * l1``; 0 if ``t <= 0``, else ``sign(x) * RN_T(t / (1 + 2 * step * l2))``.
+        """
+        self._in_place(0.0, 0.0, step, 1, flush)
+
+
 # -- What is in use, and hooks for tests --------------------------------------------------------------
 
 def levels(*, bint all=False):

@@ -21,6 +21,7 @@ __all__ = [
     "bf16_view",
     "bfloat16_dtype",
     "check_target",
+    "check_targets",
     "describe",
     "empty_like",
     "host_array",
@@ -304,15 +305,70 @@ def check_target(x: AnyArray, out: AnyArray) -> None:
     )
     if same or not np.may_share_memory(x, out):
         return
-    try:
-        shared = np.shares_memory(x, out, max_work=100_000)  # type: ignore[arg-type]
-    except np.exceptions.TooHardError:
-        shared = True
-    if shared:
+    if _share_memory(x, out):
         raise LayoutError(
             message("an out that is x itself or shares no memory with it", "a partial overlap",
                     "pass another array")
         )
+
+
+def check_targets(sources: list[HostArray], targets: list[HostArray | None]) -> None:
+    """Refuse outputs of a list call that do not fit, are read-only, or share memory.
+
+    Raises
+    ------
+    LayoutError
+        If a target has another shape or type than its source, is read-only, overlaps itself, overlaps
+        its source in part, or shares memory with another target or another source. The message names
+        the position.
+    """
+    spans = []
+    for k, (x, out) in enumerate(zip(sources, targets, strict=True)):
+        spans.append((*np.lib.array_utils.byte_bounds(x.data), k, False, x.data))
+        if out is None:
+            continue
+        if x.dtype not in _FLOATS:
+            raise DTypeError(
+                message(f"a float array at position {k} to write to", x.dtype, "leave it out")
+            )
+        if out.dtype != x.dtype or out.shape != x.shape:
+            raise LayoutError(
+                message(
+                    f"a target of shape {x.shape} and type {x.dtype} at position {k}",
+                    f"{out.shape} {out.dtype}",
+                    "pass such an array, or None",
+                )
+            )
+        try:
+            check_target(x.data, out.data)
+        except LayoutError as e:
+            raise LayoutError(f"target at position {k}: {e}") from None
+        if out.data is not x.data:
+            spans.append((*np.lib.array_utils.byte_bounds(out.data), k, True, out.data))
+        else:
+            spans[-1] = (*spans[-1][:3], True, x.data)
+    # Sweep by address: only neighbours can overlap, and only a written one matters.
+    spans.sort(key=lambda span: span[:2])
+    open_spans: list[tuple[int, int, int, bool, AnyArray]] = []
+    for low, high, k, written, data in spans:
+        open_spans = [o for o in open_spans if o[1] > low]
+        for _, _, j, other_written, other in open_spans:
+            if j != k and (written or other_written) and data.size and _share_memory(data, other):
+                raise LayoutError(
+                    message(
+                        "written arrays that share memory with no other array of the list",
+                        f"positions {j} and {k}, which do",
+                        "pass each memory once, or write to separate arrays",
+                    )
+                )
+        open_spans.append((low, high, k, written, data))
+
+
+def _share_memory(a: AnyArray, b: AnyArray) -> bool:
+    try:
+        return bool(np.shares_memory(a, b, max_work=100_000))  # type: ignore[arg-type]
+    except np.exceptions.TooHardError:
+        return True
 
 
 def _overlaps_itself(x: AnyArray) -> bool:

@@ -45,10 +45,29 @@ typedef int fr_anchored_kernel(const void *x, size_t n, double anchor[2], fr_sum
 /* Writes out[0 .. n); out == x is allowed, any other overlap is not. */
 typedef void fr_gradient_kernel(const void *x, void *out, size_t n, const fr_slope *s);
 
+/* Adds to *s what [x, x + n) holds: the largest |x| that is not NaN, zeros, subnormals (of x's type),
+ * NaNs and infinities. */
+typedef struct {
+    double largest;
+    uint64_t zeros, subnormals, nans, infs;
+} fr_survey;
+
+typedef void fr_survey_kernel(const void *x, size_t n, fr_survey *s);
+
+/* threshold = step l1, divisor = 1 + 2 step l2; flush: subnormal results become 0. */
+typedef struct {
+    double threshold, divisor;
+    int flush;
+} fr_shrinkage;
+
+typedef void fr_prox_kernel(const void *x, void *out, size_t n, const fr_shrinkage *s);
+
 typedef struct {
     fr_plain_kernel *plain[FR_PENALTY_COUNT];
     fr_anchored_kernel *anchored[FR_PENALTY_COUNT];
     fr_gradient_kernel *gradient[FR_STORE_COUNT];
+    fr_survey_kernel *survey;
+    fr_prox_kernel *prox;
 } fr_float_kernels;
 
 typedef struct {

@@ -22,7 +22,13 @@ FR_INLINE vd vd_where_zero(vd x, vd yes, vd no)
 {
     return fr_select(_mm_cmpeq_pd(x, _mm_setzero_pd()), yes, no);
 }
-FR_INLINE vd vd_canonical(vd a, vd nan) { return fr_select(_mm_cmpunord_pd(a, a), nan, a); }
+FR_INLINE vd vd_where_nan(vd x, vd yes, vd no) { return fr_select(_mm_cmpunord_pd(x, x), yes, no); }
+FR_INLINE vd vd_where_less(vd a, vd b, vd yes, vd no)
+{
+    return fr_select(_mm_cmplt_pd(a, b), yes, no);
+}
+FR_INLINE vd vd_max(vd a, vd b) { return _mm_max_pd(a, b); }
+FR_INLINE vd vd_div(vd a, vd b) { return _mm_div_pd(a, b); }
 
 /* Dekker's product error for x*x (see fr_product_error). */
 FR_INLINE vd vd_square_error(vd x, vd square)
