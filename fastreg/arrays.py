@@ -318,9 +318,9 @@ def check_targets(sources: list[HostArray], targets: list[HostArray | None]) -> 
     Raises
     ------
     LayoutError
-        If a target has another shape or type than its source, is read-only, overlaps itself, overlaps
-        its source in part, or shares memory with another target or another source. The message names
-        the position.
+        If a target has another shape or type than its source, is read-only, overlaps itself,
+        overlaps its source in part, or shares memory with another target or another source. The
+        message names the position.
     """
     spans = []
     for k, (x, out) in enumerate(zip(sources, targets, strict=True)):
