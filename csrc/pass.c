@@ -312,5 +312,7 @@ void fr_pass(void *job_, int i, int shares)
         merge(job, &s.found, NULL);
     } else
         exact_share(&s, low, high);
+    if (job->streamed)
+        fr_stream_end();
     fr_environment_leave(saved);
 }
