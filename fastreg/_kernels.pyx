@@ -89,10 +89,16 @@ cdef object _float64 = np.float64
 cdef object _float32 = np.float32
 
 
+# NumPy's number for ml_dtypes' bfloat16 and its descriptor, once one has been seen.
+cdef int _bfloat16_number = -1
+cdef object _bfloat16 = None
+
+
 # -- Arrays in ------------------------------------------------------------------------------------
 
 cdef inline object _fill(fastreg_array *a, object x):
     """Describe x to C. Return the HostArray that must stay alive meanwhile; None: x itself."""
+    global _bfloat16_number
     cdef cnp.ndarray v
     cdef int num
     a.gradient = NULL
@@ -112,7 +118,12 @@ cdef inline object _fill(fastreg_array *a, object x):
             if num == NPY_HALF:
                 _describe(a, v, FASTREG_F16)
                 return None
+            if num == _bfloat16_number:
+                _describe(a, v, FASTREG_BF16)
+                return None
     host = _arrays.host_array(x)
+    if host.dtype == "bf16" and cnp.PyArray_CheckExact(x) and x.dtype.name == "bfloat16":
+        _bfloat16_number = cnp.PyArray_TYPE(<cnp.ndarray>x)
     _describe(a, <cnp.ndarray>host.data, <fastreg_dtype><int>_dtype_codes[host.dtype])
     return host
 
@@ -138,6 +149,7 @@ cdef inline size_t _count(const fastreg_array *a) noexcept:
 # -- Scalars out ----------------------------------------------------------------------------------
 
 cdef object _scalar(fastreg_dtype dtype, double v):
+    global _bfloat16
     cdef unsigned short bits
     if dtype == FASTREG_F64:
         return fr_new_float64(v)
@@ -146,8 +158,9 @@ cdef object _scalar(fastreg_dtype dtype, double v):
     fastreg_pack(dtype, v, &bits)
     if dtype == FASTREG_F16:
         return fr_new_float16(bits)
-    descr = _arrays.bfloat16_dtype()
-    return fr_new_scalar_of(&bits, <PyObject *>descr)
+    if _bfloat16 is None:
+        _bfloat16 = _arrays.bfloat16_dtype()
+    return fr_new_scalar_of(&bits, <PyObject *>_bfloat16)
 
 
 cdef inline int _result(object dtype, fastreg_dtype own, fastreg_dtype *result) except -1:
@@ -437,7 +450,8 @@ def gradient(x, *, double l1=0.0, double l2=0.0, double scale=1.0, out=None, bin
     """Return the gradient of :func:`value` with respect to x, times ``scale``.
 
     Each element is ``g = RN_T(fma(2 * l2 * scale, x, l1 * scale * sign(x)))``: one fused
-    multiply-add in float64, rounded to x's type T. ``sign(0) = 0``, and NaN gives NaN.
+    multiply-add in float64, rounded to x's type T. ``sign(0) = 0``, and NaN gives NaN. So does an
+    infinite x where ``l2 * scale`` is 0, for ``0 * inf`` is NaN.
 
     Parameters
     ----------
