@@ -335,7 +335,7 @@ static double decided_or_exact(const fastreg_array *a, const fr_job *job, const 
     return v;
 }
 
-static void survey_row(fr_survey_job *survey, size_t k, int threads, int asks)
+static void survey_row(fr_survey_job *survey, size_t k, int threads, int asks, double anchor[2])
 {
     fastreg_array a = survey->list->arrays[k];
     a.l1 = a.l2 = 1.0;
@@ -346,6 +346,7 @@ static void survey_row(fr_survey_job *survey, size_t k, int threads, int asks)
                   .tier = 1,
                   .value = 1,
                   .survey = 1,
+                  .anchor = {anchor[0], anchor[1]},
                   .poll = asks ? survey->list->poll : NULL,
                   .poll_context = survey->list->poll_context};
     atomic_init(&job.stopped, 0);
@@ -354,6 +355,7 @@ static void survey_row(fr_survey_job *survey, size_t k, int threads, int asks)
         atomic_store(&survey->stopped, 1);
         return;
     }
+    anchor[0] = job.anchor[0], anchor[1] = job.anchor[1];
     const fr_survey *const found = &job.found.survey;
     fastreg_statistics *const row = &survey->rows[k];
     row->n = job.elements;
@@ -376,11 +378,12 @@ static void survey_share(void *survey_, int i, int shares)
     const fr_job *const list = survey->list;
     const uint64_t each = list->elements / (uint64_t)shares + 1;
     const fr_environment saved = fr_environment_enter();
+    double anchor[2] = {0.0, 0.0};
     uint64_t at = 0;
     for (size_t k = 0; k < list->count && !atomic_load(&survey->stopped); ++k) {
         const uint64_t n = fr_elements(&list->arrays[k]);
         if (n < SHARED_ARRAY_ELEMENTS && at / each == (uint64_t)i)
-            survey_row(survey, k, 1, i == 0);
+            survey_row(survey, k, 1, i == 0, anchor);
         at += n;
     }
     fr_environment_leave(saved);
@@ -398,10 +401,11 @@ fastreg_status fastreg_survey(const fastreg_array *arrays, size_t count,
     const fastreg_status s = prepare(&job, options ? options : &defaults, &fr_format_f64, &threads);
     if (s == FASTREG_OK) {
         fr_survey_job survey = {.list = &job, .rows = rows};
+        double anchor[2] = {0.0, 0.0};
         atomic_init(&survey.stopped, 0);
         for (size_t k = 0; k < count && !atomic_load(&survey.stopped); ++k)
             if (fr_elements(&arrays[k]) >= SHARED_ARRAY_ELEMENTS)
-                survey_row(&survey, k, threads, 1);
+                survey_row(&survey, k, threads, 1, anchor);
         fr_parallel_run(threads, survey_share, &survey);
         fr_environment_leave(saved);
         return atomic_load(&survey.stopped) ? FASTREG_INTERRUPTED : FASTREG_OK;

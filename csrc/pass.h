@@ -28,6 +28,8 @@ typedef struct {
     int tier; /* 0: plain lanes, 1: anchored lanes, 2: integers. f64 arrays need at least 1 */
     int value, gradient, accumulate, streamed, survey, prox, flush;
     double scale; /* of the gradient; the step of a prox */
+    double
+        anchor[2]; /* tier 1's first guesses, 0 for none; its last ones after a pass of one share */
     int (*poll)(void *);
     void *poll_context;
     atomic_int stopped;
