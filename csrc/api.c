@@ -414,8 +414,27 @@ fastreg_status fastreg_survey(const fastreg_array *arrays, size_t count,
     return s;
 }
 
+/* The f32 that equals `value`, if there is a normal one (or +0): moving bits needs no environment. */
+static int pack_normal_f32(double value, void *element)
+{
+    const uint64_t b = fr_bits(value), magnitude = b & (UINT64_MAX >> 1);
+    const int normal = magnitude - fr_bits(0x1p-126) < fr_bits(0x1p128) - fr_bits(0x1p-126);
+    if ((!normal && b != 0) || (b & ((1u << 29) - 1)))
+        return 0;
+    const uint32_t f = (uint32_t)(b >> 63 << 31) |
+                       (normal ? (uint32_t)(magnitude >> 29) - (UINT32_C(896) << 23) : 0);
+    memcpy(element, &f, sizeof f);
+    return 1;
+}
+
 fastreg_status fastreg_pack(fastreg_dtype dtype, double value, void *element)
 {
+    if (dtype == FASTREG_F64) {
+        memcpy(element, &value, sizeof value);
+        return FASTREG_OK;
+    }
+    if (dtype == FASTREG_F32 && pack_normal_f32(value, element))
+        return FASTREG_OK;
     const fr_environment saved = fr_environment_enter();
     fastreg_status status = FASTREG_OK;
     switch (dtype) {
@@ -434,9 +453,6 @@ fastreg_status fastreg_pack(fastreg_dtype dtype, double value, void *element)
         memcpy(element, &f, sizeof f);
         break;
     }
-    case FASTREG_F64:
-        memcpy(element, &value, sizeof value);
-        break;
     default:
         status = FASTREG_BAD_DTYPE;
     }
