@@ -8,6 +8,12 @@
 #include "pass.h"
 #include "walk.h"
 
+#define X(name, type, constant)                                                                    \
+    _Static_assert((int)(constant) == (int)FR_FLOAT_##name,                                        \
+                   "float dtypes are their kernels' indices");
+FR_FLOATS(X)
+#undef X
+
 static const fr_format *format_of(fastreg_dtype dtype)
 {
     switch (dtype) {
@@ -229,7 +235,7 @@ static int short_value(const fastreg_array *a, const fastreg_options *o, fastreg
     const int penalty = fr_penalty_of(a);
     if (!kernels || penalty < 0)
         return 0;
-    const fr_float_kernels *const k = kernels->of[fr_kernel_type(a->dtype)];
+    const fr_float_kernels *const k = kernels->of[a->dtype]; /* the float dtypes come first */
     const int tier = a->dtype == FASTREG_F64 || result == FASTREG_F64;
     fr_sum sum[2];
     double anchor[2] = {0.0, 0.0};

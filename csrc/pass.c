@@ -16,12 +16,6 @@ size_t fr_elements(const fastreg_array *a)
     return n;
 }
 
-int fr_penalty_of(const fastreg_array *a)
-{
-    return a->l1 != 0.0 ? (a->l2 != 0.0 ? FR_PENALTY_l1l2 : FR_PENALTY_l1)
-                        : (a->l2 != 0.0 ? FR_PENALTY_l2 : -1);
-}
-
 /* |x[i]| of 64-bit integers. */
 FR_INLINE uint64_t fr_magnitude(const void *x, size_t i, fastreg_dtype dtype)
 {

@@ -42,7 +42,11 @@ typedef struct {
 FR_HIDDEN size_t fr_elements(const fastreg_array *a);
 
 /* Kernel row of the terms with a non-zero weight, -1 if there is none. */
-FR_HIDDEN int fr_penalty_of(const fastreg_array *a);
+FR_INLINE int fr_penalty_of(const fastreg_array *a)
+{
+    return a->l1 != 0.0 ? (a->l2 != 0.0 ? FR_PENALTY_l1l2 : FR_PENALTY_l1)
+                        : (a->l2 != 0.0 ? FR_PENALTY_l2 : -1);
+}
 
 /* Do share i of `shares`, and merge what was found into the job. */
 FR_HIDDEN void fr_pass(void *job, int i, int shares);
