@@ -58,16 +58,15 @@ def race(request: pytest.FixtureRequest, benchmark: Any, case: Any, contender: A
     question = Path(str(request.path)).stem.removeprefix("bench_")
     stable = request.config.stash[_STABLE]
     benchmark.group = f"{question} {function.__name__} {case.key}"
-    race = Race(benchmark, stable, function.plan, case, contender, lap, question)
+    return Race(benchmark, stable, function.plan, case, contender, lap, question)
 
-    def run(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return race(*args, **kwargs)
-        except Missing as missing:
-            benchmark.skipped = True
-            pytest.skip(f"{contender.label}: {missing} is not installed")
 
-    return run
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Any:
+    try:
+        return (yield)
+    except Missing as missing:
+        pytest.skip(f"{missing} is not installed")
 
 
 # -- Progress -----------------------------------------------------------------------------------------

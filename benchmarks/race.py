@@ -252,6 +252,8 @@ class Race:
         operands = stable.operands
         call = stable.call(contender, entry, case, bind(fn, operands, *args, **kwargs))
         with rivals.threads(case.threads):
+            if self.lap == 0:
+                call()  # compiles, touches pages, wakes threads
             if case.cold:
                 result = self.benchmark.pedantic(
                     call.fn, setup=_rotate(operands, call), rounds=_COLD_ROUNDS
@@ -267,6 +269,12 @@ class Race:
                 facts["wrong"] = not error < WRONG
         self.benchmark.extra_info.update(facts)
         return result
+
+    @property
+    def operands(self) -> Operands:
+        """The operands of the case that runs."""
+        assert self.stable.operands is not None
+        return self.stable.operands
 
     def checked(self, operands: Operands) -> bool:
         """Tell whether there is a value to compare answers with."""
@@ -295,7 +303,8 @@ class Race:
             "repeats": call.repeats,
             "when": time.time(),
         }
-        facts.update(self.stable.operands.options if self.stable.operands else {})
+        options = self.stable.operands.options if self.stable.operands else {}
+        facts.update({key: item for key, item in options.items() if key != "pool"})
         stats = getattr(self.benchmark.stats, "stats", None)
         if stats is not None and case.nbytes:
             moved = case.nbytes * _MOVED[case.limit]

@@ -89,9 +89,10 @@ def threads(n: int) -> Iterator[None]:
         ):
             if (module := sys.modules.get(library)) is not None:
                 stack.callback(getattr(module, setter), getattr(module, getter)())
-                getattr(module, setter)(n)
+                most = module.config.NUMBA_NUM_THREADS if library == "numba" else n
+                getattr(module, setter)(min(n, most))
         if (module := sys.modules.get("numexpr")) is not None:
-            stack.callback(module.set_num_threads, module.set_num_threads(n))
+            stack.callback(module.set_num_threads, module.set_num_threads(min(n, module.MAX_THREADS)))
         yield
 
 
