@@ -54,7 +54,7 @@ for _name in ("", "numpy", "scipy.linalg.blas", "numkong", "bottleneck", "numexp
         return Call(import_package, name)
 
 
-@plan(_cases, make=_make)
+@plan(_cases, make=_make, quick_rivals=("python alone", "numpy"))
 def test_import_package(race):
     os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
     race(import_package)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import fastreg
 from benchmarks.calls import ITEMSIZE, L1, L2, Call, Case
-from benchmarks.race import plan
+from benchmarks.race import EMPTY, plan
 from benchmarks.rivals import rival
 
 
@@ -18,7 +18,7 @@ def _cases(quick: bool) -> list[Case]:
 
 
 # The harness calls fn(*args, **kwargs) in a loop; this is what it costs with nothing inside.
-@rival("sum_squares", "nothing (the loop itself)", max_n=1024)
+@rival("sum_squares", EMPTY, max_n=1024)
 def _(o):
     return Call(callable, o.x)
 

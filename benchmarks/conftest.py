@@ -13,9 +13,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import machine  # noqa: E402
-from benchmarks.calls import Missing  # noqa: E402
-from benchmarks.race import Race, Stable, contenders  # noqa: E402
+from benchmarks import machine
+from benchmarks.calls import Missing
+from benchmarks.race import Race, Stable, contenders
 
 _STABLE = pytest.StashKey[Stable]()
 

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
+from benchmarks import machine
+from benchmarks.race import EMPTY
 from benchmarks.records import Group, Ratio, Results
 
 
@@ -62,8 +64,6 @@ def _answer(
     floor: float | None = None,
     aim: float | None = None,
 ) -> Answer:
-    from benchmarks import machine
-
     ours = group.ours
     assert ours is not None
     speed = machine.seconds(ours.best) if not ours.gbs or ours.n <= 1024 else f"{ours.gbs:.1f} GB/s"
@@ -104,18 +104,18 @@ def _value(results: Results) -> Iterator[Answer]:
 
 
 def _calls(results: Results) -> Iterator[Answer]:
-    from benchmarks import machine
-
     for group in results.find("small_call", "sum_squares", n=64):
         if group.ours is None:
             continue
-        loop = group.rows.get("nothing (the loop itself)")
+        loop = group.rows.get(EMPTY)
         for name in ("scipy blas dot", "numkong.dot", "bottleneck.ss", "numpy.vdot"):
             if row := group.rows.get(name):
                 other = f"{name} {machine.seconds(row.best)}"
+                answer = _answer("one call", group, other, group.against(name), 1.0, 1 / 0.6)
                 if loop:
-                    other += f" (loop {machine.seconds(loop.best)})"
-                yield _answer("one call", group, other, group.against(name), 1.0, 1 / 0.6)
+                    net = machine.seconds(max(group.ours.best - loop.best, 0.0))
+                    answer = replace(answer, ours=f"{answer.ours} ({net} + loop)")
+                yield answer
 
 
 def _gradients(results: Results) -> Iterator[Answer]:
@@ -150,6 +150,3 @@ def _rivals(results: Results) -> Iterator[Answer]:
 def geometric_mean(numbers: list[float]) -> float:
     """Return the geometric mean of positive numbers."""
     return math.exp(sum(map(math.log, numbers)) / len(numbers)) if numbers else math.nan
-
-
-Selector = Callable[[Results], Iterator[Answer]]

@@ -11,8 +11,8 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.floors import geometric_mean
-from benchmarks.records import Group, Results, Row
 from benchmarks.race import OURS
+from benchmarks.records import Group, Results, Row
 
 # Okabe and Ito's colours, told apart by all common kinds of colour blindness; shapes differ too.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#8C6D31")
@@ -148,12 +148,12 @@ def _bandwidth(results: Results, dtype: str, threads: int) -> list[Plot]:
         axes.grid(axis="y")
         axes.set_xlabel("size of x")
         axes.set_ylabel("GB/s of x read")
-        figure.legend(loc="outside right upper", fontsize=10)
+        figure.legend(loc="outside lower center", fontsize=10, ncols=4)
 
     plural = "thread" if threads == 1 else "threads"
     title = f"Sum of squares, {dtype}, {threads} {plural}: bandwidth against size"
     alt = f"{title}. Log axes; dotted lines are the cache sizes, the dashed line is a load-only loop."
-    return [Plot(f"bandwidth-{dtype}-{threads}", title, alt, draw, 8.6, 4.6)]
+    return [Plot(f"bandwidth-{dtype}-{threads}", title, alt, draw, 8.0, 5.0)]
 
 
 def _plain_log(axis: Any) -> None:
@@ -164,55 +164,88 @@ def _plain_log(axis: Any) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
+_FAMILIES = {
+    "value": "value",
+    "gradient": "gradients",
+    "small_call": "one small call",
+    "lists": "whole models",
+    "frameworks": "frameworks",
+}
+
+
 def _ratios(results: Results) -> list[Plot]:
-    """Draw how many times faster fastreg is than each rival: mean of the cases, and their range."""
-    by_operation: dict[str, dict[str, list[float]]] = {}
-    for group in results.groups:
-        if group.question not in ("value", "gradient", "small_call", "lists", "frameworks"):
+    """Draw how many times faster fastreg is than each rival, one plot a question."""
+    return [
+        plot
+        for question, title in _FAMILIES.items()
+        for plot in _ratio_plot(
+            [g for g in results.groups if g.question == question], question, title
+        )
+    ]
+
+
+def _place(group: Group) -> str:
+    if group.question in ("small_call", "lists"):
+        return ""
+    if group.first.n <= 1024:
+        return ", one call"
+    return ", in memory" if group.first.level == "DRAM" else ", in cache"
+
+
+def _ratio_plot(groups: list[Group], question: str, family: str) -> list[Plot]:
+    """Draw one bar for each operation, place and rival: the mean of its cases, and their range."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for group in groups:
+        if group.first.layout != "contiguous" or group.first.cold:
             continue
         for row in group.rivals:
             if r := group.against(row.contender):
-                name = row.contender + (" (call)" if group.question == "small_call" else "")
-                by_operation.setdefault(group.operation, {}).setdefault(name, []).append(r.median)
-    bars = [
-        (f"{operation}: {name}", ratios)
-        for operation, found in by_operation.items()
-        for name, ratios in sorted(found.items(), key=lambda item: geometric_mean(item[1]))
-    ]
+                operation = group.operation.replace("_", " ") + _place(group)
+                found.setdefault(operation, {}).setdefault(row.contender, []).append(r.median)
+    bars: list[tuple[str, list[float]]] = []
+    headings: list[int] = []
+    for operation, by_rival in found.items():
+        headings.append(len(bars))
+        bars.append((operation, []))
+        bars += sorted(by_rival.items(), key=lambda item: geometric_mean(item[1]))
     if not bars:
         return []
 
     def draw(figure: Any) -> None:
+        from matplotlib.ticker import LogLocator
+
         axes = figure.subplots()
         ink = figure.theme["ink"]
-        lowest = min(min(ratios) for _, ratios in bars)
-        highest = max(max(ratios) for _, ratios in bars)
+        everything = [r for _, ratios in bars for r in ratios]
+        lowest, highest = min(everything), max(everything)
         for i, (_, ratios) in enumerate(bars):
+            if not ratios:
+                continue
             mean = geometric_mean(ratios)
-            colour = _COLOURS[0] if mean >= 1 else _COLOURS[1]
-            axes.barh(i, mean - 1, left=1, color=colour, height=0.65)
-            axes.plot([min(ratios), max(ratios)], [i, i], color=ink, linewidth=1.1, marker="|")
+            axes.barh(i, mean - 1, left=1, color=_COLOURS[0 if mean >= 1 else 1], height=0.65)
+            if len(ratios) > 1:
+                axes.plot([min(ratios), max(ratios)], [i, i], color=ink, linewidth=1.1, marker="|")
             axes.annotate(
-                f"{mean:.2g}×" if mean < 9.95 else f"{mean:.0f}×", (max(*ratios, mean, 1), i),
-                xytext=(6, 0), textcoords="offset points", va="center", fontsize=9,
+                f"{mean:.2f}×" if mean < 10 else f"{mean:.0f}×", (max(*ratios, mean, 1), i),
+                xytext=(6, 0), textcoords="offset points", va="center", fontsize=9.5,
             )  # fmt: skip
         axes.set_xscale("log")
         _plain_log(axes.xaxis)
-        axes.set_xlim(min(lowest, 0.8) / 1.3, highest * 2.2)
-        from matplotlib.ticker import LogLocator
-
-        if highest / lowest > 300:
+        axes.set_xlim(min(lowest, 0.8) / 1.3, max(highest, 1.2) * 2.5)
+        if highest / lowest > 100:
             axes.xaxis.set_major_locator(LogLocator(base=10))
         axes.axvline(1, color=ink, linewidth=1)
-        axes.set_yticks(range(len(bars)), [name for name, _ in bars], fontsize=9.5)
-        axes.invert_yaxis()
-        axes.margins(y=0.01)
+        labels = axes.set_yticks(range(len(bars)), [name for name, _ in bars], fontsize=10)
+        for i in headings:
+            labels[i].label1.set_fontweight("bold")
+        axes.tick_params(axis="y", length=0)
+        axes.set_ylim(len(bars) - 0.4, -0.6)
         axes.grid(axis="x")
-        axes.set_xlabel("times as fast as the rival (bar: mean of the cases, line: their range)")
+        axes.set_xlabel("times as fast as the rival; bar: mean of the cases,\nline: their range")
 
-    title = "fastreg against each rival"
-    alt = f"{title}: bars to the right of 1 are wins, to the left losses."
-    return [Plot("ratios", title, alt, draw, 8.6, 1.3 + 0.27 * len(bars))]
+    title = f"fastreg against each rival: {family}"
+    alt = f"{title}. Bars to the right of 1 are wins, bars to the left losses."
+    return [Plot(f"ratios-{question}", title, alt, draw, 8.0, 1.2 + 0.27 * len(bars))]
 
 
 def _scaling(results: Results) -> list[Plot]:
@@ -305,7 +338,7 @@ def _errors(results: Results) -> list[Plot]:
         axes.grid(axis="y")
         axes.set_xlabel("n (elements)")
         axes.set_ylabel("relative error")
-        figure.legend(loc="outside right upper", fontsize=10)
+        figure.legend(loc="outside lower center", fontsize=10, ncols=4)
 
     title = "Error of f32 sums of squares against n"
-    return [Plot("error", title, f"{title}; log axes.", draw, 8.6, 4.4)]
+    return [Plot("error", title, f"{title}; log axes.", draw, 8.0, 5.0)]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.race import OURS
+from benchmarks.race import EMPTY, OURS
 
 
 @dataclass
@@ -38,6 +38,8 @@ class Row:
         return float(moved) / self.best / 1e9
 
     def __getattr__(self, name: str) -> Any:
+        if name == "facts":
+            raise AttributeError(name)
         try:
             return self.facts[name]
         except KeyError:
@@ -81,7 +83,7 @@ class Group:
         found = [
             row
             for row in self.rows.values()
-            if row.kind == "rival" and not row.contender.startswith(("nothing", "threads forced"))
+            if row.kind == "rival" and row.contender not in (EMPTY, "threads forced")
         ]
         return sorted(found, key=lambda row: row.best)
 
@@ -122,7 +124,6 @@ class Results:
 
     machine: dict[str, Any]
     groups: list[Group]
-    quick: bool = False
 
     def find(self, question: str, operation: str, **facts: Any) -> list[Group]:
         """Return the groups of a question and operation with the given facts."""
@@ -142,7 +143,6 @@ def load(paths: Iterable[Path]) -> Results:
     """Read the harness' JSON files."""
     groups: dict[tuple[str, ...], Group] = {}
     machine: dict[str, Any] = {}
-    quick = False
     for path in paths:
         document = json.loads(path.read_text())
         machine = document["machine_info"] | {
@@ -153,7 +153,6 @@ def load(paths: Iterable[Path]) -> Results:
             facts = record["extra_info"]
             if "case" not in facts:
                 continue
-            quick = quick or bool(facts.get("quick"))
             test = record["name"].partition("[")[0]
             key = (facts["question"], test, facts["case"])
             group = groups.setdefault(key, Group(facts["question"], facts["operation"], facts["case"]))
@@ -161,4 +160,4 @@ def load(paths: Iterable[Path]) -> Results:
             row.facts = facts | row.facts | {"test": test}
             row.laps[facts["lap"]] = record["stats"]["min"] / facts["repeats"]
             row.medians[facts["lap"]] = record["stats"]["median"] / facts["repeats"]
-    return Results(machine, list(groups.values()), quick)
+    return Results(machine, list(groups.values()))

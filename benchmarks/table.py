@@ -46,14 +46,17 @@ def lines(results: Results, question: str) -> list[tuple[str, ...]]:
 
 def render(head: tuple[str, ...], rows: list[tuple[str, ...]], width: int) -> list[str]:
     """Lay cells out in columns; shorten the first two where the terminal is narrow."""
+    used = [i for i in range(len(head)) if any(cells[i] for cells in rows)]
+    left = {used.index(i) for i in (0, 1, 5) if i in used}
+    head = tuple(head[i] for i in used)
+    rows = [tuple(cells[i] for i in used) for cells in rows]
     widths = [max(len(cells[i]) for cells in [head, *rows]) for i in range(len(head))]
     spare = width - sum(widths) - 2 * (len(widths) - 1)
-    for i in (5, 0, 1):
-        if i < len(widths) and spare < 0:
+    for i in sorted(left, reverse=True):
+        if spare < 0:
             cut = min(-spare, max(0, widths[i] - 12))
             widths[i] -= cut
             spare += cut
-    left = {0, 1, 5}
     out = []
     for cells in [head, *rows]:
         parts = []

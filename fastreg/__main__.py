@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command line: ``python -m fastreg inspect FILE…`` and ``python -m fastreg info``."""
+"""The command line: ``python -m fastreg inspect FILE…``, ``info`` and ``bench``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import fastreg
 
+from . import bench
 from .checkpoints import DEFAULT_MAX_UNPACKED_BYTES, printable, read_checkpoint
 from .errors import ArgumentError, CheckpointError, FastregError, message
 from .progress import Progress
@@ -70,7 +71,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         After ``--help``.
     """
     try:
-        arguments = _parser().parse_args(argv)
+        words = list(sys.argv[1:] if argv is None else argv)
+        if words[:1] == ["bench"]:
+            # The suite has its own parser, which needs no words twice.
+            return bench.run(words[1:])
+        arguments = _parser().parse_args(words)
         run: Callable[[argparse.Namespace], int] = arguments.run
         return run(arguments)
     except KeyboardInterrupt:
@@ -140,6 +145,12 @@ def _parser() -> _Parser:
     )
     info.add_argument("--json", action="store_true", help="print JSON")
     info.set_defaults(run=_info)
+
+    commands.add_parser(
+        "bench",
+        help="run the benchmark suite of a source checkout (bench --help)",
+        add_help=False,
+    )
     return parser
 
 
