@@ -132,7 +132,8 @@ def _ask(
     command = [
         sys.executable, "-m", "pytest", str(HERE / f"bench_{question}.py"),
         "-q", "--no-header", "--tb=short", "-p", "no:cacheprovider", f"--progress-fd={writer}",
-        "--benchmark-disable-gc", f"--benchmark-min-rounds={1 if arguments.quick else 2}", "--benchmark-warmup=off",
+        f"--benchmark-min-rounds={1 if arguments.quick else 2}",
+        "--benchmark-disable-gc", "--benchmark-warmup=off",
         f"--benchmark-max-time={0.01 if arguments.quick else 0.04}",
         "--benchmark-min-time=0.00005", f"--benchmark-json={path}", "--benchmark-quiet",
         f"--laps={arguments.laps}", *(["--quick"] if arguments.quick else []),

@@ -15,7 +15,7 @@ from benchmarks.calls import Call, Case, Operands, aligned, fill
 from benchmarks.race import plan
 from fastreg import _kernels
 
-# A vector that starts at any of 64 bytes, in any order, on any number of threads, is the same vector.
+# A vector at any of 64 bytes, in any order, on any number of threads is the same vector.
 _OFFSETS = range(0, 64, 4)
 _N = 1 << 20
 
@@ -68,7 +68,9 @@ def roundings(prepare: Any, case: Case) -> dict[str, Any]:
         call = prepare(Operands(x))
         answers_in = answers_in or _result_type(call, case.dtype)
         # Where a rival answers a float32 question in float64, a user rounds to float32.
-        received = float(np.float32(race.number(call()))) if case.dtype == "f32" else race.number(call())
+        received = (
+            float(np.float32(race.number(call()))) if case.dtype == "f32" else race.number(call())
+        )
         wrong += received != oracle.rounded(exact, case.dtype)
         error = oracle.ulps(received, exact, case.dtype)
         largest, total = max(largest, error), total + error

@@ -17,7 +17,9 @@ _DATA = ("normal", "exact tie", "near tie", "huge and tiny", "subnormal", "overf
 def _cases(quick: bool) -> list[Case]:
     places = (machine.inside("L2"),) if quick else (machine.inside("L2"), 64 << 20)
     return [
-        Case(dtype, nbytes, 1, data=data, limit="load", rivals=("numpy.vdot",), label=_label(nbytes))
+        Case(
+            dtype, nbytes, 1, data=data, limit="load", rivals=("numpy.vdot",), label=_label(nbytes)
+        )
         for nbytes in places
         for dtype in ("f32", "f64")
         for data in _DATA

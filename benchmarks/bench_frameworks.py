@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What do the frameworks take for the same penalty: torch, JAX, TensorFlow, Keras; eager, compiled.
 
-The command line runs this file once per framework, named by FASTREG_BENCH_FRAMEWORK, each in its own
-process: their thread pools and floating-point modes disturb each other. Threads are each framework's
-own choice, all of them; fastreg's too.
+The command line runs this file once per framework, named by FASTREG_BENCH_FRAMEWORK, each in its
+own process: their thread pools and floating-point modes disturb each other. Threads are each
+framework's own choice, all of them; fastreg's too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 _FRAMEWORKS = (FRAMEWORK, "keras")
 
 
-# torch.compile takes longer than a quick run; in memory-bound NumPy rows, other questions are asked.
+# All but what compiles for longer than a quick run lasts.
 _QUICK = (
     "torch.dot",
     "torch square().sum()",

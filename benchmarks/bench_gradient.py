@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How fast are gradients: into a given array, into a new one, added to what is there; with the value."""
+"""How fast are gradients: into a given array, a new one, added to one; with the value or not."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What does fastreg cost before its first call: import time, size of the wheel and of the extension."""
+"""What does fastreg cost before its first call: import time, size of wheel and extension."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def import_package(name: str) -> None:
 
 
 def installed_bytes() -> dict[str, int]:
-    """Return the bytes of the extension and of everything the package installs, plain and zipped."""
+    """Return the bytes of the extension, and of the package zipped as a wheel does."""
     folder = Path(fastreg.__file__).parent
     extension = Path(sys.modules["fastreg._kernels"].__file__ or "")
     files = [p for p in folder.glob("*") if p.suffix in (".py", ".pyi", ".pxd", ".typed")]

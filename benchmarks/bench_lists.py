@@ -127,7 +127,9 @@ def make(case: Case) -> Operands:
         return Operands(minilm(path), None, case.threads)
     f32 = np.dtype("f4")
     shapes = SHAPES[case.label]()
-    arrays = [fill(aligned(math.prod(shape), f32), i).reshape(shape) for i, shape in enumerate(shapes)]
+    arrays = [
+        fill(aligned(math.prod(shape), f32), i).reshape(shape) for i, shape in enumerate(shapes)
+    ]
     return Operands(arrays, None, case.threads)
 
 

@@ -52,7 +52,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-def race(request: pytest.FixtureRequest, benchmark: Any, case: Any, contender: Any, lap: int) -> Any:
+def race(
+    request: pytest.FixtureRequest, benchmark: Any, case: Any, contender: Any, lap: int
+) -> Any:
     """Give a benchmark function the race that it runs one lap of one contender of."""
     function = request.function
     question = Path(str(request.path)).stem.removeprefix("bench_")
@@ -69,7 +71,7 @@ def pytest_runtest_call(item: pytest.Item) -> Any:
         pytest.skip(f"{missing} is not installed")
 
 
-# -- Progress -----------------------------------------------------------------------------------------
+# -- Progress ------------------------------------------------------------------------------------
 
 
 def _tell(config: pytest.Config, **event: Any) -> None:
@@ -94,7 +96,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     _config[:] = [session.config]
 
 
-# -- The record ---------------------------------------------------------------------------------------
+# -- The record ----------------------------------------------------------------------------------
 
 
 def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any]:

@@ -49,7 +49,9 @@ def save(results: Results, path: Path) -> None:
     path.write_text(json.dumps(document, indent=1) + "\n")
 
 
-def regressions(results: Results, baseline: dict[str, Any]) -> list[tuple[str, float, float, float]]:
+def regressions(
+    results: Results, baseline: dict[str, Any]
+) -> list[tuple[str, float, float, float]]:
     """Return (name, baseline, now, bound) of every ratio that fell below its bound."""
     fallen = []
     for name, now in ratios(results).items():

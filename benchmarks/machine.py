@@ -16,7 +16,25 @@ from typing import Any
 _CPU = Path("/sys/devices/system/cpu/cpu0/cache")
 # Where the system says nothing about its caches.
 _DEFAULT_CACHES = {"L1": 32 << 10, "L2": 1 << 20, "L3": 32 << 20}
-_PACKAGES = ["numpy", "scipy", "numkong", "bottleneck", "numexpr", "numba", "torch", "jax", "jaxlib", "optax", "tensorflow", "tensorflow_cpu", "keras", "ml_dtypes", "threadpoolctl", "pytest", "pytest-benchmark"]
+_PACKAGES = [
+    "numpy",
+    "scipy",
+    "numkong",
+    "bottleneck",
+    "numexpr",
+    "numba",
+    "torch",
+    "jax",
+    "jaxlib",
+    "optax",
+    "tensorflow",
+    "tensorflow_cpu",
+    "keras",
+    "ml_dtypes",
+    "threadpoolctl",
+    "pytest",
+    "pytest-benchmark",
+]
 
 
 @functools.cache

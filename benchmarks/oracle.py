@@ -9,7 +9,12 @@ from fractions import Fraction
 import numpy as np
 
 # Precision in bits, exponent of the smallest subnormal, largest finite exponent.
-_FORMATS = {"f16": (11, -24, 15), "bf16": (8, -133, 127), "f32": (24, -149, 127), "f64": (53, -1074, 1023)}
+_FORMATS = {
+    "f16": (11, -24, 15),
+    "bf16": (8, -133, 127),
+    "f32": (24, -149, 127),
+    "f64": (53, -1074, 1023),
+}
 
 
 def sum_squares(x: np.ndarray) -> Fraction:

@@ -95,7 +95,9 @@ def _style(name: str) -> dict[str, Any]:
 def _bytes_axis(axes: Any, sizes: list[int]) -> None:
     axes.set_xscale("log", base=2)
     low, high = min(sizes), max(sizes)
-    ticks = [1 << k for k in range(6, 36, 1 if high / low < 64 else 4) if low / 2 <= 1 << k <= 2 * high]
+    ticks = [
+        1 << k for k in range(6, 36, 1 if high / low < 64 else 4) if low / 2 <= 1 << k <= 2 * high
+    ]
     axes.set_xticks(ticks, [machine.size(t) for t in ticks])
     axes.minorticks_off()
 
@@ -152,7 +154,9 @@ def _bandwidth(results: Results, dtype: str, threads: int) -> list[Plot]:
 
     plural = "thread" if threads == 1 else "threads"
     title = f"Sum of squares, {dtype}, {threads} {plural}: bandwidth against size"
-    alt = f"{title}. Log axes; dotted lines are the cache sizes, the dashed line is a load-only loop."
+    alt = (
+        f"{title}. Log axes; dotted lines are the cache sizes, the dashed line is a load-only loop."
+    )
     return [Plot(f"bandwidth-{dtype}-{threads}", title, alt, draw, 8.0, 5.0)]
 
 
@@ -325,11 +329,9 @@ def _errors(results: Results) -> list[Plot]:
             ]
             if points:
                 axes.plot(*zip(*points, strict=True), label=name, **_style(name))
-        axes.axhspan(exact / 8, 2 * exact, color=_COLOURS[0], alpha=0.12, linewidth=0)
-        axes.annotate(
-            "correct rounding to f32 is in here", (0.01, 2 * exact),
-            xycoords=("axes fraction", "data"), xytext=(0, -4), textcoords="offset points",
-            va="top", fontsize=9.5,
+        axes.axhspan(
+            exact / 8, 2 * exact, color=_COLOURS[0], alpha=0.15, linewidth=0,
+            label="within half a unit of f32",
         )  # fmt: skip
         axes.set_xscale("log")
         axes.set_yscale("log")

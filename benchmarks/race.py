@@ -2,8 +2,9 @@
 """How contenders race: who takes part in a case, in which order, and what is written down.
 
 On a shared machine the speed of memory wanders by tens of percent within seconds. So every case is
-run in laps: in each lap each contender is timed once, shortly after the others, limits first. A ratio
-is formed within a lap; the report gives the median over the laps beside the ratio of the minima.
+run in laps: in each lap each contender is timed once, shortly after the others, limits first. A
+ratio is formed within a lap; the report gives the median over the laps beside the ratio of the
+minima.
 """
 
 from __future__ import annotations
@@ -155,7 +156,7 @@ def bind(fn: Callable[..., Any], operands: Operands, *args: Any, **kwargs: Any) 
     return Call(fn, operands.x, *args, **kwargs)
 
 
-# -- The same answer --------------------------------------------------------------------------------
+# -- The same answer -----------------------------------------------------------------------------
 
 
 def reference_value(operation: str, x: Any) -> float:
@@ -230,7 +231,7 @@ def _numpy(g: Any) -> Any:
     return g.detach().numpy() if hasattr(g, "detach") else np.asarray(g)
 
 
-# -- One race ---------------------------------------------------------------------------------------
+# -- One race ------------------------------------------------------------------------------------
 
 
 class Race:
@@ -271,7 +272,12 @@ class Race:
             else:
                 result = self.benchmark(call.fn, *call.args, **call.kwargs)
             facts = self.facts(call)
-            if contender.kind != "limit" and contender.name != EMPTY and self.lap == 0 and self.checked(operands):
+            if (
+                contender.kind != "limit"
+                and contender.name != EMPTY
+                and self.lap == 0
+                and self.checked(operands)
+            ):
                 if stable.reference is None:
                     stable.reference = reference_value(entry.operation, operands.x)
                 error = check(entry.operation, call, operands, result, stable.reference)

@@ -155,7 +155,9 @@ def load(paths: Iterable[Path]) -> Results:
                 continue
             test = record["name"].partition("[")[0]
             key = (facts["question"], test, facts["case"])
-            group = groups.setdefault(key, Group(facts["question"], facts["operation"], facts["case"]))
+            group = groups.setdefault(
+                key, Group(facts["question"], facts["operation"], facts["case"])
+            )
             row = group.rows.setdefault(facts["contender"], Row({}))
             row.facts = facts | row.facts | {"test": test}
             row.laps[facts["lap"]] = record["stats"]["min"] / facts["repeats"]

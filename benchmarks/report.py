@@ -25,15 +25,15 @@ _QUESTIONS = {
     "frameworks": "What do the frameworks take?",
     "import": "What does fastreg cost before its first call?",
 }
-_HOW = (
-    "Every contender of a case is timed once per lap, shortly after the others, on the same data and "
-    "threads. **Ratios are of speeds, above 1 (or 100 %) fastreg is faster**: the median over the laps of "
-    "the ratio within a lap, then in brackets the ratio of the fastest calls. GB/s count the bytes that "
-    "must move: x for values, x and the result for fresh gradients, x and the result twice for accumulated "
-    "ones. The limit is the fastest of the project's own loops that only load, copy or add, for the same "
-    "bytes. For sizes in cache it does not pay for a Python call, fastreg does. Errors are relative to the "
-    "exact value. All contenders are shown, also where fastreg loses."
-)
+_HOW = """\
+Every contender of a case is timed once per lap, shortly after the others, on the same data and
+threads. **Ratios are of speeds; above 1, fastreg is faster**: the median over the laps of the ratio
+within a lap, then in brackets the ratio of the fastest calls. GB/s count the bytes that must move:
+x for values, x and the result for fresh gradients, x and the result twice for accumulated ones. The
+limit is the fastest of the project's own loops that only load, copy or add the same bytes. In
+caches it does not pay for a Python call; fastreg does. Errors are relative to the exact value. All
+contenders are shown, also where fastreg loses.
+"""
 
 Cells = list[str]
 
@@ -49,7 +49,7 @@ def write(results: Results, folder: Path) -> None:
     (folder / "index.html").write_text(_page(results, drawn))
 
 
-# -- What the report says: sections of (heading, text, tables), for both formats ----------------------
+# -- What the report says: sections of (heading, text, tables), for both formats -----------------
 
 
 def _facts(results: Results) -> list[Cells]:
@@ -168,9 +168,9 @@ def _import_note(groups: list[Group]) -> str:
         f = group.first.facts
         if "wheel_bytes" in f:
             return (
-                f"The extension has {machine.size(f['extension_bytes'])}, everything zipped as a wheel does "
-                f"{machine.size(f['wheel_bytes'])}. Times are of a process that starts Python, imports "
-                "and ends; fastreg's import includes NumPy's."
+                f"The extension has {machine.size(f['extension_bytes'])}, everything zipped as a "
+                f"wheel does {machine.size(f['wheel_bytes'])}. Times are of a process that starts "
+                "Python, imports and ends; fastreg's import includes NumPy's."
             )
     return ""
 
@@ -180,8 +180,8 @@ def _sections(results: Results) -> list[tuple[str, str, tuple[Cells, list[Cells]
     head, rows = _floor_table(results)
     if rows:
         text = (
-            "What the project has set itself. A verdict is given where the median over the laps and the "
-            "ratio of the fastest calls agree; unsure otherwise."
+            "What the project has set itself. A verdict is given where the median over the laps "
+            "and the ratio of the fastest calls agree; unsure otherwise."
         )
         found.append(("Floors and aims", text, (head, rows)))
     for question in results.questions():
@@ -189,14 +189,14 @@ def _sections(results: Results) -> list[tuple[str, str, tuple[Cells, list[Cells]
         groups = [g for g in results.groups if g.question == question]
         if question == "exactness":
             text = (
-                "Sums of squares of float32 (answers rounded to float32) and float64 vectors against exact "
-                "integers. Near ties: sums built to lie on, or just above, the middle of two float32. Distinct "
-                "answers: one vector at 16 byte offsets, forward, reversed and shuffled, with 1, 2, 3 "
-                "and all threads, and for fastreg on every ISA level."
+                "Sums of squares of float32 (answers rounded to float32) and float64 vectors "
+                "against exact integers. Near ties: sums built to lie on, or just above, the "
+                "middle of two float32. Distinct answers: one vector at 16 byte offsets, forward, "
+                "reversed and shuffled, with 1, 2, 3 and all threads, and for fastreg on every ISA level."
             )
             found.append((title, text, _exactness_table(groups)))
         elif question == "fallbacks":
-            text = "T0 sums float64 lanes, T1 anchored sums, T2 exact integers: the tier that had to decide."
+            text = "The tier that had to decide: T0 float64 lanes, T1 anchored, T2 exact integers."
             found.append((title, text, _fallback_table(groups)))
         elif question == "import":
             found.append((title, _import_note(groups), _timing_table(results, question)))
@@ -205,13 +205,15 @@ def _sections(results: Results) -> list[tuple[str, str, tuple[Cells, list[Cells]
     return found
 
 
-# -- Markdown -----------------------------------------------------------------------------------------
+# -- Markdown ------------------------------------------------------------------------------------
 
 
 def _markdown_table(head: Cells, rows: list[Cells]) -> str:
     numeric = [_is_number(i, rows) for i in range(len(head))]
     lines = [head, ["--:" if right else "---" for right in numeric], *rows]
-    return "\n".join("| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines
+    )
 
 
 def _is_number(i: int, rows: list[Cells]) -> bool:
@@ -220,7 +222,7 @@ def _is_number(i: int, rows: list[Cells]) -> bool:
 
 
 def _markdown(results: Results, drawn: list[plots.Plot]) -> str:
-    parts = ["# Benchmarks of fastreg", _HOW.replace("\n", " "), "## Machine"]
+    parts = ["# Benchmarks of fastreg", _HOW.strip(), "## Machine"]
     parts.append(_markdown_table(["", ""], _facts(results)))
     if drawn:
         parts += ["## Plots", *(f"### {p.title}\n\n![{p.alt}]({p.name}.svg)" for p in drawn)]
@@ -233,11 +235,11 @@ def _markdown(results: Results, drawn: list[plots.Plot]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-# -- HTML ---------------------------------------------------------------------------------------------
+# -- HTML ----------------------------------------------------------------------------------------
 
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1b1f24; --paper: #ffffff; --soft: #f3f5f7; --line: #d8dde3;
-  --good: #0072B2; --bad: #B34700; }
+:root { color-scheme: light dark; --ink: #1b1f24; --paper: #ffffff; --soft: #f3f5f7;
+  --line: #d8dde3; --good: #0072B2; --bad: #B34700; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6e9ed; --paper: #14171a; --soft: #1d2226; --line: #39414a; --good: #56B4E9;
     --bad: #E69F00; } }
@@ -246,7 +248,8 @@ body { margin: 0 auto; max-width: 68rem; padding: 1rem 1.25rem 4rem; color: var(
 h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; } p { max-width: 46rem; }
 .scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; }
 .tall { max-height: 32rem; overflow-y: auto; }
-table { border-collapse: collapse; font-size: 0.85rem; width: 100%; font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; font-size: 0.85rem; width: 100%;
+  font-variant-numeric: tabular-nums; }
 th, td { padding: 0.25rem 0.6rem; text-align: left; white-space: nowrap;
   border-bottom: 1px solid var(--line); }
 thead th { position: sticky; top: 0; background: var(--soft); }
@@ -255,21 +258,26 @@ tr.ours td { background: var(--soft); font-weight: 600; }
 td.good { color: var(--good); font-weight: 600; } td.bad { color: var(--bad); font-weight: 600; }
 .facts td { white-space: normal; } .facts td:first-child { font-weight: 600; vertical-align: top; }
 figure { margin: 1.5rem 0; } figcaption { font-weight: 600; margin-bottom: 0.4rem; }
-figure .scroll { border: 0; } img { display: block; min-width: 34rem; width: 100%; max-width: 56rem; }
+figure .scroll { border: 0; }
+img { display: block; min-width: 34rem; width: 100%; max-width: 56rem; }
 nav { display: flex; flex-wrap: wrap; gap: 0.2rem 1rem; } a { color: var(--good); }
 """
 
 
 def _html_table(head: Cells, rows: list[Cells], kind: str = "") -> str:
     numeric = [' class="n"' if _is_number(i, rows) else "" for i in range(len(head))]
-    out = [f'<div class="scroll{" tall" if len(rows) > 24 else ""}" tabindex="0"><table class="{kind}">']
+    out = [
+        f'<div class="scroll{" tall" if len(rows) > 24 else ""}" tabindex="0">',
+        f'<table class="{kind}">',
+    ]
     if any(head):
         cells = "".join(f"<th{n}>{html.escape(c)}</th>" for c, n in zip(head, numeric, strict=True))
         out.append(f"<thead><tr>{cells}</tr></thead>")
     out.append("<tbody>")
     for row in rows:
         cells = "".join(
-            f"<td{_cell_class(c, n)}>{html.escape(c)}</td>" for c, n in zip(row, numeric, strict=True)
+            f"<td{_cell_class(c, n)}>{html.escape(c)}</td>"
+            for c, n in zip(row, numeric, strict=True)
         )
         out.append(f"<tr{_row_class(head, row)}>{cells}</tr>")
     return "\n".join([*out, "</tbody></table></div>"])
@@ -321,7 +329,7 @@ def _page(results: Results, drawn: list[plots.Plot]) -> str:
     )
 
 
-# -- The README's table -------------------------------------------------------------------------------
+# -- The README's table --------------------------------------------------------------------------
 
 
 def readme_table(results: Results) -> str:
@@ -346,9 +354,9 @@ def readme_table(results: Results) -> str:
     head = ["what", "data", "threads", "fastreg", "of the limit", "fastest rival", "fastreg is"]
     when = str(m["date"]).split()[0]
     note = (
-        f"{m['cpu']} ({m['cpu_family']}), {m['cores']} cores, ISA level {m['isa']}, {m['compiler']}, "
-        f"{m['blas']}, {when}, commit {m['commit']}. Limit: a loop that only loads, copies or adds the same "
-        "bytes. Below 1×, the rival is faster. "
+        f"{m['cpu']} ({m['cpu_family']}), {m['cores']} cores, ISA level {m['isa']}, "
+        f"{m['compiler']}, {m['blas']}, {when}, commit {m['commit']}. Limit: a loop that only loads, "
+        "copies or adds the same bytes. Below 1×, the rival is faster. "
     )
     note += "All of it: `python -m fastreg bench --report DIR`."
     return f"{_markdown_table(head, rows)}\n\n{note}"

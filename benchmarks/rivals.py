@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What a user would pick instead: one function per rival and operation, all with one signature.
 
-A rival takes `Operands` and returns the `Call` to time; what it needs to prepare (compile, wrap, move)
-it does before. It raises `Missing` if a library is not installed. Libraries are imported only when
+A rival takes `Operands` and returns the `Call` to time; what it needs to prepare (compile, wrap,
+move) it does before. It raises `Missing` if a library is not installed. Libraries are imported only when
 their rival is asked for, so that none disturbs another's measurement before its turn.
 """
 
@@ -92,11 +92,13 @@ def threads(n: int) -> Iterator[None]:
                 most = module.config.NUMBA_NUM_THREADS if library == "numba" else n
                 getattr(module, setter)(min(n, most))
         if (module := sys.modules.get("numexpr")) is not None:
-            stack.callback(module.set_num_threads, module.set_num_threads(min(n, module.MAX_THREADS)))
+            stack.callback(
+                module.set_num_threads, module.set_num_threads(min(n, module.MAX_THREADS))
+            )
         yield
 
 
-# -- NumPy ------------------------------------------------------------------------------------------
+# -- NumPy ---------------------------------------------------------------------------------------
 
 
 @rival("sum_squares", "numpy.vdot", dtypes=("f16", "f32", "f64"))
@@ -226,7 +228,7 @@ def _(o: Operands) -> Call:
     return Call(python_fsum, o.x)
 
 
-# -- BLAS through SciPy -----------------------------------------------------------------------------
+# -- BLAS through SciPy --------------------------------------------------------------------------
 
 
 def _blas(o: Operands, name: str) -> Any:
@@ -254,7 +256,7 @@ def _(o: Operands) -> Call:
     return Call(_blas(o, "axpy"), o.x, o.g, o.x.size, STEP)
 
 
-# -- NumKong, bottleneck, numexpr -------------------------------------------------------------------
+# -- NumKong, bottleneck, numexpr ----------------------------------------------------------------
 
 
 @rival("sum_squares", "numkong.dot", dtypes=ALL, contiguous=True)
@@ -309,7 +311,7 @@ def _(o: Operands) -> Call:
     return Call(_numexpr("g+c*x", o, "c", "g", "x"), step, o.g, o.x, out=o.g, ex_uses_vml=False)
 
 
-# -- numba: loops that a careful user would write -----------------------------------------------------
+# -- numba: loops that a careful user would write ------------------------------------------------
 
 
 @functools.cache
@@ -408,7 +410,7 @@ for _operation in (
     )
 
 
-# -- torch ------------------------------------------------------------------------------------------
+# -- torch ---------------------------------------------------------------------------------------
 
 
 def _tensor(x: np.ndarray) -> Any:
@@ -512,7 +514,7 @@ def _(o: Operands) -> Call:
     return Call(torch_list, [_tensor(x) for x in o.x], L2)
 
 
-# -- JAX --------------------------------------------------------------------------------------------
+# -- JAX -----------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -566,7 +568,7 @@ def _(o: Operands) -> Call:
     return Call(_blocking, function, arrays)
 
 
-# -- TensorFlow and Keras ---------------------------------------------------------------------------
+# -- TensorFlow and Keras ------------------------------------------------------------------------
 
 
 @rival("l2_loss", "tensorflow l2_loss", dtypes=ALL, threaded=True, framework="tensorflow")
