@@ -68,7 +68,7 @@ def pytest_runtest_call(item: pytest.Item) -> Any:
     try:
         return (yield)
     except Missing as missing:
-        pytest.skip(f"{missing} is not installed")
+        pytest.skip(f"missing: {missing}")
 
 
 # -- Progress ------------------------------------------------------------------------------------

@@ -28,6 +28,8 @@ EMPTY = "nothing (the loop itself)"
 # Bytes that have to move for one byte of x.
 _MOVED = {"load": 1, "copy": 2, "triad": 3, None: 1}
 _SAMPLES = 4096
+# A rival whose call takes longer has so many turns only.
+_SLOW_SECONDS, _SLOW_LAPS = 0.3, 2
 # Rivals that are asked not to err more are still timed, but marked as wrong.
 WRONG = 0.5
 
@@ -114,6 +116,7 @@ class Stable:
     calls: dict[str, Call | Missing] = field(default_factory=dict)
     reference: float | None = None
     best: dict[int, float] = field(default_factory=dict)  # lap -> GB/s of the limit
+    slow: set[str] = field(default_factory=set)  # contenders who have had their turns
 
     def enter(self, key: Any, entry: Plan, case: Case) -> None:
         """Make a case's operands unless they are there."""
@@ -121,6 +124,7 @@ class Stable:
             self.key = self.operands = self.reference = None
             self.calls.clear()
             self.best.clear()
+            self.slow.clear()
             self.operands = entry.make(case)
             self.key = key
 
@@ -261,6 +265,8 @@ class Race:
         stable.enter((self.question, entry.operation, case), entry, case)
         assert stable.operands is not None
         operands = stable.operands
+        if contender.name in stable.slow and self.lap >= _SLOW_LAPS:
+            raise Missing(f"time for more than {_SLOW_LAPS} laps")
         call = stable.call(contender, entry, case, bind(fn, operands, *args, **kwargs))
         with rivals.threads(case.threads):
             if self.lap == 0:
@@ -284,6 +290,9 @@ class Race:
                 facts["relative_error"] = error if math.isfinite(error) else None
                 facts["wrong"] = not error < WRONG
         self.benchmark.extra_info.update(facts)
+        stats = getattr(self.benchmark.stats, "stats", None)
+        if contender.kind == "rival" and stats is not None and stats.min > _SLOW_SECONDS:
+            stable.slow.add(contender.name)
         return result
 
     @property

@@ -192,7 +192,7 @@ def _sections(results: Results) -> list[tuple[str, str, tuple[Cells, list[Cells]
                 "Sums of squares of float32 (answers rounded to float32) and float64 vectors "
                 "against exact integers. Near ties: sums built to lie on, or just above, the "
                 "middle of two float32. Distinct answers: one vector at 16 byte offsets, forward, "
-                "reversed and shuffled, with 1, 2, 3 and all threads, and for fastreg on every ISA level."
+                "reversed and shuffled, with 1, 2, 3 and all threads; for fastreg on every ISA level."
             )
             found.append((title, text, _exactness_table(groups)))
         elif question == "fallbacks":
@@ -355,8 +355,8 @@ def readme_table(results: Results) -> str:
     when = str(m["date"]).split()[0]
     note = (
         f"{m['cpu']} ({m['cpu_family']}), {m['cores']} cores, ISA level {m['isa']}, "
-        f"{m['compiler']}, {m['blas']}, {when}, commit {m['commit']}. Limit: a loop that only loads, "
-        "copies or adds the same bytes. Below 1×, the rival is faster. "
+        f"{m['compiler']}, {m['blas']}, {when}, commit {m['commit']}. Limit: a loop that only "
+        "loads, copies or adds the same bytes. Below 1×, the rival is faster. "
     )
     note += "All of it: `python -m fastreg bench --report DIR`."
     return f"{_markdown_table(head, rows)}\n\n{note}"

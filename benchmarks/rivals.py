@@ -2,8 +2,8 @@
 """What a user would pick instead: one function per rival and operation, all with one signature.
 
 A rival takes `Operands` and returns the `Call` to time; what it needs to prepare (compile, wrap,
-move) it does before. It raises `Missing` if a library is not installed. Libraries are imported only when
-their rival is asked for, so that none disturbs another's measurement before its turn.
+move) it does before. It raises `Missing` if a library is not installed. Libraries are imported only
+when their rival is asked for, so that none disturbs another's measurement before its turn.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ def _(o: Operands) -> Call:
 
 
 def python_fsum(x: np.ndarray) -> float:
-    return math.fsum((x * x).tolist())
+    return math.fsum((x * x).ravel().tolist())
 
 
 @rival("sum_squares", "math.fsum", max_n=1 << 20)

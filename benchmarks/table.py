@@ -99,9 +99,10 @@ def show(results: Results, stream: TextIO) -> None:
 
 def wrong_answers(results: Results) -> list[str]:
     """Name the contenders whose answers were far off."""
-    return [
+    found = [
         f"{row.contender}: {group.first.test.removeprefix('test_')} {group.first.title}"
         for group in results.groups
         for row in group.rows.values()
         if row.facts.get("wrong")
     ]
+    return list(dict.fromkeys(found))
