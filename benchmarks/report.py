@@ -192,7 +192,7 @@ def _sections(results: Results) -> list[tuple[str, str, tuple[Cells, list[Cells]
                 "Sums of squares of float32 (answers rounded to float32) and float64 vectors "
                 "against exact integers. Near ties: sums built to lie on, or just above, the "
                 "middle of two float32. Distinct answers: one vector at 16 byte offsets, forward, "
-                "reversed and shuffled, with 1, 2, 3 and all threads; for fastreg on every ISA level."
+                "reversed and shuffled, with 1, 2, 3 and all threads; fastreg on every ISA level."
             )
             found.append((title, text, _exactness_table(groups)))
         elif question == "fallbacks":
