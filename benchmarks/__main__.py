@@ -40,7 +40,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     if arguments.from_results:
-        paths = sorted(Path(arguments.from_results).glob("*.json"))
+        order = list(QUESTIONS)
+        paths = [
+            path
+            for path in sorted(Path(arguments.from_results).glob("*.json"))
+            if path.stem.partition("-")[0] in order
+        ]
+        paths.sort(key=lambda path: order.index(path.stem.partition("-")[0]))
         if not paths:
             return _complain(f"no results in {arguments.from_results}; run without --from first")
     else:

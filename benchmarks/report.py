@@ -73,10 +73,10 @@ def _facts(results: Results) -> list[Cells]:
 
 
 def _floor_table(results: Results) -> tuple[Cells, list[Cells]]:
-    head = ["what", "data", "threads", "fastreg", "against", "ratio", "floor", "aim", "verdict"]
+    head = ["what", "data", "thr", "verdict", "ratio", "floor", "aim", "fastreg", "against"]
     rows = [
-        [a.text, a.case, str(a.threads), a.ours, a.other, _ratio(a.ratio),
-         f"{a.floor:.2f}" if a.floor else "", f"{a.aim:.2f}" if a.aim else "", a.verdict]
+        [a.text, a.case, str(a.threads), a.verdict, _ratio(a.ratio),
+         f"{a.floor:.2f}" if a.floor else "", f"{a.aim:.2f}" if a.aim else "", a.ours, a.other]
         for a in floors.answers(results)
     ]  # fmt: skip
     return head, rows
@@ -88,7 +88,7 @@ def _ratio(r: Any) -> str:
 
 def _timing_table(results: Results, question: str) -> tuple[Cells, list[Cells]]:
     head = ["what", "data", "threads", "contender", "fastest", "median", "GB/s", "of limit",
-            "fastreg is faster", "error"]  # fmt: skip
+            "times faster", "error"]  # fmt: skip
     rows = []
     for group in results.groups:
         if group.question != question:
@@ -243,14 +243,14 @@ _STYLE = """
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6e9ed; --paper: #14171a; --soft: #1d2226; --line: #39414a; --good: #56B4E9;
     --bad: #E69F00; } }
-body { margin: 0 auto; max-width: 68rem; padding: 1rem 1.25rem 4rem; color: var(--ink);
+body { margin: 0 auto; max-width: 76rem; padding: 1rem 1.25rem 4rem; color: var(--ink);
   background: var(--paper); font: 16px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; } p { max-width: 46rem; }
 .scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; }
 .tall { max-height: 32rem; overflow-y: auto; }
-table { border-collapse: collapse; font-size: 0.85rem; width: 100%;
+table { border-collapse: collapse; font-size: 0.8rem; width: 100%;
   font-variant-numeric: tabular-nums; }
-th, td { padding: 0.25rem 0.6rem; text-align: left; white-space: nowrap;
+th, td { padding: 0.2rem 0.45rem; text-align: left; white-space: nowrap;
   border-bottom: 1px solid var(--line); }
 thead th { position: sticky; top: 0; background: var(--soft); }
 td.n, th.n { text-align: right; }
