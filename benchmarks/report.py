@@ -87,7 +87,7 @@ def _ratio(r: Any) -> str:
 
 
 def _timing_table(results: Results, question: str) -> tuple[Cells, list[Cells]]:
-    head = ["what", "data", "threads", "contender", "fastest", "median", "GB/s", "of limit",
+    head = ["what", "data", "thr", "contender", "fastest", "median", "GB/s", "of limit",
             "times faster", "error"]  # fmt: skip
     rows = []
     for group in results.groups:
