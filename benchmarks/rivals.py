@@ -220,7 +220,7 @@ def _(o: Operands) -> Call:
 
 
 def python_fsum(x: np.ndarray) -> float:
-    return math.fsum((x * x).ravel().tolist())
+    return math.fsum(np.square(x, dtype=np.float64).ravel().tolist())
 
 
 @rival("sum_squares", "math.fsum", max_n=1 << 20)
