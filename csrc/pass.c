@@ -199,16 +199,13 @@ static void add_exactly(fr_found *found, fr_moment *absolute, fr_moment *square,
             fr_moment_add_integer(absolute, square, fr_magnitude(x, i, dtype));
             continue;
         }
-        if (type == FR_FLOAT_f64)
-            memcpy(&v, p + i * sizeof v, sizeof v);
-        else if (type == FR_FLOAT_f32) {
-            float f;
-            memcpy(&f, p + i * sizeof f, sizeof f);
-            v = (double)f;
-        } else {
-            uint16_t h;
-            memcpy(&h, p + i * sizeof h, sizeof h);
-            v = type == FR_FLOAT_f16 ? fr_f16_to_f64(h) : fr_bf16_to_f64(h);
+        switch (type) {
+#define X(name, element, constant)                                                                 \
+    case FR_FLOAT_##name:                                                                          \
+        v = fr_element_##name(p + i * sizeof(element));                                            \
+        break;
+            FR_FLOATS(X)
+#undef X
         }
         if (FR_LIKELY(v - v == 0.0))
             fr_moment_add(absolute, square, v);
