@@ -40,7 +40,8 @@ FR_HIDDEN size_t fr_elements(const fastreg_array *a);
 /* Kernel row of the terms with a non-zero weight, -1 if there is none. */
 FR_HIDDEN int fr_penalty_of(const fastreg_array *a);
 
-/* Do share i of `shares`, and merge what was found into the job. */
-FR_HIDDEN void fr_pass(void *job, int i, int shares);
+/* Do share i of `shares`, and merge what was found into the job. here: on the thread that called fastreg,
+ * which is the one that may ask the caller's poll. */
+FR_HIDDEN void fr_pass(void *job, int i, int shares, int here);
 
 #endif
