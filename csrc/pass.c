@@ -285,7 +285,7 @@ static FR_NOINLINE void exact_share(fr_pass_state *s, uint64_t low, uint64_t hig
     merge(s->job, &s->found, &total);
 }
 
-void fr_pass(void *job_, int i, int shares)
+void fr_pass(void *job_, int i, int shares, int here)
 {
     fr_job *const job = job_;
     /* Shares are ranges of elements, cut at multiples of 64 so that streamed lines stay whole. */
@@ -297,7 +297,9 @@ void fr_pass(void *job_, int i, int shares)
     memset(&s.found, 0, sizeof s.found);
     s.anchor[0] = job->anchor[0], s.anchor[1] = job->anchor[1];
     s.since_poll = 0;
-    s.asks = i == 0;
+    s.asks = here;
+    if (FR_UNLIKELY(atomic_load_explicit(&job->stopped, memory_order_relaxed)))
+        return;
     const fr_environment saved = fr_environment_enter();
     if (job->tier < 2) {
         pass_list(&s, low, high, NULL);
