@@ -135,9 +135,8 @@ def _in_graph(x: Any) -> bool:
 def _host(x: Any) -> Any:
     """View a dense CPU tensor as the kernels see it, without a copy."""
     if x.dtype is torch.bfloat16:
-        bits = x.detach().view(torch.int16)
-        return HostArray((bits.resolve_neg() if bits.is_neg() else bits).numpy().view(np.uint16),
-                         "bf16")
+        bits = x.detach().resolve_neg().view(torch.int16)
+        return HostArray(bits.numpy().view(np.uint16), "bf16")
     return (x.detach().resolve_neg() if x.is_neg() else x.detach()).numpy()
 
 
@@ -283,7 +282,8 @@ class _Penalty(torch.autograd.Function):
             one = _expect_one[ctx.leaf] = _number(u) == 1.0
             if one and ready is not None:
                 return ready, None, None, None
-        return _gradient_now(*ctx.saved_tensors, u, *ctx.weights, ready), None, None, None
+        (x,), (l1, l2) = ctx.saved_tensors, ctx.weights
+        return _gradient_now(x, u, l1, l2, ready), None, None, None
 
 
 class _Gradient(torch.autograd.Function):
