@@ -186,6 +186,8 @@ def _gradient_now(x: Any, u: Any, l1: float, l2: float, out: Any = None) -> Any:
         return _native_gradient(x, u, l1, l2)
     if out is None:
         out = _empty_like(x)
+    if l1 == l2 == 0.0:
+        return out.zero_()
     functional.gradient(_host(x), l1=l1, l2=l2, scale=scale, out=_host(out))
     return out
 
@@ -195,6 +197,8 @@ def _both_now(x: Any, l1: float, l2: float, dtype: Any) -> tuple[Any, Any]:
         one = torch.ones((), dtype=torch.float32, device=x.device)
         return _native_value(x, l1, l2, dtype), _native_gradient(x, one, l1, l2)
     out = _empty_like(x)
+    if l1 == l2 == 0.0:
+        return torch.zeros((), dtype=dtype, device="cpu"), out.zero_()
     if dtype is torch.bfloat16:
         value = _kernels.plain_value_and_gradient(_host(x), l1, l2, _host(out), "bf16")[0]
     else:
