@@ -448,6 +448,26 @@ def _register() -> None:
 _register()
 
 
+def _hide_from_the_compiler() -> None:
+    """Keep torch.compile out of what runs eagerly between the graphs of a broken program.
+
+    Without it the compiler traces these functions when autograd calls them there, and finds memory
+    addresses in them. ``torch.compiler.disable`` would do the same, but imports the compiler
+    (seconds) and costs microseconds in every call.
+    """
+    eager = (_Penalty, _ListPenalty, _Orthogonal, _Gradient, _Transformed)
+    try:
+        frames = torch._C._dynamo.eval_frame
+        skip = frames._FrameExecStrategy(frames._FrameAction.SKIP, frames._FrameAction.SKIP)
+        for kind in eager:
+            for function in (kind.forward, kind.backward):
+                frames.set_code_exec_strategy(function.__code__, skip)
+        for function in (_value_now, _both_now, _gradient_now, _list_now, _orthogonal_now):
+            frames.set_code_exec_strategy(function.__code__, skip)
+    except (AttributeError, TypeError):  # private; another release has another way
+        return
+
+
 # -- Public ----------------------------------------------------------------------------------------
 
 
@@ -757,3 +777,6 @@ def orthogonal_value_and_gradient(
     with torch.enable_grad():
         value = _native_orthogonal(x, factor, rows, result)
         return value.detach(), torch.autograd.grad(value, x)[0]
+
+
+_hide_from_the_compiler()
