@@ -78,10 +78,14 @@ def test_5_other_types_are_refused(kind, value):
         kind(value)
 
 
-@pytest.mark.parametrize(("kind", "name"), list(zip(ALL, ["l1", "l2", "l1", "factor"], strict=True)))
+NAMES = list(zip(ALL, ["l1", "l2", "l1", "factor"], strict=True))
+
+
+@pytest.mark.parametrize(("kind", "name"), NAMES)
 @pytest.mark.parametrize("value", [-1, -1e-9, math.nan, math.inf, -math.inf])
 def test_6_numbers_out_of_range_are_refused_by_name(kind, name, value):
-    with pytest.raises(ValueError, match=rf"argument {name}: expected a non-negative float") as e:
+    text = rf"argument {name}: expected a non-negative float"
+    with pytest.raises(ValueError, match=text) as e:
         kind(value)
     assert isinstance(e.value, errors.ArgumentError)
     assert f"Received: {name}={value!r}" in str(e.value)
@@ -318,14 +322,13 @@ def test_26_scalars_and_buffers():
     assert R.L2(2.0)(memoryview(np.ones(3, np.float32))) == 6
 
 
-@pytest.mark.parametrize("bad", [[1.0, 2.0], [np.ones(2)], 3.0, 3, None, "x", b"xy"], ids=repr)
+@pytest.mark.parametrize("bad", [[1.0, 2.0], [np.ones(2)], 3.0, 3, None, "x"], ids=repr)
 @pytest.mark.parametrize("one", [R.L1(), R.L2(), R.L1L2(0.1, 0.1), R.OrthogonalRegularizer()])
 def test_27_no_array_is_kerass_attribute_error(bad, one):
-    if isinstance(bad, bytes) and not isinstance(one, R.OrthogonalRegularizer):
-        pytest.skip("bytes are a buffer of integers")
-    with pytest.raises((AttributeError, ValueError)) as e:
+    with pytest.raises(AttributeError) as e:
         one(bad)
-    assert isinstance(e.value, errors.FastregError)
+    assert isinstance(e.value, errors.NotAnArrayError)
+    assert isinstance(e.value, TypeError)
     text = str(e.value)
     assert "expected" in text
     assert "received" in text
@@ -516,8 +519,9 @@ def test_57_the_input_is_not_written():
 
 def test_58_importing_imports_no_framework():
     code = (
-        "import sys, numpy, fastreg, fastreg.regularizers as R; R.L2()(numpy.ones(3)); R.get('l1');"
-        "print([m for m in ('torch', 'tensorflow', 'jax', 'keras', 'tf_keras') if m in sys.modules])"
+        "import sys, numpy, fastreg.regularizers as R; R.L2()(numpy.ones(3)); R.get('l1')\n"
+        "names = ('torch', 'tensorflow', 'jax', 'keras', 'tf_keras')\n"
+        "print([m for m in names if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
@@ -562,7 +566,8 @@ def outcome(call):
     try:
         result = call()
     except Exception as e:
-        return sorted(k.__name__ for k in type(e).__mro__ if k.__module__ == "builtins")[:9], "raised"
+        builtin = [k.__name__ for k in type(e).__mro__ if k.__module__ == "builtins"]
+        return sorted(builtin), "raised"
     return type(result).__name__, "returned"
 
 cases = {}
@@ -572,7 +577,8 @@ for name in ("L1", "L2", "L1L2", "OrthogonalRegularizer"):
                   10**400, -0.0):
         pair = [outcome(lambda: getattr(M, name)(value)) for M in (K, R)]
         cases[f"{name}({value!r})"[:60]] = pair
-for identifier in (None, "l1", "L1", "l2", "L2", "l1l2", "L1L2", "orthogonal_regularizer",
+for identifier in (None, "l1", "L1", "l2", "L2", "l1l2", "L1L2",
+                   "orthogonal_regularizer",
                    "OrthogonalRegularizer", "Regularizer", "regularizer", "l1_l2", "", "typo",
                    "L1_L2", 1, 0.5, [1], (1,), b"l2", {}, {"class_name": "L2"}, int,
                    {"class_name": "l2", "config": {"l2": 0.3}},
@@ -591,7 +597,8 @@ for case, (theirs, ours) in cases.items():
 keras.saving.register_keras_serializable("fastreg")(R.L2)
 mine = K.serialize(R.L2(0.3))
 print(json.dumps([worst, differ, len(cases), mine == R.serialize(R.L2(0.3)),
-                  R.serialize(K.L2(0.3))["module"], type(R.get(K.serialize(K.L2(0.3)))).__module__]))
+                  R.serialize(K.L2(0.3))["module"],
+                  type(R.get(K.serialize(K.L2(0.3)))).__module__]))
 """
 
 
