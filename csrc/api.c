@@ -378,7 +378,7 @@ static void survey_row(fr_survey_job *survey, size_t k, int threads, int asks, d
 }
 
 /* The small arrays that begin in share i. */
-static void survey_share(void *survey_, int i, int shares)
+static void survey_share(void *survey_, int i, int shares, int here)
 {
     fr_survey_job *const survey = survey_;
     const fr_job *const list = survey->list;
@@ -389,7 +389,7 @@ static void survey_share(void *survey_, int i, int shares)
     for (size_t k = 0; k < list->count && !atomic_load(&survey->stopped); ++k) {
         const uint64_t n = fr_elements(&list->arrays[k]);
         if (n < SHARED_ARRAY_ELEMENTS && at / each == (uint64_t)i)
-            survey_row(survey, k, 1, i == 0, anchor);
+            survey_row(survey, k, 1, here, anchor);
         at += n;
     }
     fr_environment_leave(saved);
