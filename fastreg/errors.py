@@ -10,6 +10,7 @@ __all__ = [
     "EnvironmentSettingError",
     "FastregError",
     "LayoutError",
+    "NotAnArrayError",
 ]
 
 
@@ -19,6 +20,10 @@ class FastregError(Exception):
 
 class DTypeError(FastregError, TypeError):
     """An element type or an object that no kernel accepts."""
+
+
+class NotAnArrayError(DTypeError, AttributeError):
+    """An object that is no array at all; Keras' AttributeError, for it looks for ``x.dtype``."""
 
 
 class ArgumentError(FastregError, ValueError):
