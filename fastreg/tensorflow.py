@@ -8,23 +8,27 @@ Two routes lead to a result, and :func:`route` chooses between them:
     sit behind ``tf.numpy_function(stateful=False)``. Values and gradients have the bits that
     :mod:`fastreg.functional` gives for the same weights.
 ``"ops"``
-    Plain TensorFlow operations of the same meaning, in float64 where only CPUs are visible and in
-    float32 elsewhere (float64 for float64 tensors). Values carry the rounding of TensorFlow's own sums.
+    Plain TensorFlow operations of the same meaning: in float64 for at most 4096 elements and under
+    XLA on the CPU, else in float32 (float64 for float64 tensors). Half precision is never summed in
+    half precision. Values carry the rounding of TensorFlow's own sums.
 
-``"auto"``, the default, takes the kernels for eager tensors on the CPU, and in a graph for tensors whose
-static size is at least :data:`GRAPH_THRESHOLD` elements; below, the call from the graph into Python (about
-50 us) costs more than the sum. It takes plain operations for smaller and unknown sizes, under XLA
-(``jit_compile=True``), wherever a device other than a CPU may run the operation, and while a SavedModel is
-written. The choice is made when the function is traced.
+``"auto"``, the default, takes the kernels for every eager tensor on the CPU: measured, they are
+ahead of ``tf.nn.l2_loss`` from the smallest size on. In a graph it takes them only where they win,
+for penalties with an L1 term and for half precision, from :data:`GRAPH_THRESHOLD` elements of
+static size on: the call from a graph into Python takes about 50 us, and a pure L2 penalty is
+``tf.nn.l2_loss``, which reads x once with all of TensorFlow's threads. Plain operations it is too
+for sizes unknown when the graph is traced, under XLA (``jit_compile=True``), wherever a device
+other than a CPU may run the operation, and while a SavedModel is written.
 
-Limits of the native route in graphs: it needs Python's lock for microseconds per call, cannot be part of a
-SavedModel that another process runs, and cannot be compiled by XLA. A ``tf.function`` that was traced
-outside XLA and is then called from one with ``jit_compile=True`` keeps the route of its first trace, so XLA
-refuses it: trace it within :func:`route` ``("ops")``.
+Limits of the native route in graphs: it needs Python's lock for microseconds per call, cannot be
+part of a SavedModel that another process runs, and cannot be compiled by XLA. A ``tf.function``
+that was traced outside XLA and is then called from one with ``jit_compile=True`` keeps the route of
+its first trace, so XLA refuses it: trace it within :func:`route` ``("ops")``.
 """
 
 from __future__ import annotations
 
+import ctypes
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -36,31 +40,47 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from fastreg import functional
-from fastreg.errors import ArgumentError, DTypeError, FastregError, message
+from fastreg.errors import ArgumentError, DTypeError, FastregError, LayoutError, message
 
 __all__ = [
     "GRAPH_THRESHOLD",
     "get_regularization_loss",
     "get_regularization_losses",
     "get_total_loss",
+    "gradient",
     "l2_loss",
+    "orthogonal",
     "penalty",
     "route",
     "scale_regularization_loss",
+    "value_and_gradient",
 ]
 
 AnyArray = npt.NDArray[Any]
 Weights = float | Sequence[float]
 
 GRAPH_THRESHOLD = 1 << 18
-"""Elements from which a graph calls the kernels: where they were measured to win, see ``route``."""
+"""Elements from which a graph calls the kernels for L1 terms and half precision.
+
+Value and gradient of L1L2 in a graph, float32, on two cores: at 65536 elements 0.51 ms by the
+kernels and 0.42 ms by Keras' operations, at 262144 0.63 and 0.83 ms, at 16 Mi 19 and 53 ms.
+"""
+
+# Plain operations in float64 cost a conversion: nothing measurable up to here, twice the time far
+# above.
+_EXACT_BELOW = 4096
+
+# From this size on, memory that TensorFlow's allocator recycles is far cheaper than fresh pages: 16
+# Mi elements of float32 were written in 5.9 ms instead of 20 ms. Below, making the tensor costs 80
+# us.
+_RECYCLE_FROM = 1 << 20
 
 _ROUTES = ("auto", "native", "ops")
 _FLOATS = (tf.float16, tf.bfloat16, tf.float32, tf.float64)
 _WIDTH = {tf.float16: 1, tf.bfloat16: 1, tf.float32: 2, tf.float64: 3}
 
 
-# -- Which route -------------------------------------------------------------------------------------
+# -- Which route -----------------------------------------------------------------------------------
 
 
 class _Choice(threading.local):
@@ -79,8 +99,8 @@ def route(name: str) -> Iterator[None]:
     Parameters
     ----------
     name : "auto", "native" or "ops"
-        See the module's text. ``"native"`` on a device other than a CPU copies the tensor to the host;
-        under XLA it fails when the function is compiled.
+        See the module's text. ``"native"`` on a device other than a CPU copies the tensor to the
+        host; under XLA it fails when the function is compiled.
 
     Raises
     ------
@@ -129,12 +149,12 @@ def _only_cpus() -> bool:
 
 
 def _on_cpu(x: Any) -> bool:
-    """Whether the device of a tensor is a CPU; of one that no device was chosen for, all devices."""
+    """Whether a tensor's device is a CPU; if none was chosen, whether all devices are."""
     device = x.device or ""
     return "CPU:" in device.upper() if device else _only_cpus()
 
 
-def _native(xs: Sequence[Any], eager: bool) -> bool:
+def _native(xs: Sequence[Any], l1: Sequence[float], eager: bool) -> bool:
     """Whether the kernels compute this penalty."""
     if _choice.route != "auto":
         return _choice.route == "native"
@@ -145,10 +165,12 @@ def _native(xs: Sequence[Any], eager: bool) -> bool:
     sizes = [x.shape.num_elements() for x in xs]
     if any(n is None for n in sizes) or sum(sizes) < GRAPH_THRESHOLD:
         return False
+    if not any(l1) and all(x.dtype in (tf.float32, tf.float64) for x in xs):
+        return False
     return not (_compiled_by_xla() or (_in_save is not None and _in_save()))
 
 
-# -- Arguments ---------------------------------------------------------------------------------------
+# -- Arguments -------------------------------------------------------------------------------------
 
 
 def _tensor(x: Any) -> Any:
@@ -173,7 +195,9 @@ def _tensor(x: Any) -> Any:
                 )
             ) from None
     dtype = tensor.dtype
-    if dtype not in _FLOATS and not (dtype.is_integer and not dtype.is_quantized or dtype.is_bool):
+    if dtype not in _FLOATS and not (
+        (dtype.is_integer and not dtype.is_quantized) or dtype.is_bool
+    ):
         raise DTypeError(
             message(
                 "a tensor of float16, bfloat16, float32, float64, bool or an integer type",
@@ -201,7 +225,9 @@ def _weight(name: str, w: Any) -> float:
     if not 0.0 <= value < math.inf:
         raise ArgumentError(
             message(
-                f"a weight {name} that is finite and >= 0", repr(value), "pass a non-negative number"
+                f"a weight {name} that is finite and >= 0",
+                repr(value),
+                "pass a non-negative number",
             )
         )
     return value
@@ -247,7 +273,7 @@ def _result_dtype(xs: Sequence[Any], dtype: Any) -> Any:
     return tf.float32 if result is None else result
 
 
-# -- Native kernels on tensors' memory ------------------------------------------------------------------
+# -- Native kernels on tensors' memory -------------------------------------------------------------
 
 
 def _aligned(shape: tuple[int, ...], dtype: Any) -> AnyArray:
@@ -255,12 +281,16 @@ def _aligned(shape: tuple[int, ...], dtype: Any) -> AnyArray:
     nbytes = math.prod(shape) * dtype.itemsize
     raw = np.empty(nbytes + 63, np.uint8)
     start = -raw.ctypes.data % 64
-    return raw[start : start + nbytes].view(dtype).reshape(shape)
+    out: AnyArray = raw[start : start + nbytes].view(dtype).reshape(shape)
+    return out
 
 
-def _host_gradient(x: AnyArray, u: float, l1: float, l2: float) -> AnyArray:
+def _host_gradient(
+    x: AnyArray, u: float, l1: float, l2: float, out: AnyArray | None = None
+) -> AnyArray:
     """Gradient by the kernels; for an upstream factor that is not finite, the formula itself."""
-    out = _aligned(x.shape, x.dtype)
+    if out is None:
+        out = _aligned(x.shape, x.dtype)
     if math.isfinite(u):
         functional.gradient(x, l1=l1, l2=l2, scale=u, out=out)
         return out
@@ -273,6 +303,24 @@ def _host_gradient(x: AnyArray, u: float, l1: float, l2: float) -> AnyArray:
             g += l1 * u * np.sign(wide)
         out[...] = g.astype(x.dtype)
     return out
+
+
+def _fresh_like(x: Any) -> tuple[Any, AnyArray]:
+    """Return an eager tensor like x without elements yet, and its memory to write them to.
+
+    The tensor is new and nobody else holds it, which is what makes writing through its address
+    sound; NumPy's own view of it is read-only.
+    """
+    shape = x.shape.as_list()
+    if x.shape.num_elements() >= _RECYCLE_FROM:
+        tensor = tf.raw_ops.Empty(shape=shape, dtype=x.dtype, init=False)
+        view = np.asarray(tensor)
+        memory = (ctypes.c_char * view.nbytes).from_address(view.ctypes.data)
+        return tensor, np.frombuffer(memoryview(memory), np.uint8).view(view.dtype).reshape(
+            view.shape
+        )
+    array = _aligned(tuple(shape), np.dtype(x.dtype.as_numpy_dtype))
+    return _eager_tensor(array, x.dtype), array
 
 
 def _eager_tensor(a: AnyArray, dtype: Any) -> Any:
@@ -292,15 +340,9 @@ def _native_value(xs: Sequence[Any], l1: list[float], l2: list[float], dtype: An
         else:
             v = functional.list_value([np.asarray(x) for x in xs], l1=l1, l2=l2, dtype=name)
         return tf.constant(float(v), dtype)
-    if len(xs) == 1:
 
-        def kernel(x: AnyArray) -> Any:
-            return functional.value(x, l1=l1[0], l2=l2[0], dtype=name)
-
-    else:
-
-        def kernel(*arrays: AnyArray) -> Any:
-            return functional.list_value(arrays, l1=l1, l2=l2, dtype=name)
+    def kernel(*arrays: AnyArray) -> Any:
+        return functional.list_value(arrays, l1=l1, l2=l2, dtype=name)
 
     v = tf.numpy_function(kernel, list(xs), dtype, stateful=False)
     v.set_shape(())
@@ -308,7 +350,7 @@ def _native_value(xs: Sequence[Any], l1: list[float], l2: list[float], dtype: An
 
 
 def _second_order(x: Any, u: Any, v: Any, l1: float, l2: float) -> tuple[Any, Any]:
-    """Gradient of sum(v * gradient(x, u)) with respect to x and to u, in TensorFlow's operations."""
+    """Gradient of sum(v * gradient(x, u)) with respect to x and to u, in plain operations."""
     slope = _widened(x, l1, l2)
     to_x = tf.cast(2.0 * l2 * tf.cast(u, slope.dtype), v.dtype) * v
     to_u = tf.cast(tf.reduce_sum(tf.cast(v, slope.dtype) * slope), u.dtype)
@@ -324,15 +366,20 @@ def _widened(x: Any, l1: float, l2: float) -> Any:
 def _native_gradient(x: Any, u: Any, l1: float, l2: float) -> Any:
     """The gradient of x's term times u; differentiable in x and u."""
     if tf.executing_eagerly():
-        g = _eager_tensor(_host_gradient(np.asarray(x), float(u), l1, l2), x.dtype)
+        g, memory = _fresh_like(x)
+        _host_gradient(np.asarray(x), float(u), l1, l2, memory)
         return _recorded(g, [x, u], lambda v: _second_order(x, u, v, l1, l2))
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def differentiable(x: Any, u: Any) -> Any:
-        def kernel(x: AnyArray, u: AnyArray) -> AnyArray:
-            return _host_gradient(x, float(u), l1, l2)
+        def kernel(x: AnyArray, u: AnyArray, *memory: AnyArray) -> AnyArray:
+            return _host_gradient(x, float(u), l1, l2, *memory)
 
-        g = tf.numpy_function(kernel, [x, u], x.dtype, stateful=False)
+        inputs = [x, u]
+        if (x.shape.num_elements() or 0) >= _RECYCLE_FROM:
+            # Memory for the result, as in _fresh_like: an uninitialised tensor with one reader.
+            inputs.append(tf.raw_ops.Empty(shape=tf.shape(x), dtype=x.dtype, init=False))
+        g = tf.numpy_function(kernel, inputs, x.dtype, stateful=False)
         g.set_shape(x.shape)
         return g, lambda v: _second_order(x, u, v, l1, l2)
 
@@ -379,12 +426,18 @@ def _native_penalty(xs: list[Any], l1: list[float], l2: list[float], dtype: Any)
     return differentiable(*[xs[k] for k in floats])
 
 
-# -- Plain operations --------------------------------------------------------------------------------
+# -- Plain operations ------------------------------------------------------------------------------
 
 
 def _work_dtype(x: Any) -> Any:
-    """The type in which plain operations sum: two roundings away from x's, where the device has it."""
-    return tf.float64 if x.dtype == tf.float64 or _on_cpu(x) else tf.float32
+    """The type in which plain operations sum."""
+    if x.dtype == tf.float64 or x.dtype not in _FLOATS:
+        return tf.float64
+    n = x.shape.num_elements()
+    small = n is not None and n <= _EXACT_BELOW
+    # XLA's sums on the CPU are wrong in the fourth digit for large float32 tensors.
+    exact = small or (not tf.executing_eagerly() and _compiled_by_xla())
+    return tf.float64 if exact and _on_cpu(x) else tf.float32
 
 
 def _ops_term(x: Any, l1: float, l2: float) -> Any:
@@ -411,7 +464,7 @@ def _ops_penalty(xs: list[Any], l1: list[float], l2: list[float], dtype: Any) ->
     return tf.cast(terms[0] if len(terms) == 1 else tf.add_n(terms), dtype)
 
 
-# -- Public verbs ------------------------------------------------------------------------------------
+# -- Public verbs ----------------------------------------------------------------------------------
 
 
 def penalty(x: Any, *, l1: Weights = 0.0, l2: Weights = 0.0, dtype: Any = None) -> Any:
@@ -420,10 +473,10 @@ def penalty(x: Any, *, l1: Weights = 0.0, l2: Weights = 0.0, dtype: Any = None) 
     Parameters
     ----------
     x : tensor, variable, KerasVariable, ndarray, or list of them
-        float16, bfloat16, float32 or float64, any shape. bool and integer tensors of up to 64 bits have a
-        value and no gradient. A list, of any mix of shapes and types (``model.trainable_variables``), gives
-        the penalty of all its tensors together. A RaggedTensor counts its values, IndexedSlices the
-        dense tensor they stand for.
+        float16, bfloat16, float32 or float64, any shape. bool and integer tensors of up to 64 bits
+        have a value and no gradient. A list, of any mix of shapes and types
+        (``model.trainable_variables``), gives the penalty of all its tensors together. A
+        RaggedTensor counts its values, IndexedSlices the dense tensor they stand for.
     l1, l2 : float, or one float for each tensor of a list, default 0.0
         Weights, finite and >= 0. A weight of 0 removes its term whatever x holds.
     dtype : dtype, optional
@@ -433,27 +486,28 @@ def penalty(x: Any, *, l1: Weights = 0.0, l2: Weights = 0.0, dtype: Any = None) 
     Returns
     -------
     tf.Tensor, shape ()
-        On the native route the exact number, rounded once. Its gradient ``u * (2*l2*x + l1*sign(x))`` has x's
-        dtype, is 0 for the L1 term at ±0 and NaN at NaN, and can be differentiated again, in forward and
-        reverse mode.
+        On the native route the exact number, rounded once. Its gradient ``u * (2*l2*x +
+        l1*sign(x))`` has x's dtype, is 0 for the L1 term at ±0 and NaN at NaN, and can be
+        differentiated again, in forward and reverse mode.
 
     Raises
     ------
     DTypeError (a TypeError)
-        For complex, string, quantized, float8 and sparse tensors and for objects that are no tensors.
+        For complex, string, quantized, float8 and sparse tensors and for objects that are no
+        tensors.
     ArgumentError (a ValueError)
         For a negative or non-finite weight, or a list of weights of the wrong length.
 
     Notes
     -----
-    NaN in x gives NaN, otherwise an infinity gives +inf; no elements give 0. x is never copied on the
-    native route: eagerly the kernels read the tensor's own buffer, of a variable without
+    NaN in x gives NaN, otherwise an infinity gives +inf; no elements give 0. x is never copied on
+    the native route: eagerly the kernels read the tensor's own buffer, of a variable without
     ``.numpy()``. Large tensors use fastreg's threads. See the module's text for when graphs use the
     kernels and when plain operations; :func:`route` forces either.
 
-    The same as ``keras.regularizers.L1L2(l1, l2)(x)`` and, halved, ``tf.nn.l2_loss(x)``. Keras gives 0 for
-    integers, rounds ``l2`` to float32 even for float64 tensors, overflows to inf in float16, has no
-    gradient (None) for two zero weights, and fails for lists.
+    The same as ``keras.regularizers.L1L2(l1, l2)(x)`` and, halved, ``tf.nn.l2_loss(x)``. Keras
+    gives 0 for integers, rounds ``l2`` to float32 even for float64 tensors, overflows to inf in
+    float16, has no gradient (None) for two zero weights, and fails for lists.
 
     Examples
     --------
@@ -479,9 +533,147 @@ def penalty(x: Any, *, l1: Weights = 0.0, l2: Weights = 0.0, dtype: Any = None) 
         raise FastregError(
             message("an eager tensor in eager code", "a symbolic one", "call within its graph")
         )
-    if _native(xs, eager):
+    if _native(xs, w1, eager):
         return _native_penalty(xs, w1, w2, result)
     return _ops_penalty(xs, w1, w2, result)
+
+
+def gradient(x: Any, *, l1: float = 0.0, l2: float = 0.0) -> Any:
+    """Return ``2*l2*x + l1*sign(x)``: the gradient of :func:`penalty`, outside any tape.
+
+    Parameters
+    ----------
+    x, l1, l2
+        One tensor of a float type and its weights, as in :func:`penalty`.
+
+    Returns
+    -------
+    tf.Tensor
+        Of x's shape and dtype. A new tensor; nothing flows back through it.
+
+    Examples
+    --------
+    >>> import tensorflow as tf
+    >>> import fastreg.tensorflow as ftf
+    >>> ftf.gradient(tf.constant([1.0, -2.0, 0.0]), l1=0.5, l2=0.25).numpy().tolist()
+    [1.0, -1.5, 0.0]
+    """
+    return value_and_gradient(x, l1=l1, l2=l2)[1]
+
+
+def value_and_gradient(
+    x: Any, *, l1: float = 0.0, l2: float = 0.0, dtype: Any = None
+) -> tuple[Any, Any]:
+    """Return the penalty and its gradient, outside any tape, eagerly from one pass over x.
+
+    Parameters
+    ----------
+    x, l1, l2, dtype
+        One tensor of a float type, its weights and the type of the value, as in :func:`penalty`.
+
+    Returns
+    -------
+    value : tf.Tensor, shape ()
+    gradient : tf.Tensor
+        Of x's shape and dtype; memory for it is the only memory taken.
+
+    Examples
+    --------
+    >>> import tensorflow as tf
+    >>> import fastreg.tensorflow as ftf
+    >>> v, g = ftf.value_and_gradient(tf.constant([3.0, -4.0]), l2=0.5)
+    >>> float(v), g.numpy().tolist()
+    (12.5, [3.0, -4.0])
+    """
+    x = tf.stop_gradient(_tensor(x)) if not tf.executing_eagerly() else _tensor(x)
+    if x.dtype not in _FLOATS:
+        raise DTypeError(
+            message(
+                "a float tensor (float16, bfloat16, float32, float64) to differentiate",
+                f"dtype {x.dtype.name}",
+                "convert it, for example with tf.cast(x, tf.float32)",
+            )
+        )
+    w1, w2 = _weight("l1", l1), _weight("l2", l2)
+    result = _result_dtype([x], dtype)
+    if _native([x], [w1], tf.executing_eagerly()):
+        if tf.executing_eagerly():
+            g, memory = _fresh_like(x)
+            v, _ = functional.value_and_gradient(
+                np.asarray(x), l1=w1, l2=w2, out=memory, dtype=result.name
+            )
+            return tf.constant(float(v), result), g
+        one = tf.ones((), result)
+        return _native_value([x], [w1], [w2], result), _native_gradient(x, one, w1, w2)
+    v = tf.stop_gradient(_ops_penalty([x], [w1], [w2], result))
+    return v, tf.stop_gradient(tf.cast(_widened(x, w1, w2), x.dtype))
+
+
+def orthogonal(x: Any, *, factor: float, rows: bool = True, dtype: Any = None) -> Any:
+    """Return ``factor`` times the mean absolute cosine between the rows of a matrix.
+
+    Parameters
+    ----------
+    x : tensor or variable, shape (m, n)
+        float16, bfloat16, float32 or float64.
+    factor : float
+        Finite and >= 0.
+    rows : bool, default True
+        False for columns.
+    dtype : dtype, optional
+        Type of the result; x's own by default.
+
+    Returns
+    -------
+    tf.Tensor, shape ()
+        Differentiable. 0 for fewer than two rows.
+
+    Raises
+    ------
+    DTypeError (a TypeError)
+        For other element types.
+    LayoutError (a ValueError)
+        If x is not a matrix.
+
+    Notes
+    -----
+    Plain TensorFlow operations on every device: the work is a product of matrices. Squared norms
+    below 1e-14 count as 1e-14, as in ``keras.regularizers.OrthogonalRegularizer``, which works on
+    TensorFlow for float32 only and gives NaN for one row. Half precision computes in float32.
+
+    Examples
+    --------
+    >>> import tensorflow as tf
+    >>> import fastreg.tensorflow as ftf
+    >>> float(ftf.orthogonal(tf.constant([[1.0, 0.0], [3.0, 4.0]]), factor=0.5))  # cosine 0.6
+    0.30000001192092896
+    """
+    x = _tensor(x)
+    if x.dtype not in _FLOATS:
+        raise DTypeError(
+            message(
+                "a float matrix (float16, bfloat16, float32, float64)",
+                f"dtype {x.dtype.name}",
+                "convert it, for example with tf.cast(x, tf.float32)",
+            )
+        )
+    if x.shape.rank != 2:
+        raise LayoutError(
+            message(
+                "an input of rank 2", f"one of shape {tuple(x.shape)}", "reshape it to a matrix"
+            )
+        )
+    result = _result_dtype([x], dtype)
+    weight = _weight("factor", factor)
+    work = tf.float64 if x.dtype == tf.float64 else tf.float32
+    wide = tf.cast(x, work) if rows else tf.transpose(tf.cast(x, work))
+    squares = tf.reduce_sum(tf.square(wide), axis=1, keepdims=True)
+    unit = wide * tf.math.rsqrt(tf.maximum(squares, 1e-14))
+    cosines = tf.matmul(unit, unit, transpose_b=True)
+    n = tf.shape(cosines)[0]
+    cosines *= 1 - tf.eye(n, dtype=work)
+    pairs = tf.maximum(tf.cast(n, work) * tf.cast(n - 1, work), 1)
+    return tf.cast(tf.constant(weight, work) * tf.reduce_sum(tf.abs(cosines)) / pairs, result)
 
 
 def l2_loss(x: Any, *, dtype: Any = None) -> Any:
@@ -530,8 +722,8 @@ def l2_loss(x: Any, *, dtype: Any = None) -> Any:
 def scale_regularization_loss(regularization_loss: Any, replicas: int | None = None) -> Any:
     """Return the sum of regularization losses divided by the number of replicas in sync.
 
-    In a custom training loop under ``tf.distribute`` each replica adds the whole penalty, and gradients
-    are summed over replicas: without this division the penalty counts once per replica.
+    In a custom training loop under ``tf.distribute`` each replica adds the whole penalty, and
+    gradients are summed over replicas: without this division the penalty counts once per replica.
 
     Parameters
     ----------
@@ -586,7 +778,7 @@ class CrossReplicaError(FastregError, RuntimeError):
     """A per-replica helper that was called outside every replica."""
 
 
-# -- Version 1 graphs --------------------------------------------------------------------------------
+# -- Version 1 graphs ------------------------------------------------------------------------------
 
 
 class EagerCollectionError(FastregError, RuntimeError):
