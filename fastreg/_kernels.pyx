@@ -256,7 +256,8 @@ cdef inline void _no_options(fastreg_options *o) noexcept nogil:
     o.tier = NULL
 
 
-cdef inline object _value(_operation op, object x, double l1, double l2, object dtype):
+cdef inline object _value(_operation op, object x, double l1, double l2, object dtype,
+                          bint plain=False):
     cdef fastreg_array a
     cdef fastreg_options o
     cdef fastreg_dtype result
@@ -270,11 +271,11 @@ cdef inline object _value(_operation op, object x, double l1, double l2, object 
     status = _call(op, &a, 1, _count(&a), 1.0, False, result, &o, &v)
     if status != FASTREG_OK:
         _fail(status, l1, l2, 1.0)
-    return _scalar(result, v)
+    return v if plain else _scalar(result, v)
 
 
 cdef object _with_gradient(_operation op, object x, double l1, double l2, double scale, object out,
-                           bint accumulate, object dtype, const char *level):
+                           bint accumulate, object dtype, const char *level, bint plain=False):
     cdef fastreg_array a, g
     cdef fastreg_options o
     cdef fastreg_dtype result = FASTREG_F64
@@ -318,7 +319,7 @@ cdef object _with_gradient(_operation op, object x, double l1, double l2, double
         _fail(status, l1, l2, scale)
     if op == GRADIENT:
         return out
-    return _scalar(result, v), out
+    return (v if plain else _scalar(result, v)), out
 
 
 def sum_squares(x, *, dtype=None):
@@ -351,10 +352,22 @@ def value_and_gradient(x, *, double l1=0.0, double l2=0.0, double scale=1.0, out
     return _with_gradient(BOTH, x, l1, l2, scale, out, accumulate, dtype, NULL)
 
 
+# The rounded value as a Python float, which bfloat16 needs where ml_dtypes is not installed.
+
+def plain_value(x, double l1, double l2, dtype):
+    """``float(value(x, l1=l1, l2=l2, dtype=dtype))``, for the framework rooms."""
+    return _value(VALUE, x, l1, l2, dtype, True)
+
+
+def plain_value_and_gradient(x, double l1, double l2, out, dtype):
+    """``value_and_gradient`` with the value as a Python float, for the framework rooms."""
+    return _with_gradient(BOTH, x, l1, l2, 1.0, out, False, dtype, NULL, True)
+
+
 # -- Lists of arrays --------------------------------------------------------------------------------
 
 cdef object _list(_operation op, object arrays, object l1, object l2, object dtype,
-                  fastreg_options *o):
+                  fastreg_options *o, bint plain=False):
     """One call over many arrays, whose weights are numbers or sequences of numbers."""
     cdef list items = list(arrays)
     cdef size_t count = len(items), k
@@ -386,7 +399,7 @@ cdef object _list(_operation op, object arrays, object l1, object l2, object dty
                 _fail(status, l1s[k], l2s[k], 1.0)
     if status != FASTREG_OK:
         _fail(status, 0.0, 0.0, 1.0)
-    return _scalar(result, v)
+    return v if plain else _scalar(result, v)
 
 
 cdef list _weights(object w, size_t count):
@@ -420,6 +433,13 @@ def list_value(arrays, *, l1=0.0, l2=0.0, dtype=None):
     cdef fastreg_options o
     _no_options(&o)
     return _list(VALUE, arrays, l1, l2, dtype, &o)
+
+
+def plain_list_value(arrays, l1, l2, dtype):
+    """``float(list_value(arrays, l1=l1, l2=l2, dtype=dtype))``, for the framework rooms."""
+    cdef fastreg_options o
+    _no_options(&o)
+    return _list(VALUE, arrays, l1, l2, dtype, &o, True)
 
 
 def list_norm(arrays, *, dtype=None):

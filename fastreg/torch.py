@@ -1,0 +1,615 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The PyTorch room: penalties of tensors, differentiable, with the same bits as NumPy's.
+
+Dense CPU tensors go to the kernels without a copy. In eager mode an ``autograd.Function`` reads the
+tensor once for the value and the gradient. Under ``torch.compile``, ``torch.export``, ``make_fx``
+and for fake and meta tensors the operator ``torch.ops.fastreg.penalty`` stands in the graph. Tensors
+of other devices are computed there by PyTorch's own operations, accumulated in float64 (float32
+where the device has no float64): the same meaning, not the same bits.
+
+Importing this module imports torch; ``import fastreg`` does not import this module.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.autograd import forward_ad
+
+from fastreg import _kernels, functional
+from fastreg.arrays import HostArray, result_name
+from fastreg.errors import ArgumentError, DTypeError, NotAnArrayError, message
+
+__all__ = ["gradient", "orthogonal", "penalty", "value_and_gradient"]
+
+_FLOATS = {
+    torch.float16: "f16",
+    torch.bfloat16: "bf16",
+    torch.float32: "f32",
+    torch.float64: "f64",
+}
+_BY_NAME = {name: dtype for dtype, name in _FLOATS.items()}
+_INTEGERS = frozenset(
+    getattr(torch, name)
+    for name in ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
+    if hasattr(torch, name)
+)
+# Subclasses such as fake, functional and distributed tensors answer operators themselves.
+_PLAIN_DISPATCH = torch.Tensor.__torch_dispatch__
+
+
+def _never() -> int:
+    return 0
+
+
+# Private, and absent in some releases; without them the eager route is taken.
+_transforms_active = getattr(torch._C, "_are_functorch_transforms_active", _never)
+_dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", _never)
+_jit_state = getattr(torch._C, "_get_tracing_state", _never)
+
+# Whether the last backward pass came with the upstream gradient 1, for activities and for weights
+# (leaves). A guess for the next one: it decides when the gradient is computed, never what it is.
+_expect_one = [True, True]
+
+
+# -- Arguments -------------------------------------------------------------------------------------
+
+
+def _refuse(x: object) -> Exception:
+    if not isinstance(x, torch.Tensor):
+        return NotAnArrayError(
+            message("a torch.Tensor", f"an object of class {type(x).__name__}",
+                    "pass torch.as_tensor(x)")
+        )
+    if x.layout != torch.strided or x.is_nested:
+        layout = "a nested tensor" if x.is_nested else f"layout {x.layout}"
+        return DTypeError(
+            message("a dense tensor", layout, "pass x.to_dense(), or x.coalesce().values() for "
+                    "the penalty of the stored elements")
+        )
+    return DTypeError(
+        message("a tensor of float16, bfloat16, float32, float64, bool or an integer type",
+                f"{x.dtype}", "convert it, for example with x.float()")
+    )
+
+
+def _result(x: Any, dtype: Any) -> Any:
+    """Return the torch dtype of the result, or raise."""
+    own = x.dtype
+    if own not in _FLOATS:
+        if own not in _INTEGERS:
+            raise _refuse(x)
+        own = torch.float64
+    if x.layout != torch.strided or x.is_nested:
+        raise _refuse(x)
+    return own if dtype is None else _as_dtype(dtype)
+
+
+def _as_dtype(dtype: Any) -> Any:
+    return dtype if dtype in _FLOATS else _BY_NAME[result_name(dtype)]
+
+
+def _weight(name: str, weight: Any) -> float:
+    """Return a weight as a float; a tensor would silently lose its graph."""
+    if isinstance(weight, torch.Tensor):
+        raise ArgumentError(
+            message(f"a number {name}", "a tensor, which would get no gradient",
+                    f"multiply: {name} * penalty(x, {name}=1.0)")
+        )
+    number = float(weight)
+    if not 0.0 <= number < math.inf:
+        raise ArgumentError(
+            message(f"a weight {name} that is finite and >= 0", repr(weight),
+                    "pass a non-negative number")
+        )
+    return number
+
+
+def _in_graph(x: Any) -> bool:
+    """Whether x stands for a tensor in a program being recorded, or has no memory."""
+    return bool(
+        type(x).__torch_dispatch__ is not _PLAIN_DISPATCH
+        or _dispatch_modes()
+        or _jit_state()
+        or x.device.type == "meta"
+    )
+
+
+# -- Numbers: on the CPU the kernels, elsewhere torch's own operations -----------------------------
+
+
+def _host(x: Any) -> Any:
+    """View a dense CPU tensor as the kernels see it, without a copy."""
+    if x.dtype is torch.bfloat16:
+        bits = x.detach().view(torch.int16)
+        return HostArray((bits.resolve_neg() if bits.is_neg() else bits).numpy().view(np.uint16),
+                         "bf16")
+    return (x.detach().resolve_neg() if x.is_neg() else x.detach()).numpy()
+
+
+def _scalar(value: Any, dtype: Any) -> Any:
+    """Return a 0-d CPU tensor, whatever the default device is."""
+    if dtype is torch.bfloat16:
+        return torch.tensor(value, dtype=dtype, device="cpu")
+    return torch.from_numpy(np.asarray(value))
+
+
+def _value_now(x: Any, l1: float, l2: float, dtype: Any) -> Any:
+    if x.device.type != "cpu":
+        return _native_value(x, l1, l2, dtype)
+    if dtype is torch.bfloat16:
+        return _scalar(_kernels.plain_value(_host(x), l1, l2, "bf16"), dtype)
+    return _scalar(functional.value(_host(x), l1=l1, l2=l2, dtype=_FLOATS[dtype]), dtype)
+
+
+def _number(u: Any) -> float:
+    """Return a 0-d tensor's number; NaN for a batch of them (``is_grads_batched``)."""
+    try:
+        return float(u)
+    except RuntimeError:
+        return math.nan
+
+
+def _gradient_now(x: Any, u: Any, l1: float, l2: float, out: Any = None) -> Any:
+    """Return the gradient times the 0-d upstream gradient u, rounded once."""
+    if x.device.type != "cpu":
+        return _native_gradient(x, u, l1, l2)
+    scale = _number(u)
+    if not math.isfinite(scale):  # a loss that overflowed: optimizers look for what comes of it
+        return _native_gradient(x, u, l1, l2)
+    if out is None:
+        out = torch.empty_like(x, requires_grad=False)
+    functional.gradient(_host(x), l1=l1, l2=l2, scale=scale, out=_host(out))
+    return out
+
+
+def _both_now(x: Any, l1: float, l2: float, dtype: Any) -> tuple[Any, Any]:
+    if x.device.type != "cpu":
+        one = torch.ones((), dtype=torch.float32, device=x.device)
+        return _native_value(x, l1, l2, dtype), _native_gradient(x, one, l1, l2)
+    out = torch.empty_like(x, requires_grad=False)
+    if dtype is torch.bfloat16:
+        value = _kernels.plain_value_and_gradient(_host(x), l1, l2, _host(out), "bf16")[0]
+    else:
+        value = functional.value_and_gradient(
+            _host(x), l1=l1, l2=l2, out=_host(out), dtype=_FLOATS[dtype]
+        )[0]
+    return _scalar(value, dtype), out
+
+
+def _wide(device: Any) -> Any:
+    """Return the widest float type of a device: Apple's has no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def _sign(x: Any) -> Any:
+    """Return the sign of each element, NaN for NaN (torch.sign gives 0)."""
+    return torch.where(x.isnan(), x, x.sign())
+
+
+def _native_value(x: Any, l1: float, l2: float, dtype: Any) -> Any:
+    """Sum in the device's widest type without a temporary of x's size; no graph."""
+    wide = _wide(x.device)
+    if x.dtype not in _FLOATS:
+        x = x.to(wide)
+    total = torch.zeros((), dtype=wide, device=x.device)
+    if l1 != 0.0:
+        total = total + l1 * torch.linalg.vector_norm(x, 1, dtype=wide)
+    if l2 != 0.0:
+        total = total + l2 * torch.linalg.vector_norm(x, 2, dtype=wide).square()
+    return total.to(dtype)
+
+
+def _native_gradient(x: Any, u: Any, l1: float, l2: float) -> Any:
+    """Return ``u * (2 * l2 * x + l1 * sign(x))`` in torch's operations, differentiable."""
+    work = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+    y, u = x.to(work), u.to(work)
+    total = torch.zeros_like(y)
+    if l2 != 0.0:
+        total = y * (u * (2.0 * l2))
+    if l1 != 0.0:
+        total = total + _sign(y) * (u * l1)
+    return total.to(x.dtype)
+
+
+def _native_penalty(x: Any, l1: float, l2: float, dtype: Any) -> Any:
+    """Return the penalty as torch's operations that autograd, vmap and compilers see through."""
+    y = x.to(_wide(x.device))
+    total = y.new_zeros(())
+    if l1 != 0.0:
+        total = total + l1 * (y * _sign(y).detach()).sum()
+    if l2 != 0.0:
+        total = total + l2 * (y * y).sum()
+    return total.to(dtype)
+
+
+# -- Eager: one pass for value and gradient --------------------------------------------------------
+
+
+class _Penalty(torch.autograd.Function):
+    """The penalty in eager mode.
+
+    When the upstream gradient is exactly 1, backward hands over what forward computed. For any other
+    it computes anew from x, so that the result is rounded once and a scaled loss (float16 training)
+    loses nothing; the next forward then leaves the gradient to backward.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, l1: float, l2: float, dtype: Any) -> Any:
+        ctx.save_for_backward(x)
+        ctx.weights = (l1, l2)
+        ctx.gradient = None
+        if _expect_one[x.is_leaf] and x.device.type == "cpu":
+            value, ctx.gradient = _both_now(x, l1, l2, dtype)
+            return value
+        return _value_now(x, l1, l2, dtype)
+
+    @staticmethod
+    def backward(ctx: Any, u: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        l1, l2 = ctx.weights
+        if torch.is_grad_enabled() or _transforms_active():  # create_graph=True, or jacrev
+            return _Gradient.apply(x, u, l1, l2), None, None, None
+        # Given away once: the receiver may keep it as x.grad and write to it.
+        ready, ctx.gradient = ctx.gradient, None
+        if x.device.type == "cpu":
+            one = _expect_one[x.is_leaf] = _number(u) == 1.0
+            if one and ready is not None:
+                return ready, None, None, None
+        return _gradient_now(x, u, l1, l2, ready), None, None, None
+
+
+class _Gradient(torch.autograd.Function):
+    """The gradient as a function of x and the upstream gradient, for second derivatives.
+
+    Its own derivatives are torch's operations, ``2 * l2 * u`` along x and the gradient along u, which
+    can be differentiated as often as one likes.
+    """
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def forward(x: Any, u: Any, l1: float, l2: float) -> Any:
+        return _gradient_now(x, u, l1, l2)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        x, u, l1, l2 = inputs
+        ctx.save_for_backward(x, u)
+        ctx.save_for_forward(x, u)
+        ctx.weights = (l1, l2)
+
+    @staticmethod
+    def backward(ctx: Any, v: Any) -> Any:
+        x, u = ctx.saved_tensors
+        l1, l2 = ctx.weights
+        along_x = (v * (2.0 * l2 * u)).to(x.dtype) if ctx.needs_input_grad[0] else None
+        along_u = None
+        if ctx.needs_input_grad[1]:
+            along_u = (v * _native_gradient(x, torch.ones_like(u), l1, l2)).sum().to(u.dtype)
+        return along_x, along_u, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, x_tangent: Any, u_tangent: Any, *_: Any) -> Any:
+        x, u = ctx.saved_tensors
+        l1, l2 = ctx.weights
+        total = torch.zeros_like(x)
+        if x_tangent is not None:
+            total = total + (x_tangent * (2.0 * l2 * u)).to(x.dtype)
+        if u_tangent is not None:
+            total = total + _native_gradient(x, u_tangent, l1, l2)
+        return total
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Any, u: Any, l1: float, l2: float) -> Any:
+        xs = _examples(x, in_dims[0], info.batch_size)
+        us = _examples(u, in_dims[1], info.batch_size)
+        return torch.stack(
+            [_Gradient.apply(xi, ui, l1, l2) for xi, ui in zip(xs, us, strict=True)]
+        ), 0
+
+
+class _Transformed(torch.autograd.Function):
+    """The penalty under torch.func's transforms and forward-mode differentiation."""
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def forward(x: Any, l1: float, l2: float, dtype: Any) -> Any:
+        return _value_now(x, l1, l2, dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        x, l1, l2, dtype = inputs
+        ctx.save_for_backward(x)
+        ctx.save_for_forward(x)
+        ctx.weights = (l1, l2)
+        ctx.dtype = dtype
+
+    @staticmethod
+    def backward(ctx: Any, u: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        return _Gradient.apply(x, u, *ctx.weights), None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Any, *_: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        one = torch.ones((), dtype=x.dtype, device=x.device)
+        slope = _Gradient.apply(x, one, *ctx.weights)
+        return (tangent * slope).sum(dtype=_wide(x.device)).to(ctx.dtype)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Any, l1: float, l2: float, dtype: Any) -> Any:
+        xs = _examples(x, in_dims[0], info.batch_size)
+        return torch.stack([_Transformed.apply(xi, l1, l2, dtype) for xi in xs]), 0
+
+
+def _examples(x: Any, dim: int | None, count: int) -> Sequence[Any]:
+    return [x] * count if dim is None else x.unbind(dim)
+
+
+# -- In programs: operators that compilers keep as they are ----------------------------------------
+
+
+def _fake_penalty(x: Any, l1: float, l2: float, dtype: Any = None) -> Any:
+    return x.new_empty((), dtype=_result(x, dtype))
+
+
+def _run_penalty(x: Any, l1: float, l2: float, dtype: Any = None) -> Any:
+    return _value_now(x, l1, l2, _result(x, dtype))
+
+
+def _fake_gradient(x: Any, u: Any, l1: float, l2: float) -> Any:
+    return torch.empty_like(x, requires_grad=False)
+
+
+def _run_gradient(x: Any, u: Any, l1: float, l2: float) -> Any:
+    # The strides that _fake_gradient promises, whatever route was taken.
+    return torch.empty_like(x, requires_grad=False).copy_(g) if (
+        (g := _gradient_now(x, u, l1, l2)).stride() != x.stride() and x.device.type != "cpu"
+    ) else g
+
+
+def _keep_penalty(ctx: Any, inputs: Any, output: Any) -> None:
+    x, l1, l2, _ = inputs
+    ctx.save_for_backward(x)
+    ctx.weights = (l1, l2)
+
+
+def _penalty_backward(ctx: Any, u: Any) -> Any:
+    (x,) = ctx.saved_tensors
+    return torch.ops.fastreg.gradient(x, u, *ctx.weights), None, None, None
+
+
+def _keep_gradient(ctx: Any, inputs: Any, output: Any) -> None:
+    x, u, l1, l2 = inputs
+    ctx.save_for_backward(x, u)
+    ctx.weights = (l1, l2)
+
+
+def _register() -> None:
+    """Define the operators, unless an earlier copy of this module did."""
+    if hasattr(torch.ops.fastreg, "penalty"):
+        return
+    tags = (torch.Tag.pt2_compliant_tag,)
+    everywhere = "CompositeExplicitAutograd"
+    library = torch.library
+    library.define(
+        "fastreg::penalty",
+        "(Tensor x, float l1, float l2, ScalarType? dtype=None) -> Tensor",
+        tags=tags,
+    )
+    library.impl("fastreg::penalty", everywhere)(_run_penalty)
+    library.register_fake("fastreg::penalty", _fake_penalty)
+    library.register_autograd(
+        "fastreg::penalty", _penalty_backward, setup_context=_keep_penalty
+    )
+    library.define(
+        "fastreg::gradient", "(Tensor x, Tensor u, float l1, float l2) -> Tensor", tags=tags
+    )
+    library.impl("fastreg::gradient", everywhere)(_run_gradient)
+    library.register_fake("fastreg::gradient", _fake_gradient)
+    library.register_autograd(
+        "fastreg::gradient", _Gradient.backward, setup_context=_keep_gradient
+    )
+
+
+_register()
+
+
+# -- Public ----------------------------------------------------------------------------------------
+
+
+def penalty(x: Any, *, l1: float = 0.0, l2: float = 0.0, dtype: Any = None) -> Any:
+    """Return ``l1 * sum(|x|) + l2 * sum(x**2)`` of a tensor, differentiable.
+
+    What Keras' ``L1L2(l1, l2)(x)`` returns, and ``l1 * x.abs().sum() + l2 * (x * x).sum()`` up to its
+    rounding errors and overflows: on the CPU this is the exact number rounded once, the bits that
+    :func:`fastreg.value` and :func:`fastreg.gradient` give for the same memory.
+
+    Parameters
+    ----------
+    x : torch.Tensor, or an iterable of tensors such as ``model.parameters()``
+        Any shape and strides, dense; float16, bfloat16, float32, float64, or bool and integers,
+        which are summed exactly and have no gradient. Never copied.
+    l1, l2 : float
+        Weights, finite and >= 0; zero removes a term (also where Keras gives ``0 * inf = nan``).
+    dtype : torch.dtype or str, optional
+        Type of the result: x's by default, for a list the type to which its tensors' types promote;
+        float64 for integers. ``torch.float32`` keeps penalties of half precision finite.
+
+    Returns
+    -------
+    torch.Tensor
+        0-d, on x's device. Requires grad if x does and grad mode is on. A NaN in x gives NaN,
+        otherwise an infinity gives inf, an empty tensor 0. For a list the sum over all tensors,
+        rounded once if they are in host memory.
+
+    Raises
+    ------
+    NotAnArrayError
+        (a TypeError and an AttributeError) If x is no tensor.
+    DTypeError
+        (a TypeError) For complex, quantized and 8-bit float elements, sparse and nested tensors.
+    ArgumentError
+        (a ValueError) For a weight that is negative, not finite, or a tensor.
+
+    Notes
+    -----
+    The gradient is ``u * (2 * l2 * x + l1 * sign(x))`` with ``sign(0) = 0`` and ``sign(nan) = nan``
+    (torch's own is 0 there), computed in float64 with one fused multiply-add and rounded once to x's
+    type, for every upstream gradient u. For ``u == 1`` it is the one that the forward pass computed
+    while it read x for the value; otherwise it is computed again with u inside the rounding, so that
+    a loss scaled by 65536 keeps the gradients that would vanish in float16. Second derivatives are
+    ``2 * l2 * u``; they and forward mode are computed by torch's operations.
+
+    ``torch.func`` transforms work; ``vmap`` computes one example after the other. Large calls release
+    the interpreter's lock and use :func:`fastreg.get_num_threads` threads, not torch's.
+
+    On other devices torch's operations there sum in float64 (float32 on ``mps``) and compute the
+    gradient in x's type, float32 for half precision.
+
+    Examples
+    --------
+    >>> import torch
+    >>> w = torch.tensor([1.0, -2.0], requires_grad=True)
+    >>> loss = penalty(w, l1=0.5, l2=0.25)
+    >>> loss.backward()
+    >>> loss.item(), w.grad
+    (2.75, tensor([ 1.0000, -1.5000]))
+    """
+    if not isinstance(x, torch.Tensor):
+        return _list_penalty(x, l1, l2, dtype)
+    if not (type(l1) is type(l2) is float and 0.0 <= l1 < math.inf and 0.0 <= l2 < math.inf):
+        l1, l2 = _weight("l1", l1), _weight("l2", l2)
+    result = _result(x, dtype)
+    if torch.compiler.is_compiling():
+        if x.device.type in ("cpu", "meta"):
+            return torch.ops.fastreg.penalty(x, l1, l2, result)
+        return _native_penalty(x, l1, l2, result)
+    if _in_graph(x):
+        return torch.ops.fastreg.penalty(x, l1, l2, result)
+    if _transforms_active() or _forward_mode():
+        return _Transformed.apply(x, l1, l2, result)
+    if x.requires_grad and torch.is_grad_enabled():
+        return _Penalty.apply(x, l1, l2, result)
+    return _value_now(x, l1, l2, result)
+
+
+def _forward_mode() -> bool:
+    return bool(getattr(forward_ad, "_current_level", -1) >= 0)
+
+
+class _ListPenalty(torch.autograd.Function):
+    """The penalty of several host tensors, summed exactly over all of them."""
+
+    @staticmethod
+    def forward(ctx: Any, l1: float, l2: float, dtype: Any, *xs: Any) -> Any:
+        ctx.save_for_backward(*xs)
+        ctx.weights = (l1, l2)
+        return _list_now(xs, l1, l2, dtype)
+
+    @staticmethod
+    def backward(ctx: Any, u: Any) -> Any:
+        xs = ctx.saved_tensors
+        again = torch.is_grad_enabled() or _transforms_active()
+        gradients = [
+            None
+            if not needed
+            else _Gradient.apply(x, u, *ctx.weights)
+            if again
+            else _gradient_now(x, u, *ctx.weights)
+            for x, needed in zip(xs, ctx.needs_input_grad[3:], strict=True)
+        ]
+        return None, None, None, *gradients
+
+
+def _list_now(xs: Sequence[Any], l1: float, l2: float, dtype: Any) -> Any:
+    hosts = [_host(x) for x in xs]
+    if dtype is torch.bfloat16:
+        return _scalar(_kernels.plain_list_value(hosts, l1, l2, "bf16"), dtype)
+    return _scalar(functional.list_value(hosts, l1=l1, l2=l2, dtype=_FLOATS[dtype]), dtype)
+
+
+def _list_penalty(xs: Any, l1: float, l2: float, dtype: Any) -> Any:
+    if isinstance(xs, (str, bytes, dict)) or not isinstance(xs, Iterable):
+        raise _refuse(xs)
+    xs = list(xs)
+    if not all(isinstance(x, torch.Tensor) for x in xs):
+        raise _refuse(next(x for x in xs if not isinstance(x, torch.Tensor)))
+    l1, l2 = _weight("l1", l1), _weight("l2", l2)
+    own = [_result(x, None) for x in xs]
+    if dtype is None:
+        result = own[0] if own else torch.get_default_dtype()
+        for other in own[1:]:
+            result = torch.promote_types(result, other)
+    else:
+        result = _as_dtype(dtype)
+    if not xs:
+        return torch.zeros((), dtype=result, device="cpu")
+    if torch.compiler.is_compiling() or _transforms_active() or _forward_mode() or any(
+        x.device.type != "cpu" or _in_graph(x) for x in xs
+    ):
+        wide = _wide(xs[0].device)
+        return torch.stack([penalty(x, l1=l1, l2=l2, dtype=wide) for x in xs]).sum().to(result)
+    if torch.is_grad_enabled() and any(x.requires_grad for x in xs):
+        return _ListPenalty.apply(l1, l2, result, *xs)
+    return _list_now(xs, l1, l2, result)
+
+
+def _differentiable(x: Any) -> None:
+    if not isinstance(x, torch.Tensor):
+        raise _refuse(x)
+    _result(x, None)
+    if x.dtype not in _FLOATS:
+        raise DTypeError(
+            message("a float tensor (float16, bfloat16, float32, float64) to differentiate",
+                    f"{x.dtype}", "convert it, for example with x.float()")
+        )
+
+
+def gradient(x: Any, *, l1: float = 0.0, l2: float = 0.0) -> Any:
+    """Return the gradient of :func:`penalty`, a tensor like x that is in no graph.
+
+    Parameters and errors as in :func:`penalty`; integers are refused.
+
+    Examples
+    --------
+    >>> import torch
+    >>> gradient(torch.tensor([1.0, -2.0]), l2=0.5)
+    tensor([ 1., -2.])
+    """
+    _differentiable(x)
+    l1, l2 = _weight("l1", l1), _weight("l2", l2)
+    x = x.detach()
+    one = torch.ones((), dtype=x.dtype, device=x.device)
+    if torch.compiler.is_compiling() or _in_graph(x):
+        return torch.ops.fastreg.gradient(x, one, l1, l2)
+    if _transforms_active():
+        return _Gradient.apply(x, one, l1, l2)
+    return _gradient_now(x, one, l1, l2)
+
+
+def value_and_gradient(
+    x: Any, *, l1: float = 0.0, l2: float = 0.0, dtype: Any = None
+) -> tuple[Any, Any]:
+    """Return :func:`penalty` and :func:`gradient`, on the CPU from one pass over x; in no graph.
+
+    Parameters and errors as in :func:`penalty`; integers are refused.
+
+    Examples
+    --------
+    >>> import torch
+    >>> value_and_gradient(torch.tensor([1.0, -2.0]), l2=0.5)
+    (tensor(2.5000), tensor([ 1., -2.]))
+    """
+    _differentiable(x)
+    l1, l2 = _weight("l1", l1), _weight("l2", l2)
+    x = x.detach()
+    if torch.compiler.is_compiling() or _in_graph(x) or _transforms_active():
+        return penalty(x, l1=l1, l2=l2, dtype=dtype), gradient(x, l1=l1, l2=l2)
+    return _both_now(x, l1, l2, _result(x, dtype))
