@@ -276,6 +276,11 @@ def _result_dtype(xs: Sequence[Any], dtype: Any) -> Any:
 # -- Native kernels on tensors' memory -------------------------------------------------------------
 
 
+def _memory(x: Any) -> AnyArray:
+    """Return a read-only view of an eager tensor's memory."""
+    return np.asarray(x) if x.shape.rank else np.asarray(x.numpy())
+
+
 def _aligned(shape: tuple[int, ...], dtype: Any) -> AnyArray:
     """Return an uninitialised array at an address that TensorFlow takes without a copy."""
     nbytes = math.prod(shape) * dtype.itemsize
@@ -291,9 +296,16 @@ def _host_gradient(
     """Gradient by the kernels; for an upstream factor that is not finite, the formula itself."""
     if out is None:
         out = _aligned(x.shape, x.dtype)
-    if math.isfinite(u):
+    if l1 == 0.0 and l2 == 0.0:
+        out.fill(0)
+    elif math.isfinite(u):
         functional.gradient(x, l1=l1, l2=l2, scale=u, out=out)
-        return out
+    else:
+        _plain_gradient(x, u, l1, l2, out)
+    return out
+
+
+def _plain_gradient(x: AnyArray, u: float, l1: float, l2: float, out: AnyArray) -> None:
     with np.errstate(all="ignore"):
         wide = x.astype(np.float64)
         g = np.zeros_like(wide)
@@ -302,7 +314,6 @@ def _host_gradient(
         if l1:
             g += l1 * u * np.sign(wide)
         out[...] = g.astype(x.dtype)
-    return out
 
 
 def _fresh_like(x: Any) -> tuple[Any, AnyArray]:
@@ -336,9 +347,9 @@ def _native_value(xs: Sequence[Any], l1: list[float], l2: list[float], dtype: An
     name = dtype.name
     if tf.executing_eagerly():
         if len(xs) == 1:
-            v = functional.value(np.asarray(xs[0]), l1=l1[0], l2=l2[0], dtype=name)
+            v = functional.value(_memory(xs[0]), l1=l1[0], l2=l2[0], dtype=name)
         else:
-            v = functional.list_value([np.asarray(x) for x in xs], l1=l1, l2=l2, dtype=name)
+            v = functional.list_value([_memory(x) for x in xs], l1=l1, l2=l2, dtype=name)
         return tf.constant(float(v), dtype)
 
     def kernel(*arrays: AnyArray) -> Any:
@@ -367,7 +378,7 @@ def _native_gradient(x: Any, u: Any, l1: float, l2: float) -> Any:
     """The gradient of x's term times u; differentiable in x and u."""
     if tf.executing_eagerly():
         g, memory = _fresh_like(x)
-        _host_gradient(np.asarray(x), float(u), l1, l2, memory)
+        _host_gradient(_memory(x), float(u), l1, l2, memory)
         return _recorded(g, [x, u], lambda v: _second_order(x, u, v, l1, l2))
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
@@ -600,7 +611,7 @@ def value_and_gradient(
         if tf.executing_eagerly():
             g, memory = _fresh_like(x)
             v, _ = functional.value_and_gradient(
-                np.asarray(x), l1=w1, l2=w2, out=memory, dtype=result.name
+                _memory(x), l1=w1, l2=w2, out=memory, dtype=result.name
             )
             return tf.constant(float(v), result), g
         one = tf.ones((), result)
@@ -698,7 +709,7 @@ def l2_loss(x: Any, *, dtype: Any = None) -> Any:
 
     Notes
     -----
-    In float16 ``tf.nn.l2_loss`` sums in float16: two elements of 250 give 62496, here 62500.
+    In float16 ``tf.nn.l2_loss`` sums in float16: 1000 elements of 1e-4 give 0, here 5e-6.
 
     Examples
     --------
