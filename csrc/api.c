@@ -97,7 +97,7 @@ static fastreg_status prepare(fr_job *job, const fastreg_options *o, const fr_fo
 
 /* The rounded value if what was found decides it. */
 static int decide(const fr_job *job, int root, double factor, const fr_format *format,
-                              double *value)
+                  double *value)
 {
     if (job->found.nan) {
         *value = FR_NAN;
@@ -108,7 +108,8 @@ static int decide(const fr_job *job, int root, double factor, const fr_format *f
         return 1;
     }
     if (job->tier == 2) {
-        *value = root ? fr_total_round_sqrt(job->total, format) : fr_total_round(job->total, format);
+        *value =
+            root ? fr_total_round_sqrt(job->total, format) : fr_total_round(job->total, format);
         return 1;
     }
     if (job->found.unbounded)
@@ -121,7 +122,7 @@ static int decide(const fr_job *job, int root, double factor, const fr_format *f
 
 static void run(fr_job *job, int threads)
 {
-    job->found = (fr_found){{0.0, 0.0, 0.0}, 0, 0, 0};
+    memset(&job->found, 0, sizeof job->found);
     atomic_flag_clear(&job->lock);
     fr_parallel_run(threads, fr_pass, job);
 }
@@ -206,13 +207,14 @@ static fastreg_status call(fr_job *job, const fastreg_options *o, fastreg_dtype 
     return s;
 }
 
-/* One dense array of at most SHORT elements, nothing forced: a single kernel call on this thread decides
- * nearly always. The general way would do the same with job, shares and merge around it, which is
- * most of the time of a call this small (64 f32: 100 ns against 35). Returns 0 to be called there. */
+/* One dense array of at most SHORT elements, nothing forced: a single kernel call on this thread
+ * decides nearly always. The general way would do the same with job, shares and merge around it,
+ * which is most of the time of a call this small (64 f32: 100 ns against 35). Returns 0 to be
+ * called there. */
 enum { SHORT = 2048 };
 
-static int short_value(const fastreg_array *a, const fastreg_options *o,
-                                   fastreg_dtype result, int root, double *value)
+static int short_value(const fastreg_array *a, const fastreg_options *o, fastreg_dtype result,
+                       int root, double *value)
 {
     if (a->strides || (unsigned)a->dtype > FASTREG_F64 || (unsigned)result > FASTREG_F64 ||
         !a->data || a->ndim < 0 || a->ndim > 4 || (a->ndim && !a->shape) ||
@@ -236,8 +238,8 @@ static int short_value(const fastreg_array *a, const fastreg_options *o,
     else if (!k->anchored[penalty](a->data, n, anchor, sum))
         return 0;
     /* An infinite or NaN sum makes the total infinite or NaN, which is not decided here. */
-    fr_sum total = penalty == FR_PENALTY_l1 ? fr_sum_weighted(a->l1, sum[0])
-                                            : fr_sum_weighted(a->l2, sum[1]);
+    fr_sum total =
+        penalty == FR_PENALTY_l1 ? fr_sum_weighted(a->l1, sum[0]) : fr_sum_weighted(a->l2, sum[1]);
     if (penalty == FR_PENALTY_l1l2)
         fr_sum_add(&total, fr_sum_weighted(a->l1, sum[0]));
     if (root)
@@ -296,6 +298,116 @@ fastreg_status fastreg_value_and_gradient(const fastreg_array *arrays, size_t co
                   .accumulate = accumulate,
                   .scale = scale};
     return call(&job, options, result, 0, value);
+}
+
+fastreg_status fastreg_prox(const fastreg_array *arrays, size_t count, double step, int flush,
+                            const fastreg_options *options)
+{
+    fr_job job = {
+        .arrays = arrays, .count = count, .gradient = 1, .prox = 1, .flush = flush, .scale = step};
+    if (!weight_is_good(step))
+        return FASTREG_BAD_SCALE;
+    return call(&job, options, FASTREG_F64, 0, NULL);
+}
+
+/* A survey in progress: rows are done whole, small arrays by one thread each. */
+typedef struct {
+    const fr_job *list;
+    fastreg_statistics *rows;
+    atomic_int stopped;
+} fr_survey_job;
+
+/* From here an array is shared between threads. */
+enum { SHARED_ARRAY_ELEMENTS = 1 << 17 };
+
+static double decided_or_exact(const fastreg_array *a, const fr_job *job, const fr_sum *sum,
+                               int root)
+{
+    const fastreg_options exact = {.first_tier = 2, .level = job->kernels->name};
+    double v = 0.0;
+    const fr_sum s = root ? fr_sum_sqrt(*sum, fr_sqrt(sum->high)) : *sum;
+    if (job->found.nan)
+        return FR_NAN;
+    if (job->found.inf)
+        return FR_INFINITY;
+    if (job->found.unbounded || !fr_sum_decide(&s, &fr_format_f64, 1.0, &v))
+        (void)(root ? fastreg_norm : fastreg_value)(a, 1, FASTREG_F64, &exact, &v);
+    return v;
+}
+
+static void survey_row(fr_survey_job *survey, size_t k, int threads, int asks)
+{
+    fastreg_array a = survey->list->arrays[k];
+    a.l1 = a.l2 = 1.0;
+    fr_job job = {.arrays = &a,
+                  .count = 1,
+                  .elements = fr_elements(&a),
+                  .kernels = survey->list->kernels,
+                  .tier = 1,
+                  .value = 1,
+                  .survey = 1,
+                  .poll = asks ? survey->list->poll : NULL,
+                  .poll_context = survey->list->poll_context};
+    atomic_init(&job.stopped, 0);
+    run(&job, threads);
+    if (is_stopped(&job)) {
+        atomic_store(&survey->stopped, 1);
+        return;
+    }
+    const fr_survey *const found = &job.found.survey;
+    fastreg_statistics *const row = &survey->rows[k];
+    row->n = job.elements;
+    row->max_abs = found->nans ? FR_NAN : found->largest;
+    row->zeros = found->zeros;
+    row->subnormals = found->subnormals;
+    row->nans = found->nans;
+    row->infs = found->infs;
+    row->norm = decided_or_exact(&a, &job, &job.found.moment[1], 1);
+    a.l1 = 0.0;
+    row->sum_squares = decided_or_exact(&a, &job, &job.found.moment[1], 0);
+    a.l1 = 1.0, a.l2 = 0.0;
+    row->sum_abs = decided_or_exact(&a, &job, &job.found.moment[0], 0);
+}
+
+/* The small arrays that begin in share i. */
+static void survey_share(void *survey_, int i, int shares)
+{
+    fr_survey_job *const survey = survey_;
+    const fr_job *const list = survey->list;
+    const uint64_t each = list->elements / (uint64_t)shares + 1;
+    const fr_environment saved = fr_environment_enter();
+    uint64_t at = 0;
+    for (size_t k = 0; k < list->count && !atomic_load(&survey->stopped); ++k) {
+        const uint64_t n = fr_elements(&list->arrays[k]);
+        if (n < SHARED_ARRAY_ELEMENTS && at / each == (uint64_t)i)
+            survey_row(survey, k, 1, i == 0);
+        at += n;
+    }
+    fr_environment_leave(saved);
+}
+
+fastreg_status fastreg_survey(const fastreg_array *arrays, size_t count,
+                              const fastreg_options *options, fastreg_statistics *rows)
+{
+    static const fastreg_options defaults = {0};
+    fr_job job = {.arrays = arrays, .count = count, .value = 1};
+    int threads = 1;
+    if (count && !rows)
+        return FASTREG_NULL_POINTER;
+    const fr_environment saved = fr_environment_enter();
+    const fastreg_status s = prepare(&job, options ? options : &defaults, &fr_format_f64, &threads);
+    if (s == FASTREG_OK) {
+        fr_survey_job survey = {.list = &job, .rows = rows};
+        atomic_init(&survey.stopped, 0);
+        for (size_t k = 0; k < count && !atomic_load(&survey.stopped); ++k)
+            if (fr_elements(&arrays[k]) >= SHARED_ARRAY_ELEMENTS)
+                survey_row(&survey, k, threads, 1);
+        fr_parallel_run(threads, survey_share, &survey);
+        fr_environment_leave(saved);
+        return atomic_load(&survey.stopped) ? FASTREG_INTERRUPTED : FASTREG_OK;
+    }
+    fr_environment_leave(saved);
+    return s;
 }
 
 fastreg_status fastreg_pack(fastreg_dtype dtype, double value, void *element)

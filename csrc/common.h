@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * Included first by every file: no step of the arithmetic may be contracted or reassociated, whatever
- * the flags. Without this, gcc's default turns a*b+c into one rounding where the CPU has an FMA, and
- * the error-free transformations below stop being error-free.
+ * Included first by every file: no step of the arithmetic may be contracted or reassociated,
+ * whatever the flags. Without this, gcc's default turns a*b+c into one rounding where the CPU has
+ * an FMA, and the error-free transformations below stop being error-free.
  */
 #ifndef FR_COMMON_H
 #define FR_COMMON_H
@@ -22,21 +22,21 @@
 #include <string.h>
 
 #if defined(__GNUC__) || defined(__clang__)
-#    define FR_INLINE static inline __attribute__((always_inline))
-#    define FR_NOINLINE __attribute__((noinline))
-#    define FR_HIDDEN __attribute__((visibility("hidden")))
-#    define FR_LIKELY(c) __builtin_expect(!!(c), 1)
+#    define FR_INLINE      static inline __attribute__((always_inline))
+#    define FR_NOINLINE    __attribute__((noinline))
+#    define FR_HIDDEN      __attribute__((visibility("hidden")))
+#    define FR_LIKELY(c)   __builtin_expect(!!(c), 1)
 #    define FR_UNLIKELY(c) __builtin_expect(!!(c), 0)
 #else
 #    define FR_INLINE static inline
 #    define FR_NOINLINE
 #    define FR_HIDDEN
-#    define FR_LIKELY(c) (c)
+#    define FR_LIKELY(c)   (c)
 #    define FR_UNLIKELY(c) (c)
 #endif
 
 #define FR_CAT_(a, b) a##b
-#define FR_CAT(a, b) FR_CAT_(a, b)
+#define FR_CAT(a, b)  FR_CAT_(a, b)
 
 #define FR_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define FR_MAX(a, b) ((a) > (b) ? (a) : (b))
@@ -59,7 +59,7 @@ FR_INLINE double fr_from_bits(uint64_t b)
 FR_INLINE double fr_pow2(int k) { return fr_from_bits((uint64_t)(k + 1023) << 52); }
 
 /* The one NaN that fastreg returns: quiet, positive, empty payload. */
-#define FR_NAN fr_from_bits(UINT64_C(0x7ff8000000000000))
+#define FR_NAN      fr_from_bits(UINT64_C(0x7ff8000000000000))
 #define FR_INFINITY fr_from_bits(UINT64_C(0x7ff0000000000000))
 
 #endif

@@ -8,7 +8,8 @@
 #ifdef __x86_64__
 #    include <cpuid.h>
 
-/* Bits of CPUID leaves 1 and 7 (Intel SDM 2A, CPUID), and of XCR0: which registers the system saves. */
+/* Bits of CPUID leaves 1 and 7 (Intel SDM 2A, CPUID), and of XCR0: which registers the system
+ * saves. */
 enum {
     LEAF1_FMA = 1 << 12,
     LEAF1_OSXSAVE = 1 << 27,

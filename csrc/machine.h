@@ -29,7 +29,10 @@ FR_INLINE void fr_environment_leave(fr_environment saved)
         _mm_setcsr(saved);
 }
 
-FR_INLINE double fr_sqrt(double v) { return _mm_cvtsd_f64(_mm_sqrt_sd(_mm_set_sd(v), _mm_set_sd(v))); }
+FR_INLINE double fr_sqrt(double v)
+{
+    return _mm_cvtsd_f64(_mm_sqrt_sd(_mm_set_sd(v), _mm_set_sd(v)));
+}
 
 #elif defined(__aarch64__)
 

@@ -21,8 +21,8 @@
 #endif
 
 /* A call is worth sharing when its time alone exceeds that of waking a team. Measured on two cores
- * (EPYC, libgomp): a region costs 1 to 2 us while its workers still spin and 5 to 20 us when they have gone to
- * sleep; 256 kB take 4 us in L2 and 17 us from memory. */
+ * (EPYC, libgomp): a region costs 1 to 2 us while its workers still spin and 5 to 20 us when they
+ * have gone to sleep; 256 kB take 4 us in L2 and 17 us from memory. */
 enum { BYTES_PER_THREAD = 256 << 10 };
 
 static atomic_int process_threads;
@@ -56,8 +56,8 @@ fastreg_status fastreg_set_thread_num_threads(int threads, int *previous)
 
 #ifdef _OPENMP
 
-/* The pool of a parent does not exist in its child, but the runtime believes that it does and waits for it
- * (libgomp hangs). So a forked child is serial for good: with equal bits, only slower. */
+/* The pool of a parent does not exist in its child, but the runtime believes that it does and waits
+ * for it (libgomp hangs). So a forked child is serial for good: with equal bits, only slower. */
 static void after_fork_in_child(void) { atomic_store(&forked, 1); }
 
 __attribute__((constructor)) static void watch_forks(void)
@@ -88,8 +88,8 @@ static int read_quota(const char *path, const char *period_path)
     return cpus > 4096 ? 4096 : (int)cpus;
 }
 
-/* The tightest CPU quota of this process' cgroup and those above it (version 2), or of version 1. Read
- * once: quotas are set when a container starts. */
+/* The tightest CPU quota of this process' cgroup and those above it (version 2), or of version 1.
+ * Read once: quotas are set when a container starts. */
 static int cgroup_quota(void)
 {
     static atomic_int known; /* quota + 1 */
@@ -118,7 +118,8 @@ static int cgroup_quota(void)
             break;
         *slash = 0;
     }
-    const int v1 = read_quota("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+    const int v1 =
+        read_quota("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us");
     if (v1 && (!limit || v1 < limit))
         limit = v1;
     atomic_store(&known, limit + 1);
@@ -177,8 +178,8 @@ static void *wait_at(void *g_)
 
 enum { PROBE_MOST = 256 };
 
-/* Can this process start `extra` more threads at once? libgomp ends the process if it cannot, so it must not
- * be the one to find out. Costs tens of microseconds. */
+/* Can this process start `extra` more threads at once? libgomp ends the process if it cannot, so it
+ * must not be the one to find out. Costs tens of microseconds. */
 static int can_start(int extra)
 {
     gate g = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
@@ -286,7 +287,8 @@ size_t fr_parallel_stream_threshold(void)
 #ifdef _SC_LEVEL3_CACHE_SIZE
     cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
 #endif
-    /* Virtual machines report none, or that of the whole host: stay within what one is likely to get. */
+    /* Virtual machines report none, or that of the whole host: stay within what one is likely to
+     * get. */
     t = cache > 0 ? (size_t)cache / 2 : (size_t)16 << 20;
     t = FR_MIN(FR_MAX(t, (size_t)4 << 20), (size_t)64 << 20);
     atomic_store_explicit(&known, t, memory_order_relaxed);

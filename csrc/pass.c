@@ -3,8 +3,9 @@
 #include "machine.h"
 #include "walk.h"
 
-/* A stretch is what one kernel call handles. Longer: fewer folds; shorter: a tighter error bound and x
- * still in L1 when its gradient is taken. Folding costs about 25 ns: 2 % of 8192 elements in L2. */
+/* A stretch is what one kernel call handles. Longer: fewer folds; shorter: a tighter error bound
+ * and x still in L1 when its gradient is taken. Folding costs about 25 ns: 2 % of 8192 elements in
+ * L2. */
 enum { STRETCH = 8192, STRETCH_WITH_GRADIENT = 2048, ELEMENTS_PER_POLL = 1 << 19 };
 
 size_t fr_elements(const fastreg_array *a)
@@ -21,11 +22,22 @@ int fr_penalty_of(const fastreg_array *a)
                         : (a->l2 != 0.0 ? FR_PENALTY_l2 : -1);
 }
 
+/* |x[i]| of 64-bit integers. */
+FR_INLINE uint64_t fr_magnitude(const void *x, size_t i, fastreg_dtype dtype)
+{
+    uint64_t m;
+    memcpy(&m, (const char *)x + i * sizeof m, sizeof m);
+    return dtype == FASTREG_I64 && m >> 63 ? 0 - m : m;
+}
+
 typedef struct {
     fr_job *job;
     const fr_float_kernels *kernels;
     fr_gradient_kernel *gradient;
+    fr_prox_kernel *prox;
+    fr_survey_kernel *survey;
     fr_slope slope;
+    fr_shrinkage shrinkage;
     int penalty, anchored;
     double anchor[2];
     fr_sum moment[2]; /* of |x| and x*x */
@@ -93,19 +105,35 @@ FR_INLINE void do_stretch(fr_pass_state *s, const void *x, void *g, size_t n, in
 {
     if (s->penalty >= 0)
         add_stretch(s, x, n, type);
+    if (s->survey)
+        s->survey(x, n, &s->found.survey);
     if (s->gradient)
         s->gradient(x, g, n, &s->slope);
+    else if (s->prox)
+        s->prox(x, g, n, &s->shrinkage);
+}
+
+/* 64-bit integers have more bits than a double: their sums are tier 2's. */
+static void add_wide_integers(fr_pass_state *s, const void *x, size_t n, fastreg_dtype dtype)
+{
+    s->found.unbounded = 1;
+    for (size_t i = 0; i < n && s->survey; ++i) {
+        const uint64_t m = fr_magnitude(x, i, dtype);
+        s->found.survey.zeros += m == 0;
+        s->found.survey.largest = FR_MAX(s->found.survey.largest, (double)m);
+    }
 }
 
 /* Strided arrays, short rows and integers. Apart, because of the buffers on its stack. */
 static FR_NOINLINE int walk_array(fr_pass_state *s, const fastreg_array *a, size_t first, size_t n)
 {
     fr_walk w;
-    const size_t stretch = s->gradient ? STRETCH_WITH_GRADIENT : STRETCH;
-    fr_walk_start(&w, a, first, n, s->gradient != NULL, s->job->accumulate);
+    const int writes = s->gradient || s->prox;
+    const size_t stretch = writes ? STRETCH_WITH_GRADIENT : STRETCH;
+    fr_walk_start(&w, a, first, n, writes, s->job->accumulate);
     while (fr_walk_next(&w, stretch)) {
         if (FR_UNLIKELY(w.type < 0))
-            s->found.unbounded = 1; /* 64-bit integers: tier 2 */
+            add_wide_integers(s, w.x, w.n, w.dtype);
         else
             do_stretch(s, w.x, w.g, w.n, w.type);
         if (FR_UNLIKELY(stopped(s, w.n)))
@@ -127,7 +155,13 @@ static int pass_array(fr_pass_state *s, const fastreg_array *a, size_t first, si
     s->anchor[0] = s->anchor[1] = 0.0;
     s->moment[0] = s->moment[1] = (fr_sum){0.0, 0.0, 0.0};
     s->gradient = NULL;
-    if (gradient) {
+    s->prox = gradient && job->prox ? s->kernels->prox : NULL;
+    s->survey = job->survey ? s->kernels->survey : NULL;
+    if (s->prox) {
+        s->shrinkage.threshold = job->scale * a->l1;
+        s->shrinkage.divisor = 1.0 + 2.0 * a->l2 * job->scale;
+        s->shrinkage.flush = job->flush;
+    } else if (gradient) {
         s->gradient = s->kernels->gradient[job->accumulate ? FR_STORE_accumulated
                                            : job->streamed ? FR_STORE_streamed
                                                            : FR_STORE_fresh];
@@ -148,7 +182,10 @@ static int pass_array(fr_pass_state *s, const fastreg_array *a, size_t first, si
         }
     } else if (!walk_array(s, a, first, n))
         return 0;
-    if (s->penalty >= 0) {
+    if (s->survey) {
+        fr_sum_add(&s->found.moment[0], s->moment[0]);
+        fr_sum_add(&s->found.moment[1], s->moment[1]);
+    } else if (s->penalty >= 0) {
         if (s->penalty != FR_PENALTY_l2)
             fr_sum_add(&s->found.sum, fr_sum_weighted(a->l1, s->moment[0]));
         if (s->penalty != FR_PENALTY_l1)
@@ -165,11 +202,7 @@ static void add_exactly(fr_found *found, fr_moment *absolute, fr_moment *square,
     for (size_t i = 0; i < n; ++i) {
         double v = 0.0;
         if (type < 0) {
-            uint64_t m;
-            memcpy(&m, p + i * sizeof m, sizeof m);
-            if (dtype == FASTREG_I64 && m >> 63)
-                m = 0 - m;
-            fr_moment_add_integer(absolute, square, m);
+            fr_moment_add_integer(absolute, square, fr_magnitude(x, i, dtype));
             continue;
         }
         if (type == FR_FLOAT_f64)
@@ -202,16 +235,9 @@ static FR_NOINLINE int exact_array(fr_pass_state *s, const fastreg_array *a, siz
     memset(&absolute, 0, sizeof absolute);
     memset(&square, 0, sizeof square);
     fr_walk_start(&w, a, first, n, 0, 0);
-    size_t since_carry = 0;
     while (fr_walk_next(&w, STRETCH)) {
         add_exactly(&s->found, a->l1 != 0.0 ? &absolute : NULL, a->l2 != 0.0 ? &square : NULL, w.x,
                     w.n, w.type, a->dtype);
-        /* A limb takes 2^31 additions of 32 bits; each element makes at most two to one limb. */
-        if ((since_carry += w.n) > (size_t)1 << 29) {
-            fr_limbs_carry(absolute.limb, FR_MOMENT_LIMBS);
-            fr_limbs_carry(square.limb, FR_MOMENT_LIMBS);
-            since_carry = 0;
-        }
         if (FR_UNLIKELY(stopped(s, w.n)))
             return 0;
     }
@@ -245,6 +271,13 @@ static void merge(fr_job *job, const fr_found *f, const fr_total *total)
     while (atomic_flag_test_and_set_explicit(&job->lock, memory_order_acquire))
         ;
     fr_sum_add(&job->found.sum, f->sum);
+    fr_sum_add(&job->found.moment[0], f->moment[0]);
+    fr_sum_add(&job->found.moment[1], f->moment[1]);
+    job->found.survey.largest = FR_MAX(job->found.survey.largest, f->survey.largest);
+    job->found.survey.zeros += f->survey.zeros;
+    job->found.survey.subnormals += f->survey.subnormals;
+    job->found.survey.nans += f->survey.nans;
+    job->found.survey.infs += f->survey.infs;
     job->found.nan |= f->nan;
     job->found.inf |= f->inf;
     job->found.unbounded |= f->unbounded;
@@ -270,7 +303,7 @@ void fr_pass(void *job_, int i, int shares)
     const uint64_t high = i == shares - 1 ? job->elements : FR_MIN(low + each, job->elements);
     fr_pass_state s;
     s.job = job;
-    s.found = (fr_found){{0.0, 0.0, 0.0}, 0, 0, 0};
+    memset(&s.found, 0, sizeof s.found);
     s.since_poll = 0;
     s.asks = i == 0;
     const fr_environment saved = fr_environment_enter();

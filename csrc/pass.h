@@ -13,9 +13,11 @@
 
 /* What a thread found in its share; merged by addition. */
 typedef struct {
-    fr_sum sum;     /* tiers 0 and 1 */
-    int nan, inf;   /* met in the data */
-    int unbounded;  /* a stretch that tier 1 cannot bound: numbers near the ends of f64's range */
+    fr_sum sum;       /* tiers 0 and 1 */
+    int nan, inf;     /* met in the data */
+    fr_sum moment[2]; /* of |x| and x*x, for a survey: no weights */
+    fr_survey survey;
+    int unbounded; /* a stretch that tier 1 cannot bound: numbers near the ends of f64's range */
 } fr_found;
 
 typedef struct {
@@ -24,8 +26,8 @@ typedef struct {
     uint64_t elements;
     const fr_kernels *kernels;
     int tier; /* 0: plain lanes, 1: anchored lanes, 2: integers. f64 arrays need at least 1 */
-    int value, gradient, accumulate, streamed;
-    double scale;
+    int value, gradient, accumulate, streamed, survey, prox, flush;
+    double scale; /* of the gradient; the step of a prox */
     int (*poll)(void *);
     void *poll_context;
     atomic_int stopped;

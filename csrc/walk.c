@@ -75,7 +75,9 @@ static void arrange(fr_walk *w, const fastreg_array *a)
     for (int d = a->ndim - 1; d >= 0; --d) {
         const ptrdiff_t n = a->shape[d];
         const ptrdiff_t xs = a->strides ? a->strides[d] : xstep;
-        const ptrdiff_t gs = !w->gradient ? 0 : a->gradient_strides ? a->gradient_strides[d] : gstep;
+        const ptrdiff_t gs = !w->gradient          ? 0
+                             : a->gradient_strides ? a->gradient_strides[d]
+                                                   : gstep;
         xstep *= n, gstep *= n;
         if (n == 1)
             continue;

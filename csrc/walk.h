@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * Walks any strided array in memory order and hands it out as contiguous runs of a type that kernels
- * take. Contiguous stretches are handed out in place; the rest goes through a buffer of STAGE elements
- * on the stack, integers as f64. No array is ever copied whole.
+ * Walks any strided array in memory order and hands it out as contiguous runs of a type that
+ * kernels take. Contiguous stretches are handed out in place; the rest goes through a buffer of
+ * STAGE elements on the stack, integers as f64. No array is ever copied whole.
  */
 #ifndef FR_WALK_H
 #define FR_WALK_H

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command line: ``python -m fastreg inspect FILE…`` and ``python -m fastreg info``."""
+"""The command line: ``python -m fastreg inspect``, ``check`` and ``info``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from typing import Any, NoReturn
 
 import fastreg
 
+from .arrays import HostArray
+from .check import ROUNDS, check, operands
 from .checkpoints import DEFAULT_MAX_UNPACKED_BYTES, printable, read_checkpoint
 from .errors import ArgumentError, CheckpointError, FastregError, message
 from .progress import Progress
@@ -132,6 +134,16 @@ def _parser() -> _Parser:
     )
     inspect.set_defaults(run=_inspect)
 
+    checking = commands.add_parser(
+        "check",
+        help="show that every ISA level and thread count gives the same bits, and how fast",
+        description="Sum the squares of a checkpoint's float tensors with every ISA level and "
+        "thread count, and with NumPy, in the same run. Exit status 1 if fastreg's bits differ.",
+        allow_abbrev=False,
+    )
+    checking.add_argument("files", nargs="+", metavar="FILE", help="as for inspect")
+    checking.set_defaults(run=_check)
+
     info = commands.add_parser(
         "info",
         help="print how fastreg was built and what it uses here",
@@ -223,6 +235,35 @@ def _inspect(arguments: argparse.Namespace) -> int:
     if complaints:
         return 2
     return 1 if totals.nonfinite and arguments.fail_on_nonfinite else 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    """Compare the bits and the speed of every way to sum a checkpoint's squares."""
+    arrays = operands([read_checkpoint(path) for path in arguments.files])
+    nbytes = sum(a.data.nbytes if isinstance(a, HostArray) else a.nbytes for a in arrays)
+    n = sum(a.size for a in arrays)
+    with Progress() as progress:
+        progress.expect(ROUNDS)
+        ways = check(arrays, tick=progress.advance)
+    patterns = {way.bits for way in ways if way.exact}
+    exact = next(way for way in ways if way.name == "exact integers")
+
+    def show() -> None:
+        print(f"sum of squares of {n:,} floats in {len(arrays)} arrays, as float64")
+        print(f"{'':26}{'value':>26}{'bits':>20}{'ms':>10}{'GB/s':>8}")
+        for way in ways:
+            print(
+                f"{way.name:26}{way.value:26.17g}{way.bits:>20}"
+                f"{way.seconds * 1e3:10.2f}{nbytes / way.seconds * 1e-9:8.1f}"
+            )
+        rivals = [way for way in ways if not way.exact]
+        for way in rivals:
+            off = abs(way.value - exact.value) / exact.value if exact.value else 0.0
+            print(f"{way.name} is off by {off:.1e} of the value")
+        print(f"fastreg: {len(patterns)} bit pattern{'s' * (len(patterns) > 1)}")
+
+    _print(show)
+    return 0 if len(patterns) == 1 else 1
 
 
 def _info(arguments: argparse.Namespace) -> int:

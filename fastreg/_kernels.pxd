@@ -60,6 +60,21 @@ cdef extern from "fastreg.h" nogil:
     fastreg_status fastreg_value_and_gradient(const fastreg_array *arrays, size_t count,
                                               double scale, int accumulate, fastreg_dtype result,
                                               const fastreg_options *options, double *value)
+    ctypedef struct fastreg_statistics:
+        unsigned long long n
+        double sum_abs
+        double sum_squares
+        double norm
+        double max_abs
+        unsigned long long zeros
+        unsigned long long subnormals
+        unsigned long long nans
+        unsigned long long infs
+
+    fastreg_status fastreg_survey(const fastreg_array *arrays, size_t count,
+                                  const fastreg_options *options, fastreg_statistics *rows)
+    fastreg_status fastreg_prox(const fastreg_array *arrays, size_t count, double step, int flush,
+                                const fastreg_options *options)
     fastreg_status fastreg_pack(fastreg_dtype dtype, double value, void *element)
     const char *fastreg_level()
     const char *fastreg_level_name(size_t i, int *available)

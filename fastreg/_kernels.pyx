@@ -121,8 +121,9 @@ cdef inline void _describe(fastreg_array *a, cnp.ndarray v, fastreg_dtype dtype)
     a.data = cnp.PyArray_DATA(v)
     a.ndim = cnp.PyArray_NDIM(v)
     a.shape = <const Py_ssize_t *>cnp.PyArray_DIMS(v)
-    a.strides = (NULL if cnp.PyArray_IS_C_CONTIGUOUS(v)
-                 else <const Py_ssize_t *>cnp.PyArray_STRIDES(v))
+    a.strides = NULL
+    if not cnp.PyArray_IS_C_CONTIGUOUS(v):
+        a.strides = <const Py_ssize_t *>cnp.PyArray_STRIDES(v)
     a.dtype = dtype
 
 
@@ -313,7 +314,8 @@ cdef object _with_gradient(_operation op, object x, double l1, double l2, double
     a.gradient = <void *>g.data
     a.gradient_strides = g.strides
     _no_options(&o)
-    o.level = level
+    if level != NULL and level[0] != 0:
+        o.level = level
     status = _call(op, &a, 1, _count(&a), scale, accumulate, result, &o, &v)
     if status != FASTREG_OK:
         _fail(status, l1, l2, scale)
@@ -322,33 +324,173 @@ cdef object _with_gradient(_operation op, object x, double l1, double l2, double
     return (v if plain else _scalar(result, v)), out
 
 
+def value(x, *, double l1=0.0, double l2=0.0, dtype=None):
+    """Return ``l1 * sum(|x|) + l2 * sum(x**2)``, correctly rounded.
+
+    The exact real number is rounded once, to nearest with ties to even. So the result has the same bits on
+    every processor, for every number of threads, memory layout and order of the elements.
+
+    Parameters
+    ----------
+    x : array of any shape and layout
+        float16, bfloat16 (ml_dtypes), float32, float64, bool, or an integer type of up to 64 bits. An
+        ndarray, or an object with ``__dlpack__`` on the CPU, ``__array_interface__`` or the buffer
+        protocol (torch and JAX CPU arrays, memmap, array.array, memoryview). It is read in place,
+        never copied or written. Byte order must be the machine's own.
+    l1, l2 : float, finite and >= 0, default 0
+        Weights, taken as float64 and not rounded to x's type. Zero removes the term, whatever x holds.
+    dtype : float16, bfloat16, float32 or float64, optional
+        Type of the result; x's own by default, float64 for integers and bool.
+
+    Returns
+    -------
+    NumPy scalar
+        +0 if x is empty or both weights are 0; the quiet NaN if x holds a NaN; else infinity if x holds one.
+        A finite penalty is infinite or zero only if its rounding is.
+
+    Raises
+    ------
+    DTypeError
+        (a TypeError) If x is not an array, its element type has no kernel, or dtype is not a float type.
+    ArgumentError
+        (a ValueError) If a weight is negative, NaN or infinite.
+    KeyboardInterrupt
+        Within 100 ms of Ctrl-C, for an x of any size.
+
+    Notes
+    -----
+    Like ``keras.regularizers.L1L2(l1, l2)(x)``, which multiplies weights rounded to x's type and sums in x's
+    type: there float16 overflows to infinity. Large arrays are read by several threads (see
+    :func:`fastreg.set_num_threads`) without the interpreter's lock.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> fastreg.value(np.array([3.0, -4.0]), l1=0.5, l2=1.0)
+    np.float64(28.5)
+    >>> fastreg.value(np.array([256.0], np.float16), l2=0.5)
+    np.float16(32770.0)
+    """
+    return _value(VALUE, x, l1, l2, dtype)
+
+
 def sum_squares(x, *, dtype=None):
-    """Placeholder replaced below by the text of fastreg.functional."""
+    """Return ``sum(x**2)``, correctly rounded.
+
+    Parameters, result, errors and notes are those of :func:`value` with ``l2=1``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> fastreg.sum_squares(np.array([3.0, -4.0], np.float32))
+    np.float32(25.0)
+    >>> fastreg.sum_squares(np.arange(4))
+    np.float64(14.0)
+    """
     return _value(VALUE, x, 0.0, 1.0, dtype)
 
 
 def sum_abs(x, *, dtype=None):
+    """Return ``sum(|x|)``, correctly rounded.
+
+    Parameters, result, errors and notes are those of :func:`value` with ``l1=1``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> fastreg.sum_abs(np.array([3.0, -4.0]))
+    np.float64(7.0)
+    """
     return _value(VALUE, x, 1.0, 0.0, dtype)
 
 
 def l2_loss(x, *, dtype=None):
+    """Return ``sum(x**2) / 2``, correctly rounded: TensorFlow's ``tf.nn.l2_loss``.
+
+    Parameters, result, errors and notes are those of :func:`value` with ``l2=0.5``. Keras'
+    ``L2`` has no half.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> fastreg.l2_loss(np.array([3.0, -4.0]))
+    np.float64(12.5)
+    """
     return _value(VALUE, x, 0.0, 0.5, dtype)
 
 
 def norm(x, *, dtype=None):
+    """Return the Euclidean norm ``sqrt(sum(x**2))``, correctly rounded.
+
+    The root of the exact sum is rounded once; nothing overflows or underflows on the way.
+    Parameters, result, errors and notes are otherwise those of :func:`value`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> fastreg.norm(np.array([3e200, -4e200]))
+    np.float64(5e+200)
+    """
     return _value(NORM, x, 0.0, 1.0, dtype)
 
 
-def value(x, *, double l1=0.0, double l2=0.0, dtype=None):
-    return _value(VALUE, x, l1, l2, dtype)
-
-
 def gradient(x, *, double l1=0.0, double l2=0.0, double scale=1.0, out=None, bint accumulate=False):
+    """Return the gradient of :func:`value` with respect to x, times ``scale``.
+
+    Each element is ``g = RN_T(fma(2 * l2 * scale, x, l1 * scale * sign(x)))``: one fused
+    multiply-add in float64, rounded to x's type T. ``sign(0) = 0``, and NaN gives NaN.
+
+    Parameters
+    ----------
+    x : array of float16, bfloat16, float32 or float64
+        As in :func:`value`.
+    l1, l2 : float, finite and >= 0, default 0
+        Weights.
+    scale : float, finite, any sign, default 1
+        The upstream gradient: what the penalty is multiplied by.
+    out : writable array of x's shape and type, optional
+        Where the gradient goes: any layout, x itself included. It must not overlap x in part.
+    accumulate : bool, default False
+        Add to ``out``: ``out = RN_T(out + g)``.
+
+    Returns
+    -------
+    ndarray
+        ``out``, or a new array of x's shape, type and memory order.
+
+    Raises
+    ------
+    DTypeError
+        (a TypeError) If x is not an array of floats.
+    LayoutError
+        (a ValueError) If out has another shape or type, is read-only, or overlaps x or itself.
+    ArgumentError
+        (a ValueError) If a weight or the scale is out of range, or accumulate comes without out.
+    KeyboardInterrupt
+        Within 100 ms of Ctrl-C. Then, and only then, ``out`` may be partly written.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> fastreg.gradient(np.array([3.0, 0.0, -4.0]), l1=1.0, l2=0.5)
+    array([ 4.,  0., -5.])
+    """
     return _with_gradient(GRADIENT, x, l1, l2, scale, out, accumulate, None, NULL)
 
 
 def value_and_gradient(x, *, double l1=0.0, double l2=0.0, double scale=1.0, out=None,
                        bint accumulate=False, dtype=None):
+    """Return ``(value, gradient)`` of one pass over x.
+
+    Equal, bit for bit, to :func:`value` and :func:`gradient` called one after the other, whose
+    parameters and errors it has. ``scale`` multiplies the gradient only.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> fastreg.value_and_gradient(np.array([3.0, -4.0]), l2=0.5)
+    (np.float64(12.5), array([ 3., -4.]))
+    """
     return _with_gradient(BOTH, x, l1, l2, scale, out, accumulate, dtype, NULL)
 
 
@@ -370,7 +512,7 @@ cdef object _list(_operation op, object arrays, object l1, object l2, object dty
                   fastreg_options *o, bint plain=False):
     """One call over many arrays, whose weights are numbers or sequences of numbers."""
     cdef list items = list(arrays)
-    cdef size_t count = len(items), k
+    cdef Py_ssize_t count = len(items), k
     cdef fastreg_array *a
     cdef fastreg_dtype result
     cdef fastreg_status status
@@ -379,7 +521,7 @@ cdef object _list(_operation op, object arrays, object l1, object l2, object dty
     cdef list kept = []
     cdef list l1s = _weights(l1, count), l2s = _weights(l2, count)
     _result(dtype, FASTREG_F64, &result)
-    a = <fastreg_array *>malloc((count + 1) * sizeof(fastreg_array))
+    a = <fastreg_array *>malloc((<size_t>count + 1) * sizeof(fastreg_array))
     if a == NULL:
         raise MemoryError
     try:
@@ -390,7 +532,7 @@ cdef object _list(_operation op, object arrays, object l1, object l2, object dty
             a[k].l1 = l1s[k]
             a[k].l2 = l2s[k]
             n += _count(&a[k])
-        status = _call(op, a, count, n, 1.0, False, result, o, &v)
+        status = _call(op, a, <size_t>count, n, 1.0, False, result, o, &v)
     finally:
         free(a)
     if status == FASTREG_BAD_WEIGHT:
@@ -402,7 +544,7 @@ cdef object _list(_operation op, object arrays, object l1, object l2, object dty
     return v if plain else _scalar(result, v)
 
 
-cdef list _weights(object w, size_t count):
+cdef list _weights(object w, Py_ssize_t count):
     if isinstance(w, (int, float)):
         return [float(w)] * count
     ws = [float(v) for v in w]
@@ -450,6 +592,224 @@ def list_norm(arrays, *, dtype=None):
     cdef fastreg_options o
     _no_options(&o)
     return _list(NORM, arrays, 0.0, 1.0, dtype, &o)
+
+
+# -- Plans: a list of arrays, described to C once -----------------------------------------------------
+
+cdef object _survey_dtype = np.dtype([
+    ("n", np.int64), ("sum_abs", np.float64), ("sum_squares", np.float64), ("norm", np.float64),
+    ("max_abs", np.float64), ("zeros", np.int64), ("subnormals", np.int64), ("nans", np.int64),
+    ("infs", np.int64),
+])
+
+
+cdef class Plan:
+    """A list of arrays with their weights, checked and described to C once.
+
+    Parameters
+    ----------
+    hosts : list of HostArray
+        Held for the plan's lifetime, so their memory stays.
+    l1, l2 : list of float
+        One weight for each array, finite and >= 0.
+
+    Notes
+    -----
+    A call then costs one C call. Methods that write (names ending in ``_``) check everything before
+    the first write. A plan must not be used by two threads at once.
+    """
+
+    cdef list _hosts
+    cdef list _targets
+    cdef fastreg_array *_arrays
+    cdef Py_ssize_t _count
+    cdef size_t _n
+
+    def __cinit__(self, list hosts, list l1, list l2):
+        cdef Py_ssize_t k
+        self._count = len(hosts)
+        if len(l1) != self._count or len(l2) != self._count:
+            raise ArgumentError(message(f"{self._count} weights of each kind",
+                                        f"{len(l1)} and {len(l2)}", "pass one for each array"))
+        self._hosts = [_arrays.host_array(host) for host in hosts]
+        self._targets = []
+        self._n = 0
+        self._arrays = <fastreg_array *>malloc((<size_t>self._count + 1) * sizeof(fastreg_array))
+        if self._arrays == NULL:
+            raise MemoryError
+        for k in range(self._count):
+            _fill(&self._arrays[k], self._hosts[k])
+            self._arrays[k].l1 = l1[k]
+            self._arrays[k].l2 = l2[k]
+            for w, name in ((l1[k], "l1"), (l2[k], "l2")):
+                if not 0.0 <= w < float("inf"):
+                    _fail(FASTREG_BAD_WEIGHT, l1[k], l2[k], 1.0)
+            self._n += _count(&self._arrays[k])
+
+    def __dealloc__(self):
+        free(self._arrays)
+
+    def __len__(self):
+        return self._count
+
+    @property
+    def n(self):
+        """Number of elements of all arrays."""
+        return self._n
+
+    cdef object _read(self, _operation op, object dtype):
+        cdef fastreg_options o
+        cdef fastreg_dtype result
+        cdef fastreg_status status
+        cdef double v = 0.0
+        _result(dtype, FASTREG_F64, &result)
+        _no_options(&o)
+        status = _call(op, self._arrays, <size_t>self._count, self._n, 1.0, False, result, &o, &v)
+        if status != FASTREG_OK:
+            _fail(status, 0.0, 0.0, 1.0)
+        return _scalar(result, v)
+
+    def value(self, dtype=None):
+        """Return the penalty of all arrays, exact and rounded once; float64 by default."""
+        return self._read(VALUE, dtype)
+
+    def norm(self, dtype=None):
+        """Return the Euclidean norm of all arrays together; weights play no part."""
+        cdef list kept = []
+        cdef Py_ssize_t k
+        for k in range(self._count):
+            kept.append((self._arrays[k].l1, self._arrays[k].l2))
+            self._arrays[k].l1 = 0.0
+            self._arrays[k].l2 = 1.0
+        try:
+            return self._read(NORM, dtype)
+        finally:
+            for k in range(self._count):
+                self._arrays[k].l1, self._arrays[k].l2 = kept[k]
+
+    def bind(self, list targets):
+        """Name where gradients go: a HostArray for each array, or None for none of it.
+
+        Raises
+        ------
+        DTypeError, LayoutError
+            As :func:`fastreg.gradient` for ``out``, naming the position; also if two targets, or a
+            target and another array of the plan, share memory.
+        """
+        cdef Py_ssize_t k
+        cdef fastreg_array g
+        if len(targets) != self._count:
+            raise LayoutError(message(f"{self._count} targets", f"{len(targets)}",
+                                      "pass one (or None) for each array"))
+        hosts = [None if t is None else _arrays.host_array(t) for t in targets]
+        _arrays.check_targets(self._hosts, hosts)
+        self._targets = hosts
+        for k in range(self._count):
+            self._arrays[k].gradient = NULL
+            self._arrays[k].gradient_strides = NULL
+            if hosts[k] is not None:
+                _fill(&g, hosts[k])
+                self._arrays[k].gradient = <void *>g.data
+                self._arrays[k].gradient_strides = g.strides
+
+    cdef _bind_if_given(self, list targets):
+        if targets is not None:
+            self.bind(targets)
+        elif not self._targets and self._count:
+            raise ArgumentError(message("targets for the gradients", "none bound",
+                                        "call bind(targets) first, or pass them"))
+
+    cdef object _write(self, _operation op, double scale, bint accumulate, object dtype):
+        cdef fastreg_options o
+        cdef fastreg_dtype result
+        cdef fastreg_status status
+        cdef double v = 0.0
+        _result(dtype, FASTREG_F64, &result)
+        _no_options(&o)
+        status = _call(op, self._arrays, <size_t>self._count, self._n, scale, accumulate, result,
+                       &o, &v)
+        if status != FASTREG_OK:
+            _fail(status, 0.0, 0.0, scale)
+        return _scalar(result, v)
+
+    def gradient(self, list targets=None, double scale=1.0, bint accumulate=False):
+        """Write (or add) the gradients into the targets, bound before or given here."""
+        self._bind_if_given(targets)
+        self._write(GRADIENT, scale, accumulate, None)
+
+    def value_and_gradient(self, list targets=None, double scale=1.0, bint accumulate=False,
+                           dtype=None):
+        """Write (or add) the gradients, and return the value, in one pass."""
+        self._bind_if_given(targets)
+        return self._write(BOTH, scale, accumulate, dtype)
+
+    def survey(self):
+        """Return n, sums, norm, max and counts of each array, from one pass.
+
+        Returns
+        -------
+        structured ndarray, one row for each array
+            Fields n, sum_abs, sum_squares, norm, max_abs (float64), zeros, subnormals, nans, infs.
+        """
+        cdef cnp.ndarray rows = np.zeros(self._count, _survey_dtype)
+        cdef fastreg_options o
+        cdef fastreg_status status
+        cdef _poll_state poll
+        cdef fastreg_statistics *out = <fastreg_statistics *>cnp.PyArray_DATA(rows)
+        _no_options(&o)
+        poll.next = fr_now() + POLL_SECONDS
+        o.poll = _poll
+        o.poll_context = &poll
+        with nogil:
+            status = fastreg_survey(self._arrays, <size_t>self._count, &o, out)
+        if status != FASTREG_OK:
+            _fail(status, 0.0, 0.0, 1.0)
+        return rows
+
+    cdef _in_place(self, double l1, double l2, double scale, int prox, bint flush):
+        """Write every array in place: a gradient with these weights, or a proximal step."""
+        cdef fastreg_options o
+        cdef fastreg_status status
+        cdef _poll_state poll
+        cdef Py_ssize_t k
+        cdef fastreg_array *copy
+        _arrays.check_targets(self._hosts, self._hosts)
+        copy = <fastreg_array *>malloc((<size_t>self._count + 1) * sizeof(fastreg_array))
+        if copy == NULL:
+            raise MemoryError
+        for k in range(self._count):
+            copy[k] = self._arrays[k]
+            copy[k].gradient = <void *>copy[k].data
+            copy[k].gradient_strides = copy[k].strides
+            if not prox:
+                copy[k].l1 = l1
+                copy[k].l2 = l2
+        _no_options(&o)
+        poll.next = fr_now() + POLL_SECONDS
+        o.poll = _poll
+        o.poll_context = &poll
+        with nogil:
+            if prox:
+                status = fastreg_prox(copy, <size_t>self._count, scale, flush, &o)
+            else:
+                status = fastreg_gradient(copy, <size_t>self._count, scale, 0, &o)
+        free(copy)
+        if status == FASTREG_BAD_SCALE and prox:
+            raise ArgumentError(message("a step that is finite and >= 0", repr(scale),
+                                        "pass a non-negative number"))
+        if status != FASTREG_OK:
+            _fail(status, 0.0, 0.0, scale)
+
+    def scale_(self, double factor):
+        """Replace every x by ``RN_T(factor * x)``; factor is finite. A zero becomes +0 or -0."""
+        self._in_place(0.0, 0.5, factor, 0, False)
+
+    def prox_(self, double step, bint flush=False):
+        """Take a proximal step of the penalty in place; ``flush`` turns subnormal results into 0.
+
+        ``t = |x| - step * l1``; 0 if ``t <= 0``, else ``sign(x) * RN_T(t / (1 + 2 * step * l2))``.
+        """
+        self._in_place(0.0, 0.0, step, 1, flush)
 
 
 # -- What is in use, and hooks for tests --------------------------------------------------------------
@@ -543,12 +903,10 @@ def _measure(arrays, str op, l1, l2, str dtype_name, isa=None, int threads=1, in
 def _gradient(x, double l1, double l2, double scale, out, bint accumulate, isa=None):
     """``gradient`` with the ISA level forced; for tests."""
     cdef bytes name = b"" if isa is None else isa.encode()
-    return _with_gradient(GRADIENT, x, l1, l2, scale, out, accumulate, None,
-                          NULL if isa is None else <const char *>name)
+    return _with_gradient(GRADIENT, x, l1, l2, scale, out, accumulate, None, name)
 
 
 def _value_and_gradient(x, double l1, double l2, double scale, out, bint accumulate, isa=None):
     """``value_and_gradient`` with the ISA level forced; for tests."""
     cdef bytes name = b"" if isa is None else isa.encode()
-    return _with_gradient(BOTH, x, l1, l2, scale, out, accumulate, None,
-                          NULL if isa is None else <const char *>name)
+    return _with_gradient(BOTH, x, l1, l2, scale, out, accumulate, None, name)

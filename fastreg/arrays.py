@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The NumPy bridge: which objects are arrays, of which element type, without a copy.
 
-Everything is brought to a NumPy array that shares the caller's memory. bfloat16, which NumPy does not
-know, travels as unsigned 16-bit integers beside the name of its type.
+Everything is brought to a NumPy array that shares the caller's memory. bfloat16, which NumPy does
+not know, travels as unsigned 16-bit integers beside the name of its type.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ __all__ = [
     "bf16_view",
     "bfloat16_dtype",
     "check_target",
+    "check_targets",
     "describe",
     "empty_like",
     "host_array",
@@ -109,7 +110,8 @@ def bfloat16_dtype() -> np.dtype[Any]:
                 "install ml_dtypes, or ask for dtype='float32'",
             )
         ) from None
-    return np.dtype(ml_dtypes.bfloat16)
+    dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return dtype
 
 
 def describe(x: object) -> str:
@@ -149,8 +151,8 @@ def result_name(dtype: object) -> str:
 def host_array(x: object) -> HostArray:
     """Return a view of anything that gives access to its memory on the host.
 
-    Tried in this order: ndarray; ``__dlpack__`` of a CPU device; ``__array_interface__``; the buffer
-    protocol. Nothing is copied.
+    Tried in this order: ndarray; ``__dlpack__`` of a CPU device; ``__array_interface__``; the
+    buffer protocol. Nothing is copied.
 
     Raises
     ------
@@ -171,8 +173,8 @@ def host_array(x: object) -> HostArray:
     except (TypeError, ValueError):
         raise DTypeError(
             message(
-                "an array (ndarray, or an object with the buffer protocol, __array_interface__ or a "
-                "CPU __dlpack__)",
+                "an array (ndarray, or an object with the buffer protocol, __array_interface__ "
+                "or a CPU __dlpack__)",
                 describe(x),
                 "convert it, for example with numpy.asarray(x)",
             )
@@ -303,15 +305,70 @@ def check_target(x: AnyArray, out: AnyArray) -> None:
     )
     if same or not np.may_share_memory(x, out):
         return
-    try:
-        shared = np.shares_memory(x, out, max_work=100_000)
-    except np.exceptions.TooHardError:
-        shared = True
-    if shared:
+    if _share_memory(x, out):
         raise LayoutError(
             message("an out that is x itself or shares no memory with it", "a partial overlap",
                     "pass another array")
         )
+
+
+def check_targets(sources: list[HostArray], targets: list[HostArray | None]) -> None:
+    """Refuse outputs of a list call that do not fit, are read-only, or share memory.
+
+    Raises
+    ------
+    LayoutError
+        If a target has another shape or type than its source, is read-only, overlaps itself,
+        overlaps its source in part, or shares memory with another target or another source. The
+        message names the position.
+    """
+    spans = []
+    for k, (x, out) in enumerate(zip(sources, targets, strict=True)):
+        spans.append((*np.lib.array_utils.byte_bounds(x.data), k, False, x.data))
+        if out is None:
+            continue
+        if x.dtype not in _FLOATS:
+            raise DTypeError(
+                message(f"a float array at position {k} to write to", x.dtype, "leave it out")
+            )
+        if out.dtype != x.dtype or out.shape != x.shape:
+            raise LayoutError(
+                message(
+                    f"a target of shape {x.shape} and type {x.dtype} at position {k}",
+                    f"{out.shape} {out.dtype}",
+                    "pass such an array, or None",
+                )
+            )
+        try:
+            check_target(x.data, out.data)
+        except LayoutError as e:
+            raise LayoutError(f"target at position {k}: {e}") from None
+        if out.data is not x.data:
+            spans.append((*np.lib.array_utils.byte_bounds(out.data), k, True, out.data))
+        else:
+            spans[-1] = (*spans[-1][:3], True, x.data)
+    # Sweep by address: only neighbours can overlap, and only a written one matters.
+    spans.sort(key=lambda span: span[:2])
+    open_spans: list[tuple[int, int, int, bool, AnyArray]] = []
+    for low, high, k, written, data in spans:
+        open_spans = [o for o in open_spans if o[1] > low]
+        for _, _, j, other_written, other in open_spans:
+            if j != k and (written or other_written) and data.size and _share_memory(data, other):
+                raise LayoutError(
+                    message(
+                        "written arrays that share memory with no other array of the list",
+                        f"positions {j} and {k}, which do",
+                        "pass each memory once, or write to separate arrays",
+                    )
+                )
+        open_spans.append((low, high, k, written, data))
+
+
+def _share_memory(a: AnyArray, b: AnyArray) -> bool:
+    try:
+        return bool(np.shares_memory(a, b, max_work=100_000))  # type: ignore[arg-type]
+    except np.exceptions.TooHardError:
+        return True
 
 
 def _overlaps_itself(x: AnyArray) -> bool:

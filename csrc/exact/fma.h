@@ -46,8 +46,8 @@ static inline double fr_fma(double a, double b, double c)
         p = q;
         q = t;
     }
-    /* Shift the smaller one right; what falls off stays as a sticky last bit. A product has 106 bits
-     * and 20 free ones below them, so nothing falls off where the difference could cancel. */
+    /* Shift the smaller one right; what falls off stays as a sticky last bit. A product has 106
+     * bits and 20 free ones below them, so nothing falls off where the difference could cancel. */
     const int d = p.e - q.e;
     if (d > 126)
         q.m = 1;
@@ -57,8 +57,8 @@ static inline double fr_fma(double a, double b, double c)
     if (m == 0)
         return 0.0;
     const fr_wide r = fr_wide_from(m >> 1 | (m & 1), p.e + 1, 0);
-    const double v =
-        fr_round_integer((uint64_t)(r.m >> 63), r.e + 63, (r.m & (UINT64_MAX >> 1)) != 0, &fr_format_f64);
+    const double v = fr_round_integer((uint64_t)(r.m >> 63), r.e + 63,
+                                      (r.m & (UINT64_MAX >> 1)) != 0, &fr_format_f64);
     return p.negative ? -v : v;
 }
 

@@ -7,17 +7,19 @@
 
 #include "../common.h"
 
-/* A binary format: significand bits, exponent of the lowest subnormal bit, largest exponent. */
+/* A binary format: significand bits, exponent of the lowest subnormal bit, largest exponent; the
+ * smallest positive number and the smallest normal one. */
 typedef struct {
     int precision;
     int lowest;
     int highest;
+    double tiny, normal;
 } fr_format;
 
-static const fr_format fr_format_f16 = {11, -24, 15};
-static const fr_format fr_format_bf16 = {8, -133, 127};
-static const fr_format fr_format_f32 = {24, -149, 127};
-static const fr_format fr_format_f64 = {53, -1074, 1023};
+static const fr_format fr_format_f16 = {11, -24, 15, 0x1p-24, 0x1p-14};
+static const fr_format fr_format_bf16 = {8, -133, 127, 0x1p-133, 0x1p-126};
+static const fr_format fr_format_f32 = {24, -149, 127, 0x1p-149, 0x1p-126};
+static const fr_format fr_format_f64 = {53, -1074, 1023, 0x1p-1074, 0x1p-1022};
 
 FR_INLINE int fr_width(uint64_t m)
 {

@@ -2,8 +2,9 @@
  *
  * Exact sums: fixed-point integers wide enough for every term, the tier that always decides.
  *
- * A limb carries 32 bits of the number in 64, so 2^31 additions fit between two carry passes. Limb i
- * weighs 2^(base + 32 i). Adding limbs adds the numbers, in any order: that makes partial sums mergeable.
+ * A number is an array of 64-bit limbs, limb i weighing 2^(base + 64 i). Adding is adding with
+ * carry, in any order: that makes partial sums mergeable. Sums of non-negative terms, so there is
+ * no sign.
  */
 #ifndef FR_LIMBS_H
 #define FR_LIMBS_H
@@ -13,15 +14,14 @@
 __extension__ typedef unsigned __int128 fr_u128;
 
 /* Sums of |x| and x*x over one stretch of an array. f64 squares reach down to 2^-2148 and up to
- * 2^2048; 2^63 of them to 2^2111. A deposit touches up to six limbs from its lowest bit. */
-#define FR_MOMENT_BASE (-2176)
-#define FR_MOMENT_LIMBS 140
+ * 2^2048; 2^63 of them to 2^2111. */
+#define FR_MOMENT_BASE  (-2176)
+#define FR_MOMENT_LIMBS 70
 
 /* A weighted total. A weight's bits lie in [2^-1074, 2^1024): 2^-3222 to 2^3135, and 2^63 arrays. */
-#define FR_TOTAL_BASE (-3264)
-#define FR_TOTAL_LIMBS 208
+#define FR_TOTAL_BASE  (-3264)
+#define FR_TOTAL_LIMBS 104
 
-/* Both in one array type: the total's size, with the moment's base where it holds a moment. */
 typedef struct {
     uint64_t limb[FR_TOTAL_LIMBS];
 } fr_total;
@@ -30,28 +30,29 @@ typedef struct {
     uint64_t limb[FR_MOMENT_LIMBS];
 } fr_moment;
 
+/* *limb += v; the carry runs on, nearly never further than the next limb. */
+FR_INLINE void fr_limb_add(uint64_t *limb, uint64_t v)
+{
+    *limb += v;
+    if (*limb < v)
+        while (++*++limb == 0)
+            ;
+}
+
 /* limb += v * 2^position, position counted from the lowest limb's lowest bit. */
-FR_INLINE void fr_limbs_add(uint64_t *limb, uint64_t v, unsigned position)
+FR_INLINE void fr_limbs_add(uint64_t *limb, fr_u128 v, unsigned position)
 {
-    const fr_u128 t = (fr_u128)v << (position & 31);
-    uint64_t *l = limb + (position >> 5);
-    l[0] += (uint32_t)t;
-    l[1] += (uint32_t)(t >> 32);
-    l[2] += (uint64_t)(t >> 64);
+    const unsigned shift = position & 63;
+    uint64_t *const l = limb + (position >> 6);
+    const fr_u128 low = v << shift;
+    const uint64_t top = shift ? (uint64_t)(v >> 64) >> (64 - shift) : 0;
+    fr_limb_add(l, (uint64_t)low);
+    fr_limb_add(l + 1, (uint64_t)(low >> 64));
+    if (top)
+        fr_limb_add(l + 2, top);
 }
 
-/* Bring every limb below 2^32. */
-static inline void fr_limbs_carry(uint64_t *limb, int count)
-{
-    uint64_t carry = 0;
-    for (int i = 0; i < count; ++i) {
-        carry += limb[i];
-        limb[i] = (uint32_t)carry;
-        carry >>= 32;
-    }
-}
-
-/* Add |x| and x*x of a finite double. */
+/* Add |x| and x*x of a finite double; NULL for a sum that is not wanted. */
 FR_INLINE void fr_moment_add(fr_moment *absolute, fr_moment *square, double x)
 {
     const uint64_t b = fr_bits(x) & (UINT64_MAX >> 1);
@@ -66,12 +67,8 @@ FR_INLINE void fr_moment_add(fr_moment *absolute, fr_moment *square, double x)
     e -= 1075;
     if (absolute)
         fr_limbs_add(absolute->limb, m, (unsigned)(e - FR_MOMENT_BASE));
-    if (square) {
-        const fr_u128 q = (fr_u128)m * m;
-        const unsigned position = (unsigned)(2 * e - FR_MOMENT_BASE);
-        fr_limbs_add(square->limb, (uint64_t)q, position);
-        fr_limbs_add(square->limb, (uint64_t)(q >> 64), position + 64);
-    }
+    if (square)
+        fr_limbs_add(square->limb, (fr_u128)m * m, (unsigned)(2 * e - FR_MOMENT_BASE));
 }
 
 /* Add |x| and x*x of an integer of up to 64 bits. */
@@ -80,15 +77,12 @@ FR_INLINE void fr_moment_add_integer(fr_moment *absolute, fr_moment *square, uin
     const unsigned one = (unsigned)-FR_MOMENT_BASE;
     if (absolute)
         fr_limbs_add(absolute->limb, magnitude, one);
-    if (square) {
-        const fr_u128 q = (fr_u128)magnitude * magnitude;
-        fr_limbs_add(square->limb, (uint64_t)q, one);
-        fr_limbs_add(square->limb, (uint64_t)(q >> 64), one + 64);
-    }
+    if (square)
+        fr_limbs_add(square->limb, (fr_u128)magnitude * magnitude, one);
 }
 
-/* total += weight * moment, exactly; the moment's limbs are carried. The weight is finite and > 0. */
-static inline void fr_total_add(fr_total *total, double weight, fr_moment *moment)
+/* total += weight * moment, exactly. The weight is finite and > 0. */
+static inline void fr_total_add(fr_total *total, double weight, const fr_moment *moment)
 {
     const uint64_t b = fr_bits(weight);
     uint64_t m = b & ((UINT64_C(1) << 52) - 1);
@@ -98,34 +92,32 @@ static inline void fr_total_add(fr_total *total, double weight, fr_moment *momen
     else
         e = 1;
     e -= 1075;
-    fr_limbs_carry(moment->limb, FR_MOMENT_LIMBS);
     for (int i = 0; i < FR_MOMENT_LIMBS; ++i)
-        if (moment->limb[i]) {
-            const fr_u128 q = (fr_u128)m * moment->limb[i];
-            const unsigned position = (unsigned)(FR_MOMENT_BASE + 32 * i + e - FR_TOTAL_BASE);
-            fr_limbs_add(total->limb, (uint64_t)q, position);
-            fr_limbs_add(total->limb, (uint64_t)(q >> 64), position + 64);
-        }
-    fr_limbs_carry(total->limb, FR_TOTAL_LIMBS);
+        if (moment->limb[i])
+            fr_limbs_add(total->limb, (fr_u128)m * moment->limb[i],
+                         (unsigned)(FR_MOMENT_BASE + 64 * i + e - FR_TOTAL_BASE));
 }
 
 static inline void fr_total_merge(fr_total *total, const fr_total *other)
 {
     for (int i = 0; i < FR_TOTAL_LIMBS; ++i)
-        total->limb[i] += other->limb[i];
-    fr_limbs_carry(total->limb, FR_TOTAL_LIMBS);
+        if (other->limb[i])
+            fr_limb_add(&total->limb[i], other->limb[i]);
 }
 
-/* Bits [position, position + 64) of a carried number; bits outside it are 0. */
+/* Limb i, 0 outside. */
+FR_INLINE uint64_t fr_total_limb(const fr_total *total, int i)
+{
+    return i >= 0 && i < FR_TOTAL_LIMBS ? total->limb[i] : 0;
+}
+
+/* Bits [position, position + 64); bits outside the number are 0. */
 static inline uint64_t fr_total_window(const fr_total *total, int position)
 {
-    uint64_t w = 0;
-    for (int k = 0; k < 64; ++k) {
-        const int p = position + k;
-        if (p >= 0 && p < 32 * FR_TOTAL_LIMBS)
-            w |= (total->limb[p >> 5] >> (p & 31) & 1) << k;
-    }
-    return w;
+    const int i = position >= 0 ? position >> 6 : -((63 - position) >> 6);
+    const int shift = position - 64 * i;
+    const uint64_t low = fr_total_limb(total, i) >> shift;
+    return shift ? low | fr_total_limb(total, i + 1) << (64 - shift) : low;
 }
 
 /* Is any bit below `position` set? */
@@ -133,10 +125,10 @@ static inline int fr_total_any_below(const fr_total *total, int position)
 {
     if (position <= 0)
         return 0;
-    for (int i = 0; i < position >> 5; ++i)
+    for (int i = 0; i < position >> 6; ++i)
         if (total->limb[i])
             return 1;
-    return (total->limb[position >> 5] & ((UINT64_C(1) << (position & 31)) - 1)) != 0;
+    return (total->limb[position >> 6] & ((UINT64_C(1) << (position & 63)) - 1)) != 0;
 }
 
 /* Position of the highest set bit, or -1 for zero. */
@@ -144,7 +136,7 @@ static inline int fr_total_top(const fr_total *total)
 {
     for (int i = FR_TOTAL_LIMBS - 1; i >= 0; --i)
         if (total->limb[i])
-            return 32 * i + fr_width(total->limb[i]) - 1;
+            return 64 * i + fr_width(total->limb[i]) - 1;
     return -1;
 }
 
@@ -168,8 +160,8 @@ static inline double fr_total_round_sqrt(const fr_total *total, const fr_format 
         return 0.0;
     /* 127 or 128 bits, cut at an even exponent (the base is even). */
     const int position = (top - 126) & ~1;
-    const fr_u128 n = (fr_u128)fr_total_window(total, position + 64) << 64 |
-                      fr_total_window(total, position);
+    const fr_u128 n =
+        (fr_u128)fr_total_window(total, position + 64) << 64 | fr_total_window(total, position);
     uint64_t root = 0;
     for (int k = 63; k >= 0; --k) {
         const uint64_t trial = root | UINT64_C(1) << k;

@@ -48,8 +48,8 @@ FR_INLINE void fr_sum_add(fr_sum *s, fr_sum t)
     s->error += t.error + s->high * FR_TWOFOLD_LOSS;
 }
 
-/* w * t for a finite weight w > 0. Each part may underflow by 2^-1074; if one overflows the result is
- * not finite, which fr_sum_decide refuses. */
+/* w * t for a finite weight w > 0. Each part may underflow by 2^-1074; if one overflows the result
+ * is not finite, which fr_sum_decide refuses. */
 FR_INLINE fr_sum fr_sum_weighted(double w, fr_sum t)
 {
     if (w == 1.0 || (t.high == 0.0 && t.error == 0.0))
@@ -80,8 +80,8 @@ static inline fr_sum fr_sum_sqrt(fr_sum s, double y)
 /* Store RN(sum) in the format and return 1 if the bound leaves no choice; else return 0.
  * Rounding is monotonic: if both ends of the interval round to the same number, so does what lies
  * between. The ends are rounded outwards: `low -+ error` by 2^-52 of its parts, and for the narrow
- * formats, where adding `high` is a rounding of its own, by 2^-52 of the sum. `factor` multiplies the
- * interval: 1, but for tests. */
+ * formats, where adding `high` is a rounding of its own, by 2^-52 of the sum. `factor` multiplies
+ * the interval: 1, but for tests. */
 FR_INLINE int fr_sum_decide(const fr_sum *s, const fr_format *f, double factor, double *result)
 {
     if (!(s->high + s->error < FR_INFINITY))

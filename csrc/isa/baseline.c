@@ -2,11 +2,12 @@
 /* What every CPU of the architecture has: SSE2, NEON, or plain C. */
 #include "../kernels/kernels.h"
 #include "../exact/fma.h"
-#define FR_LEVEL baseline
+#define FR_LEVEL      baseline
 #define FR_LEVEL_NAME "baseline"
 #if defined(__x86_64__) || defined(_M_X64)
 #    ifdef __AVX__
-#        error "build fastreg without -march=native or -mavx: it chooses the instruction set at run time"
+#        error                                                                                     \
+            "build fastreg without -march=native or -mavx: it chooses the instruction set at run time"
 #    endif
 #    include <emmintrin.h>
 #    define FR_VECTOR "vec_sse2.h"

@@ -3,9 +3,9 @@
 #include "../kernels/kernels.h"
 #ifdef __x86_64__
 #    include "../kernels/target.h"
-#    define FR_LEVEL x86_v3
+#    define FR_LEVEL      x86_v3
 #    define FR_LEVEL_NAME "x86_v3"
-#    define FR_VECTOR "vec_avx2.h"
+#    define FR_VECTOR     "vec_avx2.h"
 FR_TARGET("avx2,fma,f16c")
 #    include "../kernels/instantiate.inc"
 FR_TARGET_END

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * The type of a kernel table, unfolded from the lists. All kernels read [x, x + n) and nothing else,
- * at any alignment, allocate nothing, and assume the default floating-point environment.
+ * The type of a kernel table, unfolded from the lists. All kernels read [x, x + n) and nothing
+ * else, at any alignment, allocate nothing, and assume the default floating-point environment.
  */
 #ifndef FR_KERNELS_H
 #define FR_KERNELS_H
@@ -38,17 +38,36 @@ typedef struct {
 /* sum[0] of |x| and sum[1] of x*x, each only if the penalty has it, with proven error bounds. */
 typedef void fr_plain_kernel(const void *x, size_t n, fr_sum sum[2]);
 
-/* The same to about 2^-85. anchor: guesses, 0 at first, kept between stretches of one array. Returns 0
- * for NaN, infinities and sums above 2^1000. */
+/* The same to about 2^-85. anchor: guesses, 0 at first, kept between stretches of one array.
+ * Returns 0 for NaN, infinities and sums above 2^1000. */
 typedef int fr_anchored_kernel(const void *x, size_t n, double anchor[2], fr_sum sum[2]);
 
 /* Writes out[0 .. n); out == x is allowed, any other overlap is not. */
 typedef void fr_gradient_kernel(const void *x, void *out, size_t n, const fr_slope *s);
 
+/* Adds to *s what [x, x + n) holds: the largest |x| that is not NaN, zeros, subnormals (of x's type),
+ * NaNs and infinities. */
+typedef struct {
+    double largest;
+    uint64_t zeros, subnormals, nans, infs;
+} fr_survey;
+
+typedef void fr_survey_kernel(const void *x, size_t n, fr_survey *s);
+
+/* threshold = step l1, divisor = 1 + 2 step l2; flush: subnormal results become 0. */
+typedef struct {
+    double threshold, divisor;
+    int flush;
+} fr_shrinkage;
+
+typedef void fr_prox_kernel(const void *x, void *out, size_t n, const fr_shrinkage *s);
+
 typedef struct {
     fr_plain_kernel *plain[FR_PENALTY_COUNT];
     fr_anchored_kernel *anchored[FR_PENALTY_COUNT];
     fr_gradient_kernel *gradient[FR_STORE_COUNT];
+    fr_survey_kernel *survey;
+    fr_prox_kernel *prox;
 } fr_float_kernels;
 
 typedef struct {

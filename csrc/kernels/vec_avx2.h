@@ -22,10 +22,16 @@ FR_INLINE vd vd_where_zero(vd x, vd yes, vd no)
 {
     return _mm256_blendv_pd(no, yes, _mm256_cmp_pd(x, _mm256_setzero_pd(), _CMP_EQ_OQ));
 }
-FR_INLINE vd vd_canonical(vd a, vd nan)
+FR_INLINE vd vd_where_nan(vd x, vd yes, vd no)
 {
-    return _mm256_blendv_pd(a, nan, _mm256_cmp_pd(a, a, _CMP_UNORD_Q));
+    return _mm256_blendv_pd(no, yes, _mm256_cmp_pd(x, x, _CMP_UNORD_Q));
 }
+FR_INLINE vd vd_where_less(vd a, vd b, vd yes, vd no)
+{
+    return _mm256_blendv_pd(no, yes, _mm256_cmp_pd(a, b, _CMP_LT_OQ));
+}
+FR_INLINE vd vd_max(vd a, vd b) { return _mm256_max_pd(a, b); }
+FR_INLINE vd vd_div(vd a, vd b) { return _mm256_div_pd(a, b); }
 
 FR_INLINE vd vd_load_f64(const void *p) { return _mm256_loadu_pd((const double *)p); }
 FR_INLINE vd vd_load_f32(const void *p) { return _mm256_cvtps_pd(_mm_loadu_ps((const float *)p)); }

@@ -22,13 +22,22 @@ FR_INLINE vd vd_where_zero(vd x, vd yes, vd no)
 {
     return _mm512_mask_blend_pd(_mm512_cmp_pd_mask(x, _mm512_setzero_pd(), _CMP_EQ_OQ), no, yes);
 }
-FR_INLINE vd vd_canonical(vd a, vd nan)
+FR_INLINE vd vd_where_nan(vd x, vd yes, vd no)
 {
-    return _mm512_mask_blend_pd(_mm512_cmp_pd_mask(a, a, _CMP_UNORD_Q), a, nan);
+    return _mm512_mask_blend_pd(_mm512_cmp_pd_mask(x, x, _CMP_UNORD_Q), no, yes);
 }
+FR_INLINE vd vd_where_less(vd a, vd b, vd yes, vd no)
+{
+    return _mm512_mask_blend_pd(_mm512_cmp_pd_mask(a, b, _CMP_LT_OQ), no, yes);
+}
+FR_INLINE vd vd_max(vd a, vd b) { return _mm512_max_pd(a, b); }
+FR_INLINE vd vd_div(vd a, vd b) { return _mm512_div_pd(a, b); }
 
 FR_INLINE vd vd_load_f64(const void *p) { return _mm512_loadu_pd(p); }
-FR_INLINE vd vd_load_f32(const void *p) { return _mm512_cvtps_pd(_mm256_loadu_ps((const float *)p)); }
+FR_INLINE vd vd_load_f32(const void *p)
+{
+    return _mm512_cvtps_pd(_mm256_loadu_ps((const float *)p));
+}
 FR_INLINE vd vd_load_f16(const void *p)
 {
     return _mm512_cvtps_pd(_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)));

@@ -5,10 +5,12 @@
  * vd            a vector of VL doubles; kernels keep CHAINS of them going to hide latency
  * FR_VEC_FMA    1 if vd_fma and vd_fms round once for any operands. If 0, vd_fma is used only where the
  *               product is exact, and vd_fma_exact for the rest
- * vd_set/add/sub/fma/fms/abs/put        what they say; fms is a*b - c; put stores VL doubles
+ * vd_set/add/sub/fma/fms/div/abs/put        what they say; fms is a*b - c; put stores VL doubles
  * vd_flip_sign(a, by)                   a with its sign flipped where `by` is negative
  * vd_where_zero(x, yes, no)             per lane: x == 0 ? yes : no
- * vd_canonical(a, nan)                  per lane: a is NaN ? nan : a
+ * vd_where_nan(x, yes, no)              per lane: x is NaN ? yes : no
+ * vd_where_less(a, b, yes, no)          per lane: a < b ? yes : no (no for NaN)
+ * vd_max(a, b)                          per lane: a > b ? a : b, so b if either is NaN
  * vd_load_T(p)                          VL elements of type T from any address, widened exactly
  * vd_store_T(p, a)                      narrowed to T in one rounding to nearest, ties to even
  * vd_stream_T(p, a)                     the same past the cache; p is aligned to VL elements
@@ -29,7 +31,10 @@ FR_INLINE vd vd_flip_sign(vd a, vd by)
     return fr_from_bits(fr_bits(a) ^ (fr_bits(by) & ~(UINT64_MAX >> 1)));
 }
 FR_INLINE vd vd_where_zero(vd x, vd yes, vd no) { return x == 0.0 ? yes : no; }
-FR_INLINE vd vd_canonical(vd a, vd nan) { return a != a ? nan : a; }
+FR_INLINE vd vd_where_nan(vd x, vd yes, vd no) { return x != x ? yes : no; }
+FR_INLINE vd vd_where_less(vd a, vd b, vd yes, vd no) { return a < b ? yes : no; }
+FR_INLINE vd vd_max(vd a, vd b) { return a > b ? a : b; }
+FR_INLINE vd vd_div(vd a, vd b) { return a / b; }
 FR_INLINE vd vd_square_error(vd x, vd square) { return fr_product_error(x, x, square); }
 FR_INLINE vd vd_mul(vd a, vd b) { return a * b; }
 FR_INLINE vd vd_fma_exact(vd a, vd b, vd c) { return fr_fma(a, b, c); }

@@ -20,7 +20,13 @@ FR_INLINE vd vd_flip_sign(vd a, vd by)
     return vreinterpretq_f64_u64(veorq_u64(vreinterpretq_u64_f64(a), sign));
 }
 FR_INLINE vd vd_where_zero(vd x, vd yes, vd no) { return vbslq_f64(vceqzq_f64(x), yes, no); }
-FR_INLINE vd vd_canonical(vd a, vd nan) { return vbslq_f64(vceqq_f64(a, a), a, nan); }
+FR_INLINE vd vd_where_nan(vd x, vd yes, vd no) { return vbslq_f64(vceqq_f64(x, x), no, yes); }
+FR_INLINE vd vd_where_less(vd a, vd b, vd yes, vd no)
+{
+    return vbslq_f64(vcltq_f64(a, b), yes, no);
+}
+FR_INLINE vd vd_max(vd a, vd b) { return vbslq_f64(vcgtq_f64(a, b), a, b); }
+FR_INLINE vd vd_div(vd a, vd b) { return vdivq_f64(a, b); }
 
 FR_INLINE vd vd_load_f64(const void *p) { return vld1q_f64((const double *)p); }
 FR_INLINE vd vd_load_f32(const void *p) { return vcvt_f64_f32(vld1_f32((const float *)p)); }

