@@ -7,6 +7,7 @@ A room is a module with these verbs, all of the same meaning in every room::
     gradient(x, *, l1=0.0, l2=0.0)                        like x, outside any graph
     value_and_gradient(x, *, l1=0.0, l2=0.0, dtype=None)  (0-d, like x), outside any graph
     orthogonal(x, *, factor, rows=True, dtype=None)       0-d, differentiable
+    orthogonal_value_and_gradient(...the same...)         (0-d, like x), outside any graph
 
 ``dtype=None`` means x's float type, and float64 for integers; otherwise it is "float16",
 "bfloat16", "float32", "float64" or the framework's own name for one of them. Weights arrive
@@ -27,7 +28,16 @@ from typing import Any
 from fastreg import ndarray
 from fastreg.errors import FastregError, message
 
-__all__ = ["framework", "gradient", "orthogonal", "penalty", "room", "unwrap", "value_and_gradient"]
+__all__ = [
+    "framework",
+    "gradient",
+    "orthogonal",
+    "orthogonal_value_and_gradient",
+    "penalty",
+    "room",
+    "unwrap",
+    "value_and_gradient",
+]
 
 # Top-level package of a class -> the framework. A Keras variable is both Keras' and the backend's:
 # the first base that is listed decides.
@@ -182,3 +192,10 @@ def orthogonal(x: Any, factor: float, rows: bool = True, dtype: Any = None) -> A
     x = unwrap(x)
     return room(x).orthogonal(x, factor=factor, rows=rows, dtype=dtype)
 
+
+def orthogonal_value_and_gradient(
+    x: Any, factor: float, rows: bool = True, dtype: Any = None
+) -> Any:
+    """Return :func:`orthogonal` and its gradient, neither attached to a graph."""
+    x = unwrap(x)
+    return room(x).orthogonal_value_and_gradient(x, factor=factor, rows=rows, dtype=dtype)

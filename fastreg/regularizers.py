@@ -1,0 +1,540 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Keras' regularizers, exactly rounded, for the arrays of every framework.
+
+A drop-in for ``keras.regularizers`` (Keras 3.14.1 and later): the same names, signatures, defaults,
+validation, configuration and exception classes, without importing any framework. An object answers
+in the type of what it is called with: a NumPy scalar for arrays, a 0-d tensor, differentiable, for
+PyTorch, TensorFlow and JAX, also when it is a Keras variable.
+
+Where it differs from Keras, on purpose:
+
+* Values are the exact number rounded once. Keras' float64 results on TensorFlow use a factor that
+  was rounded to float32, and its sums in half precision overflow or vanish.
+* A factor of 0 removes its term: ``L2(0.0)`` of an array with infinities is 0, Keras' is NaN.
+* Integers and bools are computed, in float64; Keras casts the factor to the integer 0.
+* Complex numbers are refused with a TypeError; Keras' L2 is the sum of ``x * x``, not |x|**2.
+* ``L1``'s gradient is 0 at 0 and NaN at NaN everywhere; Keras' depends on the backend.
+* ``L1L2(0, 0)`` has the gradient 0; Keras' has none, which is an error in PyTorch.
+* Factors are Python floats: ``L1(0.1).get_config()`` holds 0.1, Keras' the nearest float32.
+* ``OrthogonalRegularizer`` works in every float type and both modes, and is 0 for a single row
+  (Keras: NaN).
+* Every class takes ``dtype=``, the type of the penalty: ``L2(1e-4, dtype="float32")`` stays finite
+  on float16 activations. A configuration holds the key only if it was given, since Keras' own
+  classes, which load a file where fastreg is missing, do not know it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from fastreg import hosts
+from fastreg.arrays import result_name
+from fastreg.errors import ArgumentError, DTypeError, message
+
+__all__ = [
+    "L1",
+    "L1L2",
+    "L2",
+    "OrthogonalRegularizer",
+    "Regularizer",
+    "deserialize",
+    "get",
+    "l1",
+    "l1_l2",
+    "l2",
+    "orthogonal_regularizer",
+    "serialize",
+]
+
+_DTYPES = {"f16": "float16", "bf16": "bfloat16", "f32": "float32", "f64": "float64"}
+
+
+def _factor(name: str, value: Any) -> float:
+    """Return a factor as a float if Keras would accept it."""
+    if isinstance(value, (float, int)) and math.isfinite(value) and value >= 0:
+        return float(value)
+    raise ArgumentError(
+        f"Invalid value for argument {name}: expected a non-negative float. "
+        f"Received: {name}={value!r}; pass a finite number >= 0, for example {name}=0.01"
+    )
+
+
+def _dtype_name(dtype: Any) -> str | None:
+    if dtype is None:
+        return None
+    try:
+        return _DTYPES[result_name(dtype)]
+    except DTypeError as e:
+        raise ArgumentError(f"Invalid value for argument dtype: {e}") from None
+
+
+class Regularizer:
+    """Base of all regularizers: a penalty of 0.
+
+    Subclasses define ``__call__(x)``, returning a 0-d tensor, and ``get_config()``, returning what
+    their constructor takes. Objects are compared by identity, hold plain numbers, and may be
+    called from any number of threads.
+
+    As ``keras.Regularizer``. Keras does not ask for its own base class; any object that can be
+    called and configured is a regularizer to it.
+
+    Examples
+    --------
+    >>> Regularizer()(None)
+    0.0
+    """
+
+    def __call__(self, x: Any) -> Any:
+        """Return the penalty of x; here the number 0.0 whatever x is."""
+        return 0.0
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make an equal object, as plain Python values.
+
+        Raises
+        ------
+        NotImplementedError
+            In the base class.
+        """
+        raise NotImplementedError(
+            message(
+                "a regularizer with its own get_config()",
+                f"one of class {type(self).__name__} without it",
+                "define get_config, returning the constructor's arguments",
+            )
+        )
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        """Return ``cls(**config)``.
+
+        Raises
+        ------
+        TypeError
+            For a key that the constructor does not know.
+        """
+        return cls(**config)
+
+
+class _Penalty(Regularizer):
+    """What L1, L2 and L1L2 share: factors by name, the dtype, and one pass over x."""
+
+    _factors: ClassVar[tuple[str, ...]] = ()
+    dtype: str | None
+
+    def _weights(self) -> tuple[float, float]:
+        raise NotImplementedError
+
+    def __call__(self, x: Any) -> Any:
+        """Return the penalty of one array or tensor: 0-d, in x's framework, differentiable there.
+
+        Parameters
+        ----------
+        x : array or tensor
+            Any shape and layout. Never copied.
+
+        Returns
+        -------
+        NumPy scalar or 0-d tensor
+            Of ``self.dtype`` if it is set, otherwise of x's float type (float64 for integers).
+
+        Raises
+        ------
+        NotAnArrayError
+            (an AttributeError, as in Keras, and a TypeError) For lists, Python numbers, None.
+        DTypeError
+            (a TypeError) For complex, object, string and 8-bit float elements.
+        """
+        first, second = self._weights()
+        return hosts.penalty(x, first, second, self.dtype)
+
+    def value(self, x: Any) -> Any:
+        """Return the penalty; the same as calling the object."""
+        return self(x)
+
+    def gradient(self, x: Any) -> Any:
+        """Return the penalty's gradient, an array like x that is in no graph.
+
+        Raises
+        ------
+        DTypeError
+            (a TypeError) For integers, and what the call refuses.
+        """
+        first, second = self._weights()
+        return hosts.gradient(x, first, second)
+
+    def value_and_gradient(self, x: Any) -> tuple[Any, Any]:
+        """Return the penalty and its gradient from one pass over x, both in no graph."""
+        first, second = self._weights()
+        value, gradient = hosts.value_and_gradient(x, first, second, self.dtype)
+        return value, gradient
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the factors, as floats, under Keras' names, and ``dtype`` if it is set."""
+        config: dict[str, Any] = {name: float(getattr(self, name)) for name in self._factors}
+        if self.dtype is not None:
+            config["dtype"] = self.dtype
+        return config
+
+    def __repr__(self) -> str:
+        arguments = {name: getattr(self, name) for name in self._factors}
+        if self.dtype is not None:
+            arguments["dtype"] = self.dtype
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in arguments.items())})"
+
+
+class L1(_Penalty):
+    """``l1 * sum(|x|)``, as ``keras.regularizers.L1``.
+
+    Parameters
+    ----------
+    l1 : float, default 0.01
+        Finite and >= 0; None means the default. A writable attribute, read at every call.
+    dtype : str or dtype, optional
+        Type of the penalty: "float16", "bfloat16", "float32" or "float64"; x's own by default.
+
+    Raises
+    ------
+    ArgumentError
+        (a ValueError) For a factor that is not a Python float or int, negative or not finite.
+    OverflowError
+        For an int beyond the range of float.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> L1(0.5)(np.array([1.0, -2.0], np.float32))
+    np.float32(1.5)
+    """
+
+    _factors = ("l1",)
+
+    def __init__(self, l1: float | None = 0.01, *, dtype: Any = None) -> None:
+        self.l1 = _factor("l1", 0.01 if l1 is None else l1)
+        self.dtype = _dtype_name(dtype)
+
+    def _weights(self) -> tuple[float, float]:
+        return self.l1, 0.0
+
+
+class L2(_Penalty):
+    """``l2 * sum(x**2)``, as ``keras.regularizers.L2``; without the half of ``tf.nn.l2_loss``.
+
+    Parameters
+    ----------
+    l2 : float, default 0.01
+        Finite and >= 0; None means the default. A writable attribute, read at every call.
+    dtype : str or dtype, optional
+        Type of the penalty: "float16", "bfloat16", "float32" or "float64"; x's own by default.
+
+    Raises
+    ------
+    ArgumentError
+        (a ValueError) For a factor that is not a Python float or int, negative or not finite.
+    OverflowError
+        For an int beyond the range of float.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> L2(0.5)(np.array([1.0, -2.0], np.float32))
+    np.float32(2.5)
+    >>> L2(0.5).value_and_gradient(np.array([1.0, -2.0], np.float32))
+    (np.float32(2.5), array([ 1., -2.], dtype=float32))
+    """
+
+    _factors = ("l2",)
+
+    def __init__(self, l2: float | None = 0.01, *, dtype: Any = None) -> None:
+        self.l2 = _factor("l2", 0.01 if l2 is None else l2)
+        self.dtype = _dtype_name(dtype)
+
+    def _weights(self) -> tuple[float, float]:
+        return 0.0, self.l2
+
+
+class L1L2(_Penalty):
+    """``l1 * sum(|x|) + l2 * sum(x**2)`` in one pass, as ``keras.regularizers.L1L2``.
+
+    Parameters
+    ----------
+    l1, l2 : float, default 0.0
+        Finite and >= 0; None means the default, which is no penalty. Writable attributes, read at
+        every call.
+    dtype : str or dtype, optional
+        Type of the penalty: "float16", "bfloat16", "float32" or "float64"; x's own by default.
+
+    Raises
+    ------
+    ArgumentError
+        (a ValueError) For a factor that is not a Python float or int, negative or not finite.
+    OverflowError
+        For an int beyond the range of float.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> L1L2(l1=0.5, l2=0.25)(np.array([1.0, -2.0]))
+    np.float64(2.75)
+    """
+
+    _factors = ("l1", "l2")
+
+    def __init__(
+        self, l1: float | None = 0.0, l2: float | None = 0.0, *, dtype: Any = None
+    ) -> None:
+        self.l1 = _factor("l1", 0.0 if l1 is None else l1)
+        self.l2 = _factor("l2", 0.0 if l2 is None else l2)
+        self.dtype = _dtype_name(dtype)
+
+    def _weights(self) -> tuple[float, float]:
+        return self.l1, self.l2
+
+
+class OrthogonalRegularizer(Regularizer):
+    """``factor`` times the mean magnitude of the cosines between a matrix' rows.
+
+    As ``keras.regularizers.OrthogonalRegularizer``.
+
+    Keras fails on TensorFlow for anything but float32, in columns mode on NumPy, and is NaN for a
+    single row; here every float type and both modes work and one row (or none) gives 0.
+
+    Parameters
+    ----------
+    factor : float, default 0.01
+        Finite and >= 0. A writable attribute, read at every call.
+    mode : "rows" or "columns", default "rows"
+        Which vectors of the matrix are to be orthogonal.
+    dtype : str or dtype, optional
+        Type of the penalty: "float16", "bfloat16", "float32" or "float64"; x's own by default.
+
+    Raises
+    ------
+    ArgumentError
+        (a ValueError) For another mode, and for a factor that is not a Python float or int,
+        negative or not finite.
+
+    Notes
+    -----
+    The products are BLAS' (the framework's), in float32 for half precision, so the last bits depend
+    on it; the Gram matrix is not held whole for host memory. NaN and infinities give NaN. Rows
+    shorter than 1e-7 count as of that length.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> OrthogonalRegularizer(factor=0.5)(np.array([[3.0, 0.0], [1.0, 1.0]]))
+    np.float64(0.35355339059327373)
+    """
+
+    def __init__(self, factor: float = 0.01, mode: str = "rows", *, dtype: Any = None) -> None:
+        self.factor = _factor("factor", factor)
+        if mode not in ("rows", "columns"):
+            raise ArgumentError(
+                "Invalid value for argument mode: expected 'rows' or 'columns'. "
+                f"Received: mode={mode!r}; pass one of the two"
+            )
+        self.mode = mode
+        self.dtype = _dtype_name(dtype)
+
+    def __call__(self, x: Any) -> Any:
+        """Return the penalty of a matrix: 0-d, in x's framework, differentiable there.
+
+        Raises
+        ------
+        LayoutError
+            (a ValueError) If x is not of rank 2; the text names its shape.
+        NotAnArrayError, DTypeError
+            As for the other regularizers.
+        """
+        return hosts.orthogonal(x, self.factor, self.mode == "rows", self.dtype)
+
+    def value(self, x: Any) -> Any:
+        """Return the penalty; the same as calling the object."""
+        return self(x)
+
+    def gradient(self, x: Any) -> Any:
+        """Return the penalty's gradient, an array like x that is in no graph."""
+        return self.value_and_gradient(x)[1]
+
+    def value_and_gradient(self, x: Any) -> tuple[Any, Any]:
+        """Return the penalty and its gradient, which share the Gram matrix; both in no graph."""
+        rows = self.mode == "rows"
+        value, gradient = hosts.orthogonal_value_and_gradient(x, self.factor, rows, self.dtype)
+        return value, gradient
+
+    def get_config(self) -> dict[str, Any]:
+        """Return factor and mode under Keras' names, and ``dtype`` if it is set."""
+        config: dict[str, Any] = {"factor": float(self.factor), "mode": self.mode}
+        if self.dtype is not None:
+            config["dtype"] = self.dtype
+        return config
+
+    def __repr__(self) -> str:
+        dtype = "" if self.dtype is None else f", dtype={self.dtype!r}"
+        return f"OrthogonalRegularizer(factor={self.factor!r}, mode={self.mode!r}{dtype})"
+
+
+l1 = L1
+l2 = L2
+l1_l2 = L1L2
+orthogonal_regularizer = OrthogonalRegularizer
+
+_PACKAGE = "fastreg"
+# Keras' names for each class: as written, and in snake case (which has no underscore in l1l2).
+_BY_NAME: dict[str, Callable[..., Any]] = {
+    "Regularizer": Regularizer,
+    "regularizer": Regularizer,
+    "L1": L1,
+    "l1": L1,
+    "L2": L2,
+    "l2": L2,
+    "L1L2": L1L2,
+    "l1l2": L1L2,
+    "OrthogonalRegularizer": OrthogonalRegularizer,
+    "orthogonal_regularizer": OrthogonalRegularizer,
+}
+
+
+def _keras() -> Any:
+    """Return Keras' regularizers if the user has imported Keras: it knows the user's classes."""
+    return getattr(sys.modules.get("keras"), "regularizers", None)
+
+
+def _uninterpretable(identifier: object) -> ArgumentError:
+    names = ", ".join(repr(name) for name in ("l1", "l2", "l1l2", "orthogonal_regularizer"))
+    hint = "L1L2(l1=0.01, l2=0.01)" if identifier == "l1_l2" else "an object such as L2(0.01)"
+    return ArgumentError(
+        f"Could not interpret regularizer identifier: {identifier!r}; expected None, one of "
+        f"{names}, a configuration, a class or a callable; pass {hint}"
+    )
+
+
+def serialize(regularizer: Any) -> Any:
+    """Return a configuration from which :func:`deserialize` makes an equal regularizer.
+
+    As ``keras.regularizers.serialize`` does for a class registered in the package "fastreg".
+
+    Parameters
+    ----------
+    regularizer : Regularizer or None
+
+    Returns
+    -------
+    dict or None
+        ``module``, ``class_name``, ``config``, ``registered_name``; None for None.
+
+    Examples
+    --------
+    >>> serialize(L2(0.3))["config"]
+    {'l2': 0.3}
+    """
+    if regularizer is None:
+        return None
+    kind = type(regularizer)
+    if kind.__module__ != __name__:
+        keras = _keras()
+        if keras is not None:
+            return keras.serialize(regularizer)
+    if not hasattr(regularizer, "get_config"):
+        raise DTypeError(
+            message(
+                "a regularizer with get_config()",
+                f"an object of class {kind.__name__}",
+                "define get_config, or use a class of fastreg.regularizers",
+            )
+        )
+    own = kind.__module__ == __name__
+    return {
+        "module": kind.__module__,
+        "class_name": kind.__name__,
+        "config": regularizer.get_config(),
+        "registered_name": f"{_PACKAGE}>{kind.__name__}" if own else kind.__name__,
+    }
+
+
+def deserialize(config: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
+    """Return the regularizer that a configuration describes.
+
+    Parameters
+    ----------
+    config : dict, str or None
+        As :func:`serialize` or Keras writes it; ``class_name`` in either of Keras' spellings, a
+        missing ``config`` means the defaults.
+    custom_objects : mapping, optional
+        Further classes by name, which come first. Names that neither it nor fastreg knows are left
+        to Keras if it has been imported.
+
+    Raises
+    ------
+    ArgumentError
+        (a ValueError) If it cannot be interpreted, and for factors out of range.
+    TypeError
+        For a key that the class does not know.
+    """
+    if config is None:
+        return None
+    name: Any = config
+    arguments: dict[str, Any] = {}
+    package = ""
+    if isinstance(config, Mapping):
+        if "class_name" not in config:
+            raise ArgumentError(
+                f"Unknown config as a dict: {dict(config)!r}; expected the keys 'class_name' and "
+                "'config'; pass what serialize() returned"
+            )
+        registered = str(config.get("registered_name") or config["class_name"])
+        package = registered.rpartition(">")[0]
+        name = str(config["class_name"]).rpartition(">")[2]
+        arguments = config.get("config") or {}
+    if custom_objects and name in custom_objects:
+        kind = custom_objects[name]
+    elif package in ("", _PACKAGE) and isinstance(name, str) and name in _BY_NAME:
+        kind = _BY_NAME[name]
+    else:
+        keras = _keras()
+        found = keras.deserialize(config, custom_objects=custom_objects) if keras else None
+        if not callable(found):  # Keras hands back what it does not know
+            raise _uninterpretable(config)
+        return found
+    if not isinstance(config, Mapping) and not inspect.isclass(kind):
+        return kind
+    return kind.from_config(arguments) if hasattr(kind, "from_config") else kind(**arguments)
+
+
+def get(identifier: Any) -> Any:
+    """Return a regularizer for a name, a configuration, a class or an object.
+
+    Parameters
+    ----------
+    identifier : None, str, dict, class or callable
+        None gives None; "l1", "L1", "l2", "L2", "l1l2", "L1L2", "orthogonal_regularizer",
+        "OrthogonalRegularizer" an object with the defaults (no penalty for "l1l2", as in Keras); a
+        dict is deserialized; a class is called; any other callable is returned as it is.
+
+    Raises
+    ------
+    ArgumentError
+        (a ValueError) For everything else, also "l1_l2", which Keras 3 refuses and tf_keras takes
+        as ``L1L2(0.01, 0.01)``.
+
+    Examples
+    --------
+    >>> get("l2")
+    L2(l2=0.01)
+    """
+    if identifier is None:
+        return None
+    if isinstance(identifier, dict):
+        found = deserialize(identifier)
+    elif isinstance(identifier, str):
+        found = _BY_NAME.get(identifier)
+    else:
+        found = identifier
+    if callable(found):
+        return found() if inspect.isclass(found) else found
+    raise _uninterpretable(identifier)
