@@ -144,7 +144,7 @@ def _empty_like(x: Any) -> Any:
     """Return new memory for the gradient of a dense CPU tensor.
 
     From NumPy if it is large, because NumPy asks for huge pages: 64 MiB are then first touched in
-    half the time (a float32 value and gradient of 16 Mi elements: 25 ms, with torch's memory 49 ms).
+    half the time (value and gradient of 16 Mi float32: 25 ms, with torch's memory 49 ms).
     """
     nbytes = x.nbytes
     if nbytes < _HUGE_PAGES or not x.is_contiguous():
@@ -447,7 +447,7 @@ _register()
 # -- Public ----------------------------------------------------------------------------------------
 
 
-def penalty(x: Any, *, l1: float = 0.0, l2: float = 0.0, dtype: Any = None) -> Any:
+def penalty(x: Any, *, l1: Any = 0.0, l2: Any = 0.0, dtype: Any = None) -> Any:
     """Return ``l1 * sum(|x|) + l2 * sum(x**2)`` of a tensor, differentiable.
 
     What Keras' ``L1L2(l1, l2)(x)`` returns, and ``l1 * x.abs().sum() + l2 * (x * x).sum()`` up to
@@ -459,7 +459,7 @@ def penalty(x: Any, *, l1: float = 0.0, l2: float = 0.0, dtype: Any = None) -> A
     x : torch.Tensor, or an iterable of tensors such as ``model.parameters()``
         Any shape and strides, dense; float16, bfloat16, float32, float64, or bool and integers,
         which are summed exactly and have no gradient. Never copied.
-    l1, l2 : float
+    l1, l2 : float, or for a list one float for each tensor
         Weights, finite and >= 0; zero removes a term (also where Keras gives ``0 * inf = nan``).
     dtype : torch.dtype or str, optional
         Type of the result: x's by default, for a list the type to which its tensors' types promote;
@@ -531,40 +531,52 @@ class _ListPenalty(torch.autograd.Function):
     """The penalty of several host tensors, summed exactly over all of them."""
 
     @staticmethod
-    def forward(ctx: Any, l1: float, l2: float, dtype: Any, *xs: Any) -> Any:
+    def forward(ctx: Any, l1s: list[float], l2s: list[float], dtype: Any, *xs: Any) -> Any:
         ctx.save_for_backward(*xs)
-        ctx.weights = (l1, l2)
-        return _list_now(xs, l1, l2, dtype)
+        ctx.weights = (l1s, l2s)
+        return _list_now(xs, l1s, l2s, dtype)
 
     @staticmethod
     def backward(ctx: Any, u: Any) -> Any:
-        xs = ctx.saved_tensors
         again = torch.is_grad_enabled() or _transforms_active()
+        compute = _Gradient.apply if again else _gradient_now
         gradients = [
-            None
-            if not needed
-            else _Gradient.apply(x, u, *ctx.weights)
-            if again
-            else _gradient_now(x, u, *ctx.weights)
-            for x, needed in zip(xs, ctx.needs_input_grad[3:], strict=True)
+            compute(x, u, l1, l2) if needed else None
+            for x, l1, l2, needed in zip(
+                ctx.saved_tensors, *ctx.weights, ctx.needs_input_grad[3:], strict=True
+            )
         ]
         return None, None, None, *gradients
 
 
-def _list_now(xs: Sequence[Any], l1: float, l2: float, dtype: Any) -> Any:
+def _list_now(xs: Sequence[Any], l1s: list[float], l2s: list[float], dtype: Any) -> Any:
     hosts = [_host(x) for x in xs]
     if dtype is torch.bfloat16:
-        return _scalar(_kernels.plain_list_value(hosts, l1, l2, "bf16"), dtype)
-    return _scalar(functional.list_value(hosts, l1=l1, l2=l2, dtype=_FLOATS[dtype]), dtype)
+        return _scalar(_kernels.plain_list_value(hosts, l1s, l2s, "bf16"), dtype)
+    return _scalar(functional.list_value(hosts, l1=l1s, l2=l2s, dtype=_FLOATS[dtype]), dtype)
 
 
-def _list_penalty(xs: Any, l1: float, l2: float, dtype: Any) -> Any:
+def _weights(name: str, weight: Any, count: int) -> list[float]:
+    """Return one weight for each tensor of a list."""
+    if isinstance(weight, Iterable) and not isinstance(weight, (str, bytes, torch.Tensor)):
+        weights = [_weight(name, w) for w in weight]
+        if len(weights) != count:
+            raise ArgumentError(
+                message(f"{count} weights {name}, one for each tensor", f"{len(weights)}",
+                        "pass one number for all tensors, or one for each")
+            )
+        return weights
+    return [_weight(name, weight)] * count
+
+
+def _list_penalty(xs: Any, l1: Any, l2: Any, dtype: Any) -> Any:
     if isinstance(xs, (str, bytes, dict)) or not isinstance(xs, Iterable):
         raise _refuse(xs)
     xs = list(xs)
-    if not all(isinstance(x, torch.Tensor) for x in xs):
-        raise _refuse(next(x for x in xs if not isinstance(x, torch.Tensor)))
-    l1, l2 = _weight("l1", l1), _weight("l2", l2)
+    for x in xs:
+        if not isinstance(x, torch.Tensor):
+            raise _refuse(x)
+    l1s, l2s = _weights("l1", l1, len(xs)), _weights("l2", l2, len(xs))
     own = [_result(x, None) for x in xs]
     if dtype is None:
         result = own[0] if own else torch.get_default_dtype()
@@ -578,10 +590,13 @@ def _list_penalty(xs: Any, l1: float, l2: float, dtype: Any) -> Any:
         x.device.type != "cpu" or _in_graph(x) for x in xs
     ):
         wide = _wide(xs[0].device)
-        return torch.stack([penalty(x, l1=l1, l2=l2, dtype=wide) for x in xs]).sum().to(result)
+        terms = [
+            penalty(x, l1=w1, l2=w2, dtype=wide) for x, w1, w2 in zip(xs, l1s, l2s, strict=True)
+        ]
+        return torch.stack(terms).sum().to(result)
     if torch.is_grad_enabled() and any(x.requires_grad for x in xs):
-        return _ListPenalty.apply(l1, l2, result, *xs)
-    return _list_now(xs, l1, l2, result)
+        return _ListPenalty.apply(l1s, l2s, result, *xs)
+    return _list_now(xs, l1s, l2s, result)
 
 
 def _differentiable(x: Any) -> None:
