@@ -34,6 +34,7 @@ __all__ = [
     "handlers",
     "l2_loss",
     "orthogonal",
+    "orthogonal_value_and_gradient",
     "penalty",
     "route",
     "value_and_gradient",
@@ -602,3 +603,25 @@ def orthogonal(x: Any, *, factor: float, rows: bool = True, dtype: Any = None) -
     cosines = cosines * (1 - jnp.eye(n, dtype=wide.dtype))
     total = _weight("factor", factor) * jnp.sum(jnp.abs(cosines)) / max(n * (n - 1), 1)
     return total.astype(result)
+
+
+def orthogonal_value_and_gradient(
+    x: Any, *, factor: float, rows: bool = True, dtype: Any = None
+) -> tuple[Any, Any]:
+    """Return :func:`orthogonal` and its gradient, both cut off from x.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> import fastreg.jax as fjax
+    >>> v, g = fjax.orthogonal_value_and_gradient(jnp.eye(3), factor=0.5)
+    >>> float(v), g.shape
+    (0.0, (3, 3))
+    """
+    x = jax.lax.stop_gradient(_array(x))
+
+    def value(x: Any) -> Any:
+        return orthogonal(x, factor=factor, rows=rows, dtype=dtype)
+
+    v, g = jax.value_and_grad(value)(x)
+    return jax.lax.stop_gradient(v), jax.lax.stop_gradient(g)

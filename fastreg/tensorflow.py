@@ -50,6 +50,7 @@ __all__ = [
     "gradient",
     "l2_loss",
     "orthogonal",
+    "orthogonal_value_and_gradient",
     "penalty",
     "route",
     "scale_regularization_loss",
@@ -685,6 +686,26 @@ def orthogonal(x: Any, *, factor: float, rows: bool = True, dtype: Any = None) -
     cosines *= 1 - tf.eye(n, dtype=work)
     pairs = tf.maximum(tf.cast(n, work) * tf.cast(n - 1, work), 1)
     return tf.cast(tf.constant(weight, work) * tf.reduce_sum(tf.abs(cosines)) / pairs, result)
+
+
+def orthogonal_value_and_gradient(
+    x: Any, *, factor: float, rows: bool = True, dtype: Any = None
+) -> tuple[Any, Any]:
+    """Return :func:`orthogonal` and its gradient, neither attached to a tape.
+
+    Examples
+    --------
+    >>> import tensorflow as tf
+    >>> import fastreg.tensorflow as ftf
+    >>> v, g = ftf.orthogonal_value_and_gradient(tf.eye(3), factor=0.5)
+    >>> float(v), g.shape.as_list()
+    (0.0, [3, 3])
+    """
+    x = tf.stop_gradient(_tensor(x))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        v = orthogonal(x, factor=factor, rows=rows, dtype=dtype)
+    return tf.stop_gradient(v), tf.stop_gradient(tape.gradient(v, x))
 
 
 def l2_loss(x: Any, *, dtype: Any = None) -> Any:
