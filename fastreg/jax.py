@@ -342,7 +342,8 @@ def _array(x: Any) -> Any:
         try:
             x = jnp.asarray(x)
         except (TypeError, ValueError) as e:
-            raise DTypeError(message("an array", str(e), "convert it first")) from None
+            what = f"{x.dtype} ({str(e).splitlines()[0]})"
+            raise DTypeError(message("an array of numbers", what, "convert it first")) from None
     name = str(x.dtype)
     if name not in _FLOATS and not (x.dtype.kind in "biu" and x.dtype.itemsize <= 8):
         raise DTypeError(

@@ -401,9 +401,7 @@ def _need_keras_3(model: Any, what: str) -> None:
         )  # fmt: skip
 
 
-def attach(
-    model: Any, regularizer: Any, *, select: Select = None, replace: bool = False
-) -> Report:
+def attach(model: Any, regularizer: Any, *, select: Select = None, replace: bool = False) -> Report:
     """Penalise the weights of a model that has been built already.
 
     Setting ``layer.kernel_regularizer`` after a layer was built does nothing in Keras; this sets
@@ -599,5 +597,3 @@ class PenaltyLogger(_keras.callbacks.Callback):
         for row in found:
             if row.value is not None:
                 logs[f"penalty/{row.path}"] = row.value
-
-

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Checks of fastreg under one Keras, run as a script: KERAS_BACKEND names the backend.
 
-``python tests/keras_checks.py [tf_keras]`` prints one JSON object: check -> "passed", "skipped: why" or
-the traceback. tests/test_keras.py runs it once for each host and reports each check as a test.
+``python tests/keras_checks.py [tf_keras]`` prints one JSON object: check -> "passed", "skipped:
+why" or the traceback. tests/test_keras.py runs it once for each host and reports each check as a
+test.
 """
 
 import copy
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -109,7 +111,7 @@ def histories(fit_arguments=None, **compile_arguments):
             float(np.sum(model.predict(X, verbose=0))),
         ])  # fmt: skip
     for a, b in zip(*results, strict=True):
-        close(a, b, 2e-6)
+        close(a, b)
 
 
 # -- Fitting (items 42, 43) ------------------------------------------------------------------------
@@ -124,8 +126,8 @@ def check_fit_eagerly():
 
 
 def check_fit_jit():
-    if HOST == "torch":
-        raise Skip("torch.compile of a whole step: no C++ toolchain is promised here")
+    if HOST == "torch" and shutil.which("g++") is None:
+        raise Skip("g++, which torch.compile needs, is not installed")
     histories(jit_compile=True)
 
 
@@ -136,7 +138,7 @@ def check_fit_many_steps():
         raise Skip(f"{HOST} has no steps_per_execution of its own")
 
 
-# -- Values (items 21-26, 28, 29, 36, 40) -----------------------------------------------------------
+# -- Values (items 21-26, 28, 29, 36, 40) ----------------------------------------------------------
 
 
 def check_values_and_bits():
@@ -190,7 +192,7 @@ def check_integers():
     assert number(fk.L2(0.5)(host_array(np.array([1, 2], "int32")))) == 2.5
 
 
-# -- Names (items 1, 13-18) -------------------------------------------------------------------------
+# -- Names (items 1, 13-18) ------------------------------------------------------------------------
 
 
 def check_names():
@@ -216,7 +218,7 @@ def check_names():
     assert isinstance(r, keras.regularizers.Regularizer)
 
 
-# -- Layers (items 38, 39) --------------------------------------------------------------------------
+# -- Layers (items 38, 39) -------------------------------------------------------------------------
 
 
 def check_layer_arguments():
@@ -296,16 +298,18 @@ def check_shared_instance():
         assert len(model.losses) == 1
 
 
-# -- Saving (items 19, 20, 56) ----------------------------------------------------------------------
+# -- Saving (items 19, 20, 56) ---------------------------------------------------------------------
 
 
 def saved_model():
     keras.utils.set_random_seed(5)
-    return keras.Sequential([
-        layers.Input((4,)),
-        layers.Dense(3, kernel_regularizer=fk.L2(0.3), activity_regularizer=fk.L1(0.1)),
-        layers.Dense(2, kernel_regularizer=fr.L1L2(0.1, 0.2)),
-    ])
+    return keras.Sequential(
+        [
+            layers.Input((4,)),
+            layers.Dense(3, kernel_regularizer=fk.L2(0.3), activity_regularizer=fk.L1(0.1)),
+            layers.Dense(2, kernel_regularizer=fr.L1L2(0.1, 0.2)),
+        ]
+    )
 
 
 def check_saving():
@@ -353,7 +357,21 @@ def check_copies():
     assert r.get_config() == {"l1": 0.1, "l2": 0.2}
 
 
-# -- Mixed precision (items 41, 54; W1, W2) ---------------------------------------------------------
+def check_plain_objects_without_importing_the_room():
+    """Objects of fastreg.regularizers stay fastreg's, though nobody imported fastreg.keras."""
+    code = (
+        f"import {'tf_keras' if LEGACY else 'keras'} as keras\n"
+        "from fastreg.regularizers import L2\n"
+        "m = keras.Sequential([keras.layers.Input((4,)),\n"
+        "    keras.layers.Dense(3, kernel_regularizer=L2(0.3))])\n"
+        "r = keras.models.clone_model(m).layers[0].kernel_regularizer\n"
+        "assert isinstance(r, L2) and r.l2 == 0.3, type(r)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+# -- Mixed precision (items 41, 54; W1, W2) --------------------------------------------------------
 
 
 def check_mixed_precision():
@@ -461,7 +479,7 @@ def check_attach_after_training():
     plain.compile("sgd", "mse")
     a = model.fit(X, Y, epochs=2, verbose=0, shuffle=False).history["loss"]
     b = plain.fit(X, Y, epochs=2, verbose=0, shuffle=False).history["loss"]
-    close(a, b, 2e-6)
+    close(a, b)
 
 
 def check_attach_refuses():
@@ -498,7 +516,7 @@ def check_logger():
     close(h[names[0]][-1], float(fastreg.value(w[0], l1=0.01, l2=0.02)), 1e-6)
 
 
-# -- Backends' own ----------------------------------------------------------------------------------
+# -- Backends' own ---------------------------------------------------------------------------------
 
 
 def check_meta_device():

@@ -37,7 +37,7 @@ def taped(function, x):
     return y, tape.gradient(y, x)
 
 
-# -- Values and gradients have the bits of the NumPy functions ---------------------------------------
+# -- Values and gradients have the bits of the NumPy functions -------------------------------------
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
@@ -242,7 +242,7 @@ def test_half_precision_is_finite(dtype, mode):
     assert np.isfinite(np.asarray(g).astype(float)).all()
 
 
-# -- Objects -----------------------------------------------------------------------------------------
+# -- Objects ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
@@ -304,7 +304,7 @@ def test_inputs_are_not_written_nor_kept():
     np.testing.assert_array_equal(x.numpy(), before + 1)
 
 
-# -- Lists -------------------------------------------------------------------------------------------
+# -- Lists -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["native", "ops"])
@@ -339,7 +339,7 @@ def test_lists_of_mixed_types_and_empty_lists():
     assert float(ftf.penalty([], l2=1.0)) == 0.0
 
 
-# -- Graphs ------------------------------------------------------------------------------------------
+# -- Graphs ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["native", "ops"])
@@ -443,12 +443,10 @@ def test_saved_model_in_another_process(tmp_path):
 
 def test_strategies():
     code = """
-        import tensorflow as tf
-        import fastreg.tensorflow as ftf
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-        with strategy.scope():
+        import tensorflow as tf import fastreg.tensorflow as ftf cpu =
+        tf.config.list_physical_devices("CPU")[0] tf.config.set_logical_device_configuration(cpu,
+        [tf.config.LogicalDeviceConfiguration()] * 2) strategy =
+        tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]) with strategy.scope():
             v = tf.Variable(tf.ones((2, 3)))
             try:
                 ftf.scale_regularization_loss([tf.ones(())])
@@ -467,7 +465,7 @@ def test_strategies():
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=300)
 
 
-# -- Helpers -----------------------------------------------------------------------------------------
+# -- Helpers ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
@@ -513,9 +511,7 @@ def test_value_and_gradient(mode, dtype):
     v, g = (function if mode == "eager" else tf.function(function))(x)
     ev, eg = fastreg.value_and_gradient(np.asarray(x), l1=0.3, l2=0.7)
     np.testing.assert_allclose(float(v), float(ev), rtol=1e-6)
-    np.testing.assert_allclose(
-        np.asarray(g).astype(float), np.asarray(eg).astype(float), rtol=1e-6
-    )
+    np.testing.assert_allclose(np.asarray(g).astype(float), np.asarray(eg).astype(float), rtol=1e-6)
     np.testing.assert_array_equal(ftf.gradient(x, l1=0.3, l2=0.7), eg)
     with pytest.raises(DTypeError):
         ftf.gradient(tf.constant([1, 2]), l2=1.0)
