@@ -49,9 +49,10 @@ def test_host(host, check):
 
 
 def test_importing_fastreg_imports_no_framework():
+    names = ("tensorflow", "torch", "jax", "keras", "tf_keras")
     code = (
         "import sys, fastreg, fastreg.regularizers\n"
-        "print([m for m in ('tensorflow', 'torch', 'jax', 'keras', 'tf_keras') if m in sys.modules])"
+        f"print([m for m in {names} if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -19,8 +19,9 @@ def test_pattern(name):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
     environment = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
+    environment["KERAS_BACKEND"] = "tensorflow"
     done = subprocess.run(
         [sys.executable, str(FOLDER / f"{name}.py")],
-        capture_output=True, text=True, timeout=600, env=environment | {"KERAS_BACKEND": "tensorflow"},
+        capture_output=True, text=True, timeout=600, env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]

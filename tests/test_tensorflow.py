@@ -274,7 +274,7 @@ def test_other_objects():
     ids=["complex", "string", "None", "str", "object", "sparse", "float8"],
 )  # fmt: skip
 def test_refused_objects(bad):
-    with pytest.raises(DTypeError, match="expected .*; received .*; "):
+    with pytest.raises(DTypeError, match=r"expected .*; received .*; "):
         ftf.penalty(bad, l2=1.0)
 
 
