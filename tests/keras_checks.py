@@ -212,7 +212,8 @@ def check_names():
     assert keras.regularizers.get(r) is r
     config = keras.regularizers.serialize(r)
     text = json.dumps(config)
-    assert "L2" in config["class_name"] and config["config"] == {"l2": 0.3}, text
+    assert "L2" in config["class_name"], text
+    assert config["config"] == {"l2": 0.3}, text
     assert isinstance(keras.regularizers.deserialize(json.loads(text)), fk.L2)
     for bad in ("l1_l2", "typo", "", 3, [1], b"l2"):
         try:
