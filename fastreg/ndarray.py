@@ -51,19 +51,28 @@ def penalty(x: Any, *, l1: float = 0.0, l2: float = 0.0, dtype: Any = None) -> A
 
 
 def gradient(x: Any, *, l1: float = 0.0, l2: float = 0.0) -> Any:
-    """Return the gradient of the penalty; see :func:`fastreg.gradient`."""
+    """Return the gradient of the penalty; see :func:`fastreg.gradient`.
+
+    With both weights 0 it is 0 whatever x holds, as the value is.
+    """
     try:
-        return functional.gradient(x, l1=l1, l2=l2)
+        g = functional.gradient(x, l1=l1, l2=l2)
     except DTypeError as e:
         raise _refuse(x, e) from None
+    if l1 == l2 == 0.0:
+        g.fill(0)
+    return g
 
 
 def value_and_gradient(x: Any, *, l1: float = 0.0, l2: float = 0.0, dtype: Any = None) -> Any:
     """Return value and gradient from one pass; see :func:`fastreg.value_and_gradient`."""
     try:
-        return functional.value_and_gradient(x, l1=l1, l2=l2, dtype=dtype)
+        value, g = functional.value_and_gradient(x, l1=l1, l2=l2, dtype=dtype)
     except DTypeError as e:
         raise _refuse(x, e) from None
+    if l1 == l2 == 0.0:
+        g.fill(0)
+    return value, g
 
 
 # -- Orthogonality -------------------------------------------------------------------------------

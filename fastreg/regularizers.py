@@ -13,7 +13,8 @@ Where it differs from Keras, on purpose:
 * A factor of 0 removes its term: ``L2(0.0)`` of an array with infinities is 0, Keras' is NaN.
 * Integers and bools are computed, in float64; Keras casts the factor to the integer 0.
 * Complex numbers are refused with a TypeError; Keras' L2 is the sum of ``x * x``, not |x|**2.
-* ``L1``'s gradient is 0 at 0 and NaN at NaN everywhere; Keras' depends on the backend.
+* ``L1``'s gradient is 0 at 0 and NaN at NaN and infinities everywhere; Keras' at 0 and NaN depends
+  on the backend, and has the sign at infinities. ``L2``'s is +0 at -0.0, Keras' -0.0.
 * ``L1L2(0, 0)`` has the gradient 0; Keras' has none, which is an error in PyTorch.
 * Factors are Python floats: ``L1(0.1).get_config()`` holds 0.1, Keras' the nearest float32.
 * ``OrthogonalRegularizer`` works in every float type and both modes, and is 0 for a single row
@@ -420,7 +421,8 @@ def _keras() -> Any:
 
 def _uninterpretable(identifier: object) -> ArgumentError:
     names = ", ".join(repr(name) for name in ("l1", "l2", "l1l2", "orthogonal_regularizer"))
-    hint = "L1L2(l1=0.01, l2=0.01)" if identifier == "l1_l2" else "an object such as L2(0.01)"
+    misspelt = isinstance(identifier, str) and identifier == "l1_l2"
+    hint = "L1L2(l1=0.01, l2=0.01)" if misspelt else "an object such as L2(0.01)"
     return ArgumentError(
         f"Could not interpret regularizer identifier: {identifier!r}; expected None, one of "
         f"{names}, a configuration, a class or a callable; pass {hint}"

@@ -186,6 +186,8 @@ def _gradient_now(x: Any, u: Any, l1: float, l2: float, out: Any = None) -> Any:
         return _native_gradient(x, u, l1, l2)
     if out is None:
         out = _empty_like(x)
+    if l1 == l2 == 0.0:
+        return out.zero_()
     functional.gradient(_host(x), l1=l1, l2=l2, scale=scale, out=_host(out))
     return out
 
@@ -195,6 +197,8 @@ def _both_now(x: Any, l1: float, l2: float, dtype: Any) -> tuple[Any, Any]:
         one = torch.ones((), dtype=torch.float32, device=x.device)
         return _native_value(x, l1, l2, dtype), _native_gradient(x, one, l1, l2)
     out = _empty_like(x)
+    if l1 == l2 == 0.0:
+        return torch.zeros((), dtype=dtype, device="cpu"), out.zero_()
     if dtype is torch.bfloat16:
         value = _kernels.plain_value_and_gradient(_host(x), l1, l2, _host(out), "bf16")[0]
     else:
@@ -442,6 +446,26 @@ def _register() -> None:
 
 
 _register()
+
+
+def _hide_from_the_compiler() -> None:
+    """Keep torch.compile out of what runs eagerly between the graphs of a broken program.
+
+    Without it the compiler traces these functions when autograd calls them there, and finds memory
+    addresses in them. ``torch.compiler.disable`` would do the same, but imports the compiler
+    (seconds) and costs microseconds in every call.
+    """
+    eager = (_Penalty, _ListPenalty, _Orthogonal, _Gradient, _Transformed)
+    try:
+        frames = torch._C._dynamo.eval_frame
+        skip = frames._FrameExecStrategy(frames._FrameAction.SKIP, frames._FrameAction.SKIP)
+        for kind in eager:
+            for function in (kind.forward, kind.backward):
+                frames.set_code_exec_strategy(function.__code__, skip)
+        for function in (_value_now, _both_now, _gradient_now, _list_now, _orthogonal_now):
+            frames.set_code_exec_strategy(function.__code__, skip)
+    except (AttributeError, TypeError):  # private; another release has another way
+        return
 
 
 # -- Public ----------------------------------------------------------------------------------------
@@ -753,3 +777,6 @@ def orthogonal_value_and_gradient(
     with torch.enable_grad():
         value = _native_orthogonal(x, factor, rows, result)
         return value.detach(), torch.autograd.grad(value, x)[0]
+
+
+_hide_from_the_compiler()
