@@ -908,6 +908,21 @@ cdef int _bad_threads(int threads) except -1:
     raise ArgumentError(message("a thread count >= 1", str(threads), "pass a positive integer"))
 
 
+cdef extern from "_xla.h":
+    void fr_xla_value()
+    void fr_xla_gradient()
+
+cdef extern from "Python.h":
+    object PyCapsule_New(void *pointer, const char *name, void *destructor)
+
+
+def xla_handlers():
+    """Return the kernels as handlers of XLA's FFI, in the capsules that jax.ffi registers."""
+    return {"fastreg_value": PyCapsule_New(<void *>fr_xla_value, "xla._CUSTOM_CALL_TARGET", NULL),
+            "fastreg_gradient": PyCapsule_New(<void *>fr_xla_gradient, "xla._CUSTOM_CALL_TARGET",
+                                              NULL)}
+
+
 def _measure(arrays, str op, l1, l2, str dtype_name, isa=None, int threads=1, int first_tier=0,
              double error_scale=1.0, bytes_per_thread=1):
     """Return (value, deciding tier) with every choice forced; for tests.
