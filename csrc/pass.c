@@ -152,7 +152,8 @@ static int pass_array(fr_pass_state *s, const fastreg_array *a, size_t first, si
         return 1;
     s->kernels = job->kernels->of[type < 0 ? FR_FLOAT_f64 : type];
     s->anchored = job->tier >= 1 || type == FR_FLOAT_f64;
-    s->anchor[0] = s->anchor[1] = 0.0;
+    /* A list's arrays are alike more often than not: guess on from the last one. The bound is then one
+     * of the total; a survey, which rounds each array by itself, starts anew (it has jobs of one array). */
     s->moment[0] = s->moment[1] = (fr_sum){0.0, 0.0, 0.0};
     s->gradient = NULL;
     s->prox = gradient && job->prox ? s->kernels->prox : NULL;
@@ -304,6 +305,7 @@ void fr_pass(void *job_, int i, int shares)
     fr_pass_state s;
     s.job = job;
     memset(&s.found, 0, sizeof s.found);
+    s.anchor[0] = s.anchor[1] = 0.0;
     s.since_poll = 0;
     s.asks = i == 0;
     const fr_environment saved = fr_environment_enter();
@@ -312,5 +314,7 @@ void fr_pass(void *job_, int i, int shares)
         merge(job, &s.found, NULL);
     } else
         exact_share(&s, low, high);
+    if (job->streamed)
+        fr_stream_end();
     fr_environment_leave(saved);
 }

@@ -11,6 +11,7 @@ prepared by :mod:`fastreg.arrays`.
 cimport numpy as cnp
 from cpython.ref cimport PyObject
 from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
 
 import numpy as np
 
@@ -89,10 +90,16 @@ cdef object _float64 = np.float64
 cdef object _float32 = np.float32
 
 
+# NumPy's number for ml_dtypes' bfloat16 and its descriptor, once one has been seen.
+cdef int _bfloat16_number = -1
+cdef object _bfloat16 = None
+
+
 # -- Arrays in ------------------------------------------------------------------------------------
 
 cdef inline object _fill(fastreg_array *a, object x):
     """Describe x to C. Return the HostArray that must stay alive meanwhile; None: x itself."""
+    global _bfloat16_number
     cdef cnp.ndarray v
     cdef int num
     a.gradient = NULL
@@ -112,7 +119,12 @@ cdef inline object _fill(fastreg_array *a, object x):
             if num == NPY_HALF:
                 _describe(a, v, FASTREG_F16)
                 return None
+            if num == _bfloat16_number:
+                _describe(a, v, FASTREG_BF16)
+                return None
     host = _arrays.host_array(x)
+    if host.dtype == "bf16" and cnp.PyArray_CheckExact(x) and x.dtype.name == "bfloat16":
+        _bfloat16_number = cnp.PyArray_TYPE(<cnp.ndarray>x)
     _describe(a, <cnp.ndarray>host.data, <fastreg_dtype><int>_dtype_codes[host.dtype])
     return host
 
@@ -138,6 +150,7 @@ cdef inline size_t _count(const fastreg_array *a) noexcept:
 # -- Scalars out ----------------------------------------------------------------------------------
 
 cdef object _scalar(fastreg_dtype dtype, double v):
+    global _bfloat16
     cdef unsigned short bits
     if dtype == FASTREG_F64:
         return fr_new_float64(v)
@@ -146,8 +159,9 @@ cdef object _scalar(fastreg_dtype dtype, double v):
     fastreg_pack(dtype, v, &bits)
     if dtype == FASTREG_F16:
         return fr_new_float16(bits)
-    descr = _arrays.bfloat16_dtype()
-    return fr_new_scalar_of(&bits, <PyObject *>descr)
+    if _bfloat16 is None:
+        _bfloat16 = _arrays.bfloat16_dtype()
+    return fr_new_scalar_of(&bits, <PyObject *>_bfloat16)
 
 
 cdef inline int _result(object dtype, fastreg_dtype own, fastreg_dtype *result) except -1:
@@ -437,7 +451,8 @@ def gradient(x, *, double l1=0.0, double l2=0.0, double scale=1.0, out=None, bin
     """Return the gradient of :func:`value` with respect to x, times ``scale``.
 
     Each element is ``g = RN_T(fma(2 * l2 * scale, x, l1 * scale * sign(x)))``: one fused
-    multiply-add in float64, rounded to x's type T. ``sign(0) = 0``, and NaN gives NaN.
+    multiply-add in float64, rounded to x's type T. ``sign(0) = 0``, and NaN gives NaN. So does an
+    infinite x where ``l2 * scale`` is 0, for ``0 * inf`` is NaN.
 
     Parameters
     ----------
@@ -637,35 +652,42 @@ cdef class Plan:
         """Number of elements of all arrays."""
         return self._n
 
-    cdef object _read(self, _operation op, object dtype):
+    cdef fastreg_array *_copy(self, double l1, double l2) except NULL:
+        """The arrays with other weights; to be freed."""
+        cdef Py_ssize_t k
+        cdef fastreg_array *copy
+        copy = <fastreg_array *>malloc((<size_t>self._count + 1) * sizeof(fastreg_array))
+        if copy == NULL:
+            raise MemoryError
+        memcpy(copy, self._arrays, <size_t>self._count * sizeof(fastreg_array))
+        for k in range(self._count):
+            copy[k].l1 = l1
+            copy[k].l2 = l2
+        return copy
+
+    cdef object _read(self, _operation op, fastreg_array *arrays, object dtype):
         cdef fastreg_options o
         cdef fastreg_dtype result
         cdef fastreg_status status
         cdef double v = 0.0
         _result(dtype, FASTREG_F64, &result)
         _no_options(&o)
-        status = _call(op, self._arrays, <size_t>self._count, self._n, 1.0, False, result, &o, &v)
+        status = _call(op, arrays, <size_t>self._count, self._n, 1.0, False, result, &o, &v)
         if status != FASTREG_OK:
             _fail(status, 0.0, 0.0, 1.0)
         return _scalar(result, v)
 
     def value(self, dtype=None):
         """Return the penalty of all arrays, exact and rounded once; float64 by default."""
-        return self._read(VALUE, dtype)
+        return self._read(VALUE, self._arrays, dtype)
 
     def norm(self, dtype=None):
         """Return the Euclidean norm of all arrays together; weights play no part."""
-        cdef list kept = []
-        cdef Py_ssize_t k
-        for k in range(self._count):
-            kept.append((self._arrays[k].l1, self._arrays[k].l2))
-            self._arrays[k].l1 = 0.0
-            self._arrays[k].l2 = 1.0
+        cdef fastreg_array *copy = self._copy(0.0, 1.0)
         try:
-            return self._read(NORM, dtype)
+            return self._read(NORM, copy, dtype)
         finally:
-            for k in range(self._count):
-                self._arrays[k].l1, self._arrays[k].l2 = kept[k]
+            free(copy)
 
     def bind(self, list targets):
         """Name where gradients go: a HostArray for each array, or None for none of it.
@@ -754,16 +776,13 @@ cdef class Plan:
         cdef Py_ssize_t k
         cdef fastreg_array *copy
         _arrays.check_targets(self._hosts, self._hosts)
-        copy = <fastreg_array *>malloc((<size_t>self._count + 1) * sizeof(fastreg_array))
-        if copy == NULL:
-            raise MemoryError
+        copy = self._copy(l1, l2)
         for k in range(self._count):
-            copy[k] = self._arrays[k]
             copy[k].gradient = <void *>copy[k].data
             copy[k].gradient_strides = copy[k].strides
-            if not prox:
-                copy[k].l1 = l1
-                copy[k].l2 = l2
+            if prox:
+                copy[k].l1 = self._arrays[k].l1
+                copy[k].l2 = self._arrays[k].l2
         _no_options(&o)
         poll.next = fr_now() + POLL_SECONDS
         o.poll = _poll
