@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Group lasso: whole rows, channels or sets of weights become zero together.
 
-The penalty is ``Σ_g c_g · ‖x_g‖`` with ``c_g = weight · √n_g`` for a group of n_g elements (Yuan and
-Lin 2006), or ``c_g = weight`` with ``scaling="none"``. Each norm is correctly rounded to float64 and
-so is c_g (by one product); the sum of the rounded products is exact and rounded once. So the value
-has the same bits for every order of arrays and groups, number of threads and machine, and is within
-about 3 units in the last place of the real number.
+The penalty is ``Σ_g c_g · ‖x_g‖`` with ``c_g = weight · √n_g`` for a group of n_g elements (Yuan
+and Lin 2006), or ``c_g = weight`` with ``scaling="none"``. Each norm is correctly rounded to
+float64, as are the root and the product in c_g, and the product with the norm; the sum of these is
+exact and rounded once. So the value has the same bits for every order of arrays and groups, number of threads
+and machine, and is within about 3 units in the last place of the real number.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy.typing as npt
 from fastreg import _kernels
 from fastreg.arrays import HostArray, check_targets, empty_like
 from fastreg.errors import ArgumentError, DTypeError, FastregError, message
-from fastreg.parameters import FLOATS, Parameter, check_mutable, collect, named, written
+from fastreg.parameters import FLOATS, Parameter, check_mutable, collect, named, tensors_of, written
 from fastreg.selection import Select, Weight, resolve, selected
 
 __all__ = ["Groups", "group_lasso_gradient", "group_lasso_prox_", "group_lasso_value"]
@@ -236,7 +236,7 @@ def group_lasso_prox_(
             elif t and norm != math.inf:
                 factor = (norm - t) / norm
                 _store(g.view, part, factor * _wide(g.view[part], dtype), dtype)
-    written(parameters)
+    written(tensors_of(parameters))
 
 
 def _prepare(
@@ -310,7 +310,7 @@ def _cut(p: Parameter, weight: float, groups: Any, scaling: str) -> _Grouped:
                         "pass arrays of integers")
             )
         index = index.astype(np.int64).reshape(-1)
-        if index.size and not (0 <= index.min() and index.max() < x.size):
+        if index.size and not (index.min() >= 0 and index.max() < x.size):
             raise ArgumentError(
                 message(
                     f"positions from 0 to {x.size - 1} in the groups of {p.label}",
@@ -358,7 +358,8 @@ def _bf16_bits(x: npt.NDArray[np.float64]) -> npt.NDArray[np.uint16]:
     single = np.atleast_1d(x.astype(np.float32))
     wide = np.atleast_1d(x)
     bits = single.view(np.uint32).astype(np.uint64)
-    bits -= np.abs(single.astype(np.float64)) > np.abs(wide)
+    beyond = np.abs(single.astype(np.float64)) > np.abs(wide)
+    bits -= beyond
     lost = bits.astype(np.uint32).view(np.float32).astype(np.float64) != wide
     bits |= lost
     rounded = (bits + np.uint64(0x7FFF) + ((bits >> np.uint64(16)) & np.uint64(1))) >> np.uint64(16)

@@ -35,6 +35,7 @@ from fastreg.parameters import (
     gather,
     leaves,
     named,
+    tensors_of,
     written,
 )
 from fastreg.selection import (
@@ -87,6 +88,7 @@ class Plan:
         "_parameters",
         "_places",
         "_sums",
+        "_tensors",
     )
 
     def __init__(
@@ -110,8 +112,9 @@ class Plan:
         self._kernel = _kernels.Plan(self._hosts, self._l1, self._l2)
         self._guard = Guard(gathered)
         self._mutable = False
-        self._bound: tuple[Any, Guard, list[Parameter], list[Any]] | None = None
+        self._bound: tuple[Any, Guard, list[Any]] | None = None
         self._sums: tuple[Any, Any] | None = None
+        self._tensors = tensors_of(self._parameters)
         self._places: dict[str, int] | None = None
 
     def __len__(self) -> int:
@@ -204,7 +207,7 @@ class Plan:
         self._write(grads, scale, True)
         with _naming(self._parameters):
             self._kernel.gradient(None, scale, True)
-        self._wrote()
+        written(self._bound_tensors())
 
     def value_and_gradient_(
         self, grads: Any, *, scale: float = 1.0, accumulate: bool = True, dtype: Any = None
@@ -217,14 +220,14 @@ class Plan:
         self._write(grads, scale, accumulate)
         with _naming(self._parameters):
             value = self._kernel.value_and_gradient(None, scale, accumulate, dtype)
-        self._wrote()
+        written(self._bound_tensors())
         return value
 
     def _write(self, grads: Any, scale: float, accumulate: bool) -> None:
         """Check everything and bind the targets."""
         self._guard.check()
         if self._bound is not None:
-            container, guard, _, _ = self._bound
+            container, guard, _ = self._bound
             if container is grads:
                 try:
                     guard.check()
@@ -240,7 +243,10 @@ class Plan:
         found = [t for t in targets if t is not None]
         gathered.parameters = found
         keep = grads if isinstance(grads, (list, dict, tuple)) else object()
-        self._bound = (keep, Guard(gathered, "gradients"), found, hosts)
+        self._bound = (keep, Guard(gathered, "gradients"), tensors_of(found))
+
+    def _bound_tensors(self) -> list[Any]:
+        return [] if self._bound is None else self._bound[2]
 
     def _match(self, grads: Any, gathered: Gathered) -> list[Parameter | None]:
         """Find the target of each array that is in, by name or else by position."""
@@ -295,17 +301,13 @@ class Plan:
                 targets[included[id(p)]] = _target(p, by_place[k])
         return targets
 
-    def _wrote(self) -> None:
-        assert self._bound is not None
-        written(self._bound[2])
-
     def prox_(self, step: float, *, flush: bool = False) -> None:
-        """Take a proximal step of the penalty in place, which makes exact zeros: see :func:`prox_`."""
+        """Take a proximal step of the penalty in place: see :func:`prox_`."""
         _check_range(step, "step", "finite and >= 0", step_ok)
         self._ready_to_write()
         with _naming(self._parameters):
             self._kernel.prox_(float(step), bool(flush))
-        written(self._parameters)
+        written(self._tensors)
 
     def decay_(self, rate: float) -> None:
         """Shrink the arrays in place, ``x = RN_T((1 - rate) * x)``: see :func:`decay_`."""
@@ -313,10 +315,10 @@ class Plan:
         self._ready_to_write()
         with _naming(self._parameters):
             self._kernel.scale_(1.0 - float(rate))
-        written(self._parameters)
+        written(self._tensors)
 
     def clip_norm_(self, max_norm: float, *, nonfinite: str = "raise") -> Any:
-        """Scale the arrays in place to a norm of at most max_norm: see :func:`clip_by_global_norm_`."""
+        """Scale the arrays to a norm of at most max_norm: see :func:`clip_by_global_norm_`."""
         _check_range(max_norm, "max_norm", ">= 0", lambda m: m >= 0.0)
         if nonfinite not in ("raise", "keep"):
             raise ArgumentError(
@@ -338,7 +340,7 @@ class Plan:
         if norm > max_norm:
             with _naming(self._parameters):
                 self._kernel.scale_(float(max_norm) / float(norm))
-            written(self._parameters)
+            written(self._tensors)
         return norm
 
     def _ready_to_write(self) -> None:
@@ -377,7 +379,9 @@ def step_ok(step: float) -> bool:
 
 def _check_range(x: Any, what: str, wanted: str, good: Any) -> None:
     if isinstance(x, (str, bytes, bool)) or not hasattr(x, "__float__") or not good(float(x)):
-        raise ArgumentError(message(f"a {what} that is {wanted}", repr(x)[:80], "pass such a number"))
+        raise ArgumentError(
+            message(f"a {what} that is {wanted}", repr(x)[:80], "pass such a number")
+        )
 
 
 class _naming:
@@ -402,10 +406,10 @@ def _own_view(x: HostArray) -> HostArray:
 
 def _target(p: Parameter, entries: list[tuple[tuple[Any, ...], Any]]) -> Parameter | None:
     """Return the one target of an array that may have been found under several names."""
-    given = [(path, leaf) for path, leaf in entries if leaf is not None]
+    given = {".".join(map(str, path)): leaf for path, leaf in entries if leaf is not None}
     if not given:
         return None
-    found = collect([leaf for _, leaf in given])
+    found = collect(given)
     if len(found) > 1:
         raise LayoutError(
             message(
@@ -414,7 +418,7 @@ def _target(p: Parameter, entries: list[tuple[tuple[Any, ...], Any]]) -> Paramet
                 "pass None for all but one of them",
             )
         )
-    target = Parameter(p.name, given[0][1], found[0].array, given[0][0])
+    target = found[0]
     x, out = p.array, target.array
     if x.shape != out.shape or x.dtype != out.dtype:
         raise LayoutError(
@@ -424,8 +428,10 @@ def _target(p: Parameter, entries: list[tuple[tuple[Any, ...], Any]]) -> Paramet
                 "pass such an array, or None",
             )
         )
-    if x.size and (
-        x.data.__array_interface__["data"][0] == out.data.__array_interface__["data"][0]
+    if (
+        x.size
+        and np.may_share_memory(x.data, out.data)
+        and x.data.__array_interface__["data"] == out.data.__array_interface__["data"]
     ):
         raise LayoutError(
             message(
@@ -646,7 +652,7 @@ def value_and_gradient(
         return made.value_and_gradient_(grads, scale=scale, accumulate=adding, dtype=dtype), grads
     if accumulate:
         raise ArgumentError(
-            message("grads= to accumulate into", "grads=None", "pass grads=, or leave accumulate out")
+            message("grads= to accumulate into", "grads=None", "pass it, or leave accumulate out")
         )
     pairs = [empty_like(p.array) for p in made._parameters]
     value = made._kernel.value_and_gradient([host for _, host in pairs], scale, False, dtype)
@@ -673,7 +679,7 @@ def global_norm(grads: Any, *, dtype: Any = None) -> Any:
     --------
     >>> import numpy as np, fastreg
     >>> fastreg.global_norm([np.full(2, 3e38, np.float32), np.zeros(3), None])
-    np.float64(4.242640727696229e+38)
+    np.float64(4.2426406948942856e+38)
     """
     plain = _plain(grads, "all")
     arrays = plain if plain is not None else [p.array for p in collect(grads)]
@@ -684,8 +690,8 @@ def clip_by_global_norm_(grads: Any, max_norm: float, *, nonfinite: str = "raise
     """Scale arrays in place so that their norm together is at most ``max_norm``.
 
     ``x = RN_T(max_norm / norm * x)`` if the exactly rounded norm is above max_norm, with the
-    quotient rounded to float64; otherwise nothing is written. The rounding of the elements may leave
-    a norm a few units above max_norm. torch divides by norm + 1e-6.
+    quotient rounded to float64; otherwise nothing is written. Rounding the elements may leave a
+    norm a few units above max_norm. torch divides by norm + 1e-6.
 
     Parameters
     ----------

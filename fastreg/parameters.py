@@ -38,6 +38,7 @@ __all__ = [
     "gather",
     "leaves",
     "named",
+    "tensors_of",
     "written",
 ]
 
@@ -48,6 +49,10 @@ FLOATS = ("f16", "bf16", "f32", "f64")
 _MAX_DEPTH = 100
 # Frameworks whose arrays are values: nothing may change their memory.
 _IMMUTABLE = {"jax": "JAX", "jaxlib": "JAX", "tensorflow": "TensorFlow"}
+# Native types of the commonest arrays, which need no further look.
+_COMMON = {np.dtype("=f4"): "f32", np.dtype("=f8"): "f64", np.dtype("=f2"): "f16"}
+
+_packages: dict[type, str] = {np.ndarray: ""}
 
 
 @dataclass(slots=True)
@@ -284,9 +289,11 @@ def _items(items: Sequence[Any]) -> list[tuple[Any, Any]]:
     fields = getattr(items, "_fields", None)
     if fields is not None:
         return list(zip(fields, items, strict=True))
-    if items and all(type(i) is tuple and len(i) == 2 and type(i[0]) is str for i in items):
+    if not items or type(items[0]) is np.ndarray:
+        return list(enumerate(items))
+    if all(type(i) is tuple and len(i) == 2 and type(i[0]) is str for i in items):
         return [(name, item) for name, item in items]
-    if items and all(_is_variable(i) for i in items):
+    if all(_is_variable(i) for i in items):
         return [(str(getattr(i, "path", i.name)), i) for i in items]
     return list(enumerate(items))
 
@@ -336,12 +343,19 @@ def _jax_key(entry: Any) -> Any:
 
 
 def _package(x: Any) -> str:
-    """Return the top-level package of an object's class, or of a base that is a framework's."""
-    for base in type(x).__mro__:
-        package = base.__module__.partition(".")[0]
-        if package in ("keras", "tensorflow", "torch", "jax", "jaxlib", "tf_keras"):
-            return "keras" if package == "tf_keras" else package
-    return ""
+    """Return "keras", "tensorflow", "torch", "jax" or "jaxlib" for an object of theirs, else ""."""
+    kind = type(x)
+    package = _packages.get(kind)
+    if package is None:
+        package = ""
+        for base in kind.__mro__:
+            top = base.__module__.partition(".")[0]
+            if top in ("keras", "tf_keras", "tensorflow", "torch", "jax", "jaxlib"):
+                package = top.removeprefix("tf_")
+                break
+        if len(_packages) < 1024:  # classes made in a loop must not pile up here
+            _packages[kind] = package
+    return package
 
 
 def _join(path: tuple[Any, ...]) -> str:
@@ -364,6 +378,10 @@ def _bad_leaf(path: tuple[Any, ...], x: Any) -> DTypeError:
 
 def _host(path: tuple[Any, ...], x: Any) -> HostArray:
     """View a leaf's memory; an error names its place."""
+    if type(x) is np.ndarray:
+        name = _COMMON.get(x.dtype)
+        if name is not None:
+            return HostArray(x, name)
     try:
         return host_array(_unwrapped(x))
     except FastregError as e:
@@ -400,6 +418,8 @@ def check_mutable(parameters: Sequence[Parameter]) -> None:
         Naming the place.
     """
     for p in parameters:
+        if type(p.original) is np.ndarray:
+            continue
         x = _value_of(p.original)
         owner = _IMMUTABLE.get(_package(x))
         if isinstance(x, np.generic):
@@ -417,15 +437,18 @@ def check_mutable(parameters: Sequence[Parameter]) -> None:
             )
 
 
-def written(parameters: Sequence[Parameter]) -> None:
-    """Tell torch that tensors changed, so that a backward pass needing the old ones says so."""
-    torch = sys.modules.get("torch")
-    if torch is None:
-        return
+def tensors_of(parameters: Sequence[Parameter]) -> list[Any]:
+    """Return torch's tensors among arrays, for :func:`written`."""
+    if "torch" not in sys.modules:
+        return []
     tensors = [x for x in (_value_of(p.original) for p in parameters) if _package(x) == "torch"]
-    tensors = [x for x in tensors if not x.is_inference()]
+    return [x for x in tensors if not x.is_inference()]
+
+
+def written(tensors: list[Any]) -> None:
+    """Tell torch that tensors changed, so that a backward pass needing the old ones says so."""
     if tensors:
-        torch.autograd.graph.increment_version(tensors)
+        sys.modules["torch"].autograd.graph.increment_version(tensors)
 
 
 def named(error: FastregError, parameters: Sequence[Parameter]) -> FastregError:

@@ -444,7 +444,9 @@ def print_decisions(decisions: Sequence[Decision], notes: Sequence[str], file: T
         f"{sum(p.array.size for p in inside):,} of {total:,} elements",
         file=file,
     )
-    kinds = Counter(re.sub(r",? by (its|the) name '.*'$", "", d.rule) for d in decisions if not d.included)
+    kinds = Counter(
+        re.sub(r",? by (its|the) name '.*'$", "", d.rule) for d in decisions if not d.included
+    )
     if len(kinds) > 1:
         print("out: " + "; ".join(f"{n:,} {kind}" for kind, n in kinds.most_common()), file=file)
 

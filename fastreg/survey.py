@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from fastreg.checkpoints import printable
 from fastreg.errors import ArgumentError, NonFiniteError, message
 from fastreg.parameters import Parameter
-from fastreg.table import _cells, _shape, _short, _shorten
+from fastreg.table import _ascii, _cells, _shape, _short, _shorten
 
 __all__ = ["FIELDS", "SCHEMA", "Stats", "finite_or_raise", "survey"]
 
@@ -119,8 +120,13 @@ class Stats:
         return json.dumps(plain(self.to_dict()), allow_nan=False, indent=indent)
 
     def __str__(self) -> str:
-        """Return a table that fits the terminal."""
-        return _table(self, shutil.get_terminal_size().columns)
+        """Return a table that fits the terminal, in ASCII if standard output takes no more."""
+        table = _table(self, shutil.get_terminal_size().columns)
+        try:
+            table.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+        except (UnicodeEncodeError, LookupError):
+            return _ascii(table)
+        return table
 
     __repr__ = __str__
 
