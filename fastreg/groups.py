@@ -4,8 +4,8 @@
 The penalty is ``Σ_g c_g · ‖x_g‖`` with ``c_g = weight · √n_g`` for a group of n_g elements (Yuan
 and Lin 2006), or ``c_g = weight`` with ``scaling="none"``. Each norm is correctly rounded to
 float64, as are the root and the product in c_g, and the product with the norm; the sum of these is
-exact and rounded once. So the value has the same bits for every order of arrays and groups, number of threads
-and machine, and is within about 3 units in the last place of the real number.
+exact and rounded once. So the value has the same bits for every order of arrays and groups, number
+of threads and machine, and is within about 3 units in the last place of the real number.
 """
 
 from __future__ import annotations

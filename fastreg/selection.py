@@ -39,7 +39,7 @@ Weight: TypeAlias = "float | Mapping[str, float] | Callable[[str, Any], float]"
 CONVENTIONS = {"keras": 1.0, "half": 0.5}
 """What l2 is multiplied by: Keras' λΣx², or λ/2·Σx² whose gradient is λx, as a weight decay's."""
 
-_BIAS = re.compile(r"(^|_)bias(es)?(_|$)|^b\d*$|^intercept_?$")
+_BIAS = re.compile(r"(^|_)bias(es)?(_|$)|^intercept_?$")
 _SCALE = re.compile(r"^(gamma|beta|scale|offset|shift)$")
 # "norm" as in layer_norm, BatchNorm2d, batch_normalization, norm1; not normal, not enormous.
 _NORM = re.compile(r"(?<!e)norm(?!al(?!i[sz])|ous)|^(bn|ln|gn)(\d+|_\w+)?$")

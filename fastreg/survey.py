@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -192,7 +193,7 @@ def finite_or_raise(parameters: Sequence[Parameter], rows: npt.NDArray[Any], wha
 # -- The table -------------------------------------------------------------------------------------
 
 # What a narrow terminal loses first; a count that is 0 everywhere is not shown at any width.
-_DROP_ORDER = ("dtype", "sum_abs", "shape", "zeros", "sum_squares", "n")
+_DROP_ORDER = ("dtype", "sum_abs", "shape", "zeros", "sum_squares", "n", "max_abs", "subnormals")
 _TITLES = {
     "name": "array",
     "shape": "shape",
@@ -241,6 +242,8 @@ def _table(stats: Stats, width: int) -> str:
     for field in _DROP_ORDER:
         if needed() <= width:
             break
+        if field not in columns:
+            continue
         del columns[field]
         dropped.append(_TITLES[field])
     rooms = {field: room(field) for field in columns}
@@ -263,9 +266,11 @@ def _table(stats: Stats, width: int) -> str:
     ]
     out += [rule] if stats.names else []
     out += [line(totals), ""]
+    notes = list(stats.notes)
     if dropped:
-        out.append(f"not shown at {width} columns: {', '.join(dropped)} (to_dict() has everything)")
-    out += stats.notes
+        notes.insert(0, f"not shown: {', '.join(dropped)} (to_dict() has everything)")
+    for note in notes:
+        out += textwrap.wrap(note, max(width, 20))
     nans, infs = stats.total["nans"], stats.total["infs"]
     state = "all finite" if not nans and not infs else f"{nans:,} NaN and {infs:,} infinite"
     arrays = f"{len(stats.names):,} array{'s' * (len(stats.names) != 1)}"

@@ -41,7 +41,7 @@ def joined(arrays) -> oracle.Sums:
 
 
 def prox_bits(x, l1: float, l2: float, step: float, flush: bool = False) -> list[int]:
-    """Bits of every element after a proximal step, each operation rounded to float64 and once to T."""
+    """Bits of every element after a proximal step: float64 operations, one rounding to T."""
     name = oracle.name_of(np.asarray(x).dtype)
     fmt = oracle.FORMATS[name]
     out = []

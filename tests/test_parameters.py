@@ -46,7 +46,7 @@ Pair = namedtuple("Pair", "kernel bias")
         (lambda: {3: new(), ("a", 1): new()}, ["3", "('a', 1)"]),
         (lambda: Pair(new(), new()), ["kernel", "bias"]),
         (lambda: [("w", new()), ("b", new())], ["w", "b"]),
-        (lambda: (("w%d" % i, new()) for i in range(2)), ["w0", "w1"]),
+        (lambda: ((f"w{i}", new()) for i in range(2)), ["w0", "w1"]),
         (lambda: iter([new(), new()]), ["0", "1"]),
         (lambda: {"a": new()}.values(), ["0"]),
         (lambda: {"a": new()}.items(), ["a"]),
@@ -210,7 +210,8 @@ class Variable:
     __module__ = "keras.src.backend.numpy"
 
     def __init__(self, path, value, trainable=True):
-        self.path, self.name, self.value, self.trainable = path, path.split("/")[-1], value, trainable
+        self.path, self.name, self.value = path, path.split("/")[-1], value
+        self.trainable = trainable
         self.shape, self.dtype = value.shape, value.dtype
 
 
@@ -260,7 +261,8 @@ def test_keras_models():
         ("encoder.bias", (4, 4), False),
         ("lstm.bias_ih_l0", (4, 4), False),
         ("attn.in_proj_bias", (4, 4), False),
-        ("linear/b", (4, 4), False),
+        ("intercept_", (4, 4), False),
+        ("linear/b", (4, 4), True),
         ("stack.layer_norm.scale", (12, 4), False),
         ("LayerNorm.weight", (12, 4), False),
         ("batch_normalization_3/gamma:0", (2, 4), False),
