@@ -204,7 +204,8 @@ static int can_start(int extra)
     return n == extra;
 }
 
-/* The largest team that this thread has had: its workers exist already. */
+/* The last team that this thread has had: its workers exist already. Not the largest one: libgomp ends
+ * the workers that a smaller team leaves over. Another library may do that unseen with a team of its own. */
 static _Thread_local int had_team = 1;
 
 int fastreg_get_num_threads(void)
@@ -228,8 +229,8 @@ int fr_parallel_threads(size_t nbytes, int requested, size_t bytes_per_thread)
     n = FR_MIN(n, nbytes / grain);
     n = FR_MIN(n, (size_t)omp_get_thread_limit());
     n = FR_MIN(n, PROBE_MOST);
-    if (n > 1 && (int)n > had_team) {
-        if (!can_start((int)n - 1))
+    if (n > 1) {
+        if ((int)n > had_team && !can_start((int)n - 1))
             return 1;
         had_team = (int)n;
     }

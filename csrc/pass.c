@@ -16,12 +16,6 @@ size_t fr_elements(const fastreg_array *a)
     return n;
 }
 
-int fr_penalty_of(const fastreg_array *a)
-{
-    return a->l1 != 0.0 ? (a->l2 != 0.0 ? FR_PENALTY_l1l2 : FR_PENALTY_l1)
-                        : (a->l2 != 0.0 ? FR_PENALTY_l2 : -1);
-}
-
 /* |x[i]| of 64-bit integers. */
 FR_INLINE uint64_t fr_magnitude(const void *x, size_t i, fastreg_dtype dtype)
 {
@@ -152,8 +146,7 @@ static int pass_array(fr_pass_state *s, const fastreg_array *a, size_t first, si
         return 1;
     s->kernels = job->kernels->of[type < 0 ? FR_FLOAT_f64 : type];
     s->anchored = job->tier >= 1 || type == FR_FLOAT_f64;
-    /* A list's arrays are alike more often than not: guess on from the last one. The bound is then one
-     * of the total; a survey, which rounds each array by itself, starts anew (it has jobs of one array). */
+    /* The anchors of the array before stay as guesses: a list's arrays are often alike. */
     s->moment[0] = s->moment[1] = (fr_sum){0.0, 0.0, 0.0};
     s->gradient = NULL;
     s->prox = gradient && job->prox ? s->kernels->prox : NULL;
@@ -305,7 +298,7 @@ void fr_pass(void *job_, int i, int shares)
     fr_pass_state s;
     s.job = job;
     memset(&s.found, 0, sizeof s.found);
-    s.anchor[0] = s.anchor[1] = 0.0;
+    s.anchor[0] = job->anchor[0], s.anchor[1] = job->anchor[1];
     s.since_poll = 0;
     s.asks = i == 0;
     const fr_environment saved = fr_environment_enter();
@@ -314,6 +307,8 @@ void fr_pass(void *job_, int i, int shares)
         merge(job, &s.found, NULL);
     } else
         exact_share(&s, low, high);
+    if (shares == 1)
+        job->anchor[0] = s.anchor[0], job->anchor[1] = s.anchor[1];
     if (job->streamed)
         fr_stream_end();
     fr_environment_leave(saved);

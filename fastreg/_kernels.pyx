@@ -33,11 +33,11 @@ cdef extern from *:
             PyArrayScalar_ASSIGN(s, Double, v);
         return s;
     }
-    static PyObject *fr_new_float32(float v)
+    static PyObject *fr_new_float32(const void *bits)
     {
         PyObject *s = PyArrayScalar_New(Float);
         if (s)
-            PyArrayScalar_ASSIGN(s, Float, v);
+            memcpy(&PyArrayScalar_VAL(s, Float), bits, sizeof(npy_float));
         return s;
     }
     static PyObject *fr_new_float16(npy_half v)
@@ -54,19 +54,20 @@ cdef extern from *:
     #else
     static const char *fr_compiler(void) { return "unknown"; }
     #endif
-    static double fr_now(void)
+    /* In integers: an inexact sum would raise a flag that the caller sees. */
+    static long long fr_milliseconds(void)
     {
         struct timespec t;
         clock_gettime(CLOCK_MONOTONIC, &t);
-        return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+        return 1000 * (long long)t.tv_sec + t.tv_nsec / 1000000;
     }
     #define fr_new_scalar_of(bits, descr) PyArray_Scalar((bits), (PyArray_Descr *)(descr), NULL)
     """
     const char *fr_compiler()
     object fr_new_float64(double v)
-    object fr_new_float32(float v)
+    object fr_new_float32(const void *bits)
     object fr_new_float16(unsigned short v)
-    double fr_now() noexcept nogil
+    long long fr_milliseconds() noexcept nogil
     int NPY_HALF
     object fr_new_scalar_of(void *bits, PyObject *descr)
 
@@ -77,7 +78,7 @@ cdef extern from "Python.h":
 # Below this many elements a call is over before another thread could use the lock.
 cdef enum: HOLD_LOCK_BELOW = 16384
 # Between two looks at pending signals: a third of the 100 ms that are promised.
-cdef double POLL_SECONDS = 0.03
+cdef enum: POLL_MILLISECONDS = 30
 
 cdef dict _dtype_codes = {
     "f16": FASTREG_F16, "bf16": FASTREG_BF16, "f32": FASTREG_F32, "f64": FASTREG_F64,
@@ -150,12 +151,15 @@ cdef inline size_t _count(const fastreg_array *a) noexcept:
 # -- Scalars out ----------------------------------------------------------------------------------
 
 cdef object _scalar(fastreg_dtype dtype, double v):
+    """Only moves bits: a conversion here would be at the mercy of the caller's environment."""
     global _bfloat16
+    cdef unsigned int single
     cdef unsigned short bits
     if dtype == FASTREG_F64:
         return fr_new_float64(v)
     if dtype == FASTREG_F32:
-        return fr_new_float32(<float>v)
+        fastreg_pack(dtype, v, &single)
+        return fr_new_float32(&single)
     fastreg_pack(dtype, v, &bits)
     if dtype == FASTREG_F16:
         return fr_new_float16(bits)
@@ -193,16 +197,16 @@ cdef int _fail(fastreg_status status, double l1, double l2, double scale) except
 
 
 cdef struct _poll_state:
-    double next
+    long long next
 
 
 cdef int _poll(void *context) noexcept nogil:
-    """Look at pending signals every POLL_SECONDS; 1 stops the call with the exception set."""
+    """Look at pending signals every POLL_MILLISECONDS; 1 stops the call with the exception set."""
     cdef _poll_state *p = <_poll_state *>context
-    cdef double now = fr_now()
+    cdef long long now = fr_milliseconds()
     if now < p.next:
         return 0
-    p.next = now + POLL_SECONDS
+    p.next = now + POLL_MILLISECONDS
     with gil:
         try:
             PyErr_CheckSignals()
@@ -240,7 +244,7 @@ cdef inline fastreg_status _call(_operation op, fastreg_array *a, size_t count, 
     cdef fastreg_status status
     if n < HOLD_LOCK_BELOW:
         return _run(op, a, count, scale, accumulate, result, o, value)
-    poll.next = fr_now() + POLL_SECONDS
+    poll.next = fr_milliseconds() + POLL_MILLISECONDS
     o.poll = _poll
     o.poll_context = &poll
     with nogil:
@@ -512,17 +516,23 @@ def value_and_gradient(x, *, double l1=0.0, double l2=0.0, double scale=1.0, out
 
 cdef object _list(_operation op, object arrays, object l1, object l2, object dtype,
                   fastreg_options *o):
+    cdef fastreg_dtype result
+    cdef double v = 0.0
+    _list_number(op, arrays, l1, l2, dtype, o, &result, &v)
+    return _scalar(result, v)
+
+
+cdef int _list_number(_operation op, object arrays, object l1, object l2, object dtype,
+                      fastreg_options *o, fastreg_dtype *result, double *v) except -1:
     """One call over many arrays, whose weights are numbers or sequences of numbers."""
     cdef list items = list(arrays)
     cdef Py_ssize_t count = len(items), k
     cdef fastreg_array *a
-    cdef fastreg_dtype result
     cdef fastreg_status status
-    cdef double v = 0.0
     cdef size_t n = 0
     cdef list kept = []
     cdef list l1s = _weights(l1, count), l2s = _weights(l2, count)
-    _result(dtype, FASTREG_F64, &result)
+    _result(dtype, FASTREG_F64, result)
     a = <fastreg_array *>malloc((<size_t>count + 1) * sizeof(fastreg_array))
     if a == NULL:
         raise MemoryError
@@ -534,7 +544,7 @@ cdef object _list(_operation op, object arrays, object l1, object l2, object dty
             a[k].l1 = l1s[k]
             a[k].l2 = l2s[k]
             n += _count(&a[k])
-        status = _call(op, a, <size_t>count, n, 1.0, False, result, o, &v)
+        status = _call(op, a, <size_t>count, n, 1.0, False, result[0], o, v)
     finally:
         free(a)
     if status == FASTREG_BAD_WEIGHT:
@@ -543,7 +553,7 @@ cdef object _list(_operation op, object arrays, object l1, object l2, object dty
                 _fail(status, l1s[k], l2s[k], 1.0)
     if status != FASTREG_OK:
         _fail(status, 0.0, 0.0, 1.0)
-    return _scalar(result, v)
+    return 0
 
 
 cdef list _weights(object w, Py_ssize_t count):
@@ -759,7 +769,7 @@ cdef class Plan:
         cdef _poll_state poll
         cdef fastreg_statistics *out = <fastreg_statistics *>cnp.PyArray_DATA(rows)
         _no_options(&o)
-        poll.next = fr_now() + POLL_SECONDS
+        poll.next = fr_milliseconds() + POLL_MILLISECONDS
         o.poll = _poll
         o.poll_context = &poll
         with nogil:
@@ -784,7 +794,7 @@ cdef class Plan:
                 copy[k].l1 = self._arrays[k].l1
                 copy[k].l2 = self._arrays[k].l2
         _no_options(&o)
-        poll.next = fr_now() + POLL_SECONDS
+        poll.next = fr_milliseconds() + POLL_MILLISECONDS
         o.poll = _poll
         o.poll_context = &poll
         with nogil:
@@ -895,8 +905,10 @@ def _measure(arrays, str op, l1, l2, str dtype_name, isa=None, int threads=1, in
         arrays = [arrays]
     if op == "norm":
         l1, l2 = 0.0, 1.0
-    result = _list(VALUE if op == "value" else NORM, arrays, l1, l2, dtype_name, &o)
-    return float(result), tier
+    cdef fastreg_dtype result
+    cdef double v = 0.0
+    _list_number(VALUE if op == "value" else NORM, arrays, l1, l2, dtype_name, &o, &result, &v)
+    return v, tier
 
 
 def _gradient(x, double l1, double l2, double scale, out, bint accumulate, isa=None):
