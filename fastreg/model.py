@@ -27,6 +27,7 @@ from fastreg.arrays import HostArray, describe, empty_like
 from fastreg.errors import ArgumentError, FastregError, LayoutError, NonFiniteError, message
 from fastreg.functional import list_norm, list_value
 from fastreg.parameters import (
+    FLOATS,
     Gathered,
     Guard,
     Parameter,
@@ -113,7 +114,7 @@ class Plan:
         self._guard = Guard(gathered)
         self._mutable = False
         self._bound: tuple[Any, Guard, list[Any]] | None = None
-        self._sums: tuple[Any, Any] | None = None
+        self._sums: dict[bool, tuple[Any, Any]] = {}
         self._tensors = tensors_of(self._parameters)
         self._places: dict[str, int] | None = None
 
@@ -355,16 +356,17 @@ class Plan:
                     )
             self._mutable = True
 
-    def stats(self) -> Stats:
+    def stats(self, *, integers: bool = False) -> Stats:
         """Return the statistics of the arrays that are in: see :func:`stats`."""
         self._guard.check()
-        if self._sums is None:
-            ones, zeros = [1.0] * len(self._hosts), [0.0] * len(self._hosts)
-            self._sums = (
-                _kernels.Plan(self._hosts, ones, zeros),
-                _kernels.Plan(self._hosts, zeros, ones),
-            )
-        return survey(self._parameters, self._notes, self._kernel.survey(), *self._sums)
+        counted = [integers or host.dtype in FLOATS for host in self._hosts]
+        sums = self._sums.get(integers)
+        if sums is None:
+            hosts = [host for host, yes in zip(self._hosts, counted, strict=True) if yes]
+            ones, zeros = [1.0] * len(hosts), [0.0] * len(hosts)
+            sums = _kernels.Plan(hosts, ones, zeros), _kernels.Plan(hosts, zeros, ones)
+            self._sums[integers] = sums
+        return survey(self._parameters, self._notes, self._kernel.survey(), counted, *sums)
 
     def check_finite(self) -> None:
         """Raise NonFiniteError, naming the arrays, if one holds NaN or infinity."""
@@ -808,7 +810,7 @@ def prox_(
     ).prox_(step, flush=flush)
 
 
-def stats(params: Any, *, select: Select = "all") -> Stats:
+def stats(params: Any, *, select: Select = "all", integers: bool = False) -> Stats:
     """Return n, Σ|x|, Σx², norm, max|x| and counts of zeros, subnormals, NaN and inf, per array.
 
     Parameters
@@ -817,6 +819,9 @@ def stats(params: Any, *, select: Select = "all") -> Stats:
         As in :func:`penalty`.
     select : default "all"
         As in :func:`penalty`.
+    integers : bool, default False
+        Count integers and booleans in the total. By default they have rows of their own only: in a
+        checkpoint they are positions, steps and masks, and would outweigh the weights.
 
     Returns
     -------
@@ -841,7 +846,7 @@ def stats(params: Any, *, select: Select = "all") -> Stats:
     <BLANKLINE>
     2 arrays, 4 elements, all finite
     """
-    return Plan(params, select=select).stats()
+    return Plan(params, select=select).stats(integers=integers)
 
 
 def check_finite(params: Any, *, select: Select = "all") -> None:

@@ -448,7 +448,7 @@ def print_decisions(decisions: Sequence[Decision], notes: Sequence[str], file: T
         re.sub(r",? by (its|the) name '.*'$", "", d.rule) for d in decisions if not d.included
     )
     if len(kinds) > 1:
-        print("out: " + "; ".join(f"{n:,} {kind}" for kind, n in kinds.most_common()), file=file)
+        print("out: " + ", ".join(f"{kind} ({n:,})" for kind, n in kinds.most_common()), file=file)
 
 
 def _shortened(text: str, width: int) -> str:

@@ -56,9 +56,10 @@ class Stats:
         Fields n, sum_abs, sum_squares, norm, max_abs (float64; NaN if there is a NaN), zeros,
         subnormals, nans, infs (int64).
     total : dict
-        The same fields over all arrays: exact sums, rounded once.
+        The same fields over all arrays (of floats, unless asked otherwise): exact sums, rounded
+        once.
     notes : tuple of str
-        Which arrays are tied, and counted once.
+        Which arrays are tied and counted once, and how many are not in the total.
     """
 
     names: tuple[str, ...]
@@ -136,6 +137,7 @@ def survey(
     parameters: Sequence[Parameter],
     notes: Sequence[str],
     rows: npt.NDArray[Any],
+    counted: Sequence[bool],
     absolute: Any,
     squares: Any,
 ) -> Stats:
@@ -147,18 +149,28 @@ def survey(
         As gathered.
     rows : structured ndarray
         Of the kernels.
+    counted : sequence of bool
+        Which rows the total is about.
     absolute, squares : kernels' Plan
-        Of all arrays, with the weights (1, 0) and (0, 1).
+        Of these arrays, with the weights (1, 0) and (0, 1).
     """
-    largest = rows["max_abs"]
+    inside = rows[np.asarray(counted, np.bool_)]
+    largest = inside["max_abs"]
     total: dict[str, Any] = {
-        "n": int(rows["n"].sum()),
+        "n": int(inside["n"].sum()),
         "sum_abs": float(absolute.value()),
         "sum_squares": float(squares.value()),
         "norm": float(squares.norm()),
-        "max_abs": float(largest.max()) if len(rows) else 0.0,
+        "max_abs": float(largest.max()) if len(inside) else 0.0,
     }
-    total |= {field: int(rows[field].sum()) for field in FIELDS[5:]}
+    total |= {field: int(inside[field].sum()) for field in FIELDS[5:]}
+    notes = list(notes)
+    left = len(rows) - len(inside)
+    if left:
+        what = "array of integers or booleans is" if left == 1 else (
+            "arrays of integers or booleans are"
+        )
+        notes.append(f"{left:,} {what} not in the total (integers=True)")
     return Stats(
         names=tuple(p.name for p in parameters),
         shapes=tuple(p.array.shape for p in parameters),
@@ -274,5 +286,5 @@ def _table(stats: Stats, width: int) -> str:
     nans, infs = stats.total["nans"], stats.total["infs"]
     state = "all finite" if not nans and not infs else f"{nans:,} NaN and {infs:,} infinite"
     arrays = f"{len(stats.names):,} array{'s' * (len(stats.names) != 1)}"
-    out.append(f"{arrays}, {stats.total['n']:,} elements, {state}")
+    out.append(f"{arrays}, {int(stats.rows['n'].sum()):,} elements, {state}")
     return "\n".join(out)

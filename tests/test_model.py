@@ -625,6 +625,14 @@ def test_stats_of_squares_that_underflow():
     assert rows["sum_squares"].tolist() == [0.0, 0.0, math.inf]
 
 
+def test_stats_keep_integers_out_of_the_total():
+    params = {"ids": np.arange(512), "w": np.array([3.0, -4.0])}
+    s = fastreg.stats(params)
+    assert (s.total["norm"], s.total["n"], s["ids"]["max_abs"]) == (5.0, 2, 511)
+    assert s.notes == ("1 array of integers or booleans is not in the total (integers=True)",)
+    assert fastreg.stats(params, integers=True).total["n"] == 514
+
+
 def test_stats_for_programs():
     s = fastreg.stats({"a": np.array([[1.0, np.inf]]), "b": np.array([0.0, np.nan], np.float16)})
     assert s["a"]["infs"] == 1
