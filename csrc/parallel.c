@@ -237,18 +237,18 @@ int fr_parallel_threads(size_t nbytes, int requested, size_t bytes_per_thread)
     return (int)FR_MAX(n, 1);
 }
 
-void fr_parallel_run(int threads, void (*body)(void *, int, int), void *context)
+void fr_parallel_run(int threads, void (*body)(void *, int, int, int), void *context)
 {
     if (threads <= 1) {
-        body(context, 0, 1);
+        body(context, 0, 1, 1);
         return;
     }
     /* A share each, whatever team the runtime gives (omp_set_dynamic may make it smaller). */
 #    pragma omp parallel num_threads(threads)
     {
-        const int team = omp_get_num_threads();
-        for (int i = omp_get_thread_num(); i < threads; i += team)
-            body(context, i, threads);
+        const int team = omp_get_num_threads(), me = omp_get_thread_num();
+        for (int i = me; i < threads; i += team)
+            body(context, i, threads, me == 0);
     }
 }
 
@@ -268,10 +268,10 @@ int fr_parallel_threads(size_t nbytes, int requested, size_t bytes_per_thread)
     return 1;
 }
 
-void fr_parallel_run(int threads, void (*body)(void *, int, int), void *context)
+void fr_parallel_run(int threads, void (*body)(void *, int, int, int), void *context)
 {
     for (int i = 0; i < threads; ++i)
-        body(context, i, threads);
+        body(context, i, threads, 1);
 }
 
 int fastreg_has_openmp(void) { return 0; }

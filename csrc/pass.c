@@ -199,16 +199,13 @@ static void add_exactly(fr_found *found, fr_moment *absolute, fr_moment *square,
             fr_moment_add_integer(absolute, square, fr_magnitude(x, i, dtype));
             continue;
         }
-        if (type == FR_FLOAT_f64)
-            memcpy(&v, p + i * sizeof v, sizeof v);
-        else if (type == FR_FLOAT_f32) {
-            float f;
-            memcpy(&f, p + i * sizeof f, sizeof f);
-            v = (double)f;
-        } else {
-            uint16_t h;
-            memcpy(&h, p + i * sizeof h, sizeof h);
-            v = type == FR_FLOAT_f16 ? fr_f16_to_f64(h) : fr_bf16_to_f64(h);
+        switch (type) {
+#define X(name, element, constant)                                                                 \
+    case FR_FLOAT_##name:                                                                          \
+        v = fr_element_##name(p + i * sizeof(element));                                            \
+        break;
+            FR_FLOATS(X)
+#undef X
         }
         if (FR_LIKELY(v - v == 0.0))
             fr_moment_add(absolute, square, v);
@@ -288,7 +285,7 @@ static FR_NOINLINE void exact_share(fr_pass_state *s, uint64_t low, uint64_t hig
     merge(s->job, &s->found, &total);
 }
 
-void fr_pass(void *job_, int i, int shares)
+void fr_pass(void *job_, int i, int shares, int here)
 {
     fr_job *const job = job_;
     /* Shares are ranges of elements, cut at multiples of 64 so that streamed lines stay whole. */
@@ -300,7 +297,9 @@ void fr_pass(void *job_, int i, int shares)
     memset(&s.found, 0, sizeof s.found);
     s.anchor[0] = job->anchor[0], s.anchor[1] = job->anchor[1];
     s.since_poll = 0;
-    s.asks = i == 0;
+    s.asks = here;
+    if (FR_UNLIKELY(atomic_load_explicit(&job->stopped, memory_order_relaxed)))
+        return;
     const fr_environment saved = fr_environment_enter();
     if (job->tier < 2) {
         pass_list(&s, low, high, NULL);

@@ -48,7 +48,8 @@ FR_INLINE int fr_penalty_of(const fastreg_array *a)
                         : (a->l2 != 0.0 ? FR_PENALTY_l2 : -1);
 }
 
-/* Do share i of `shares`, and merge what was found into the job. */
-FR_HIDDEN void fr_pass(void *job, int i, int shares);
+/* Do share i of `shares`, and merge what was found into the job. here: on the thread that called fastreg,
+ * which is the one that may ask the caller's poll. */
+FR_HIDDEN void fr_pass(void *job, int i, int shares, int here);
 
 #endif

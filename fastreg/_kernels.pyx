@@ -557,9 +557,14 @@ cdef int _list_number(_operation op, object arrays, object l1, object l2, object
 
 
 cdef list _weights(object w, Py_ssize_t count):
-    if isinstance(w, (int, float)):
-        return [float(w)] * count
-    ws = [float(v) for v in w]
+    cdef double v
+    if isinstance(w, (int, float, np.number)):
+        v = w
+        return [v] * count
+    # As a double, not through float(), which also takes text.
+    cdef list ws = []
+    for v in w:
+        ws.append(v)
     if len(ws) != count:
         raise ArgumentError(message(f"{count} weights, one for each array", f"{len(ws)}",
                                     "pass one number for all arrays, or one for each"))
