@@ -370,8 +370,8 @@ static void survey_row(fr_survey_job *survey, size_t k, int threads, int asks, d
     row->subnormals = found->subnormals;
     row->nans = found->nans;
     row->infs = found->infs;
-    row->norm = decided_or_exact(&a, &job, &job.found.moment[1], 1);
     a.l1 = 0.0;
+    row->norm = decided_or_exact(&a, &job, &job.found.moment[1], 1);
     row->sum_squares = decided_or_exact(&a, &job, &job.found.moment[1], 0);
     a.l1 = 1.0, a.l2 = 0.0;
     row->sum_abs = decided_or_exact(&a, &job, &job.found.moment[0], 0);
