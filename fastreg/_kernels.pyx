@@ -654,6 +654,7 @@ cdef class Plan:
     cdef fastreg_array *_arrays
     cdef Py_ssize_t _count
     cdef size_t _n
+    cdef bint _can_be_written
 
     def __cinit__(self, list hosts, list l1, list l2):
         cdef Py_ssize_t k
@@ -664,6 +665,7 @@ cdef class Plan:
         self._hosts = [_arrays.host_array(host) for host in hosts]
         self._targets = []
         self._n = 0
+        self._can_be_written = False
         self._arrays = <fastreg_array *>malloc((<size_t>self._count + 1) * sizeof(fastreg_array))
         if self._arrays == NULL:
             raise MemoryError
@@ -809,8 +811,16 @@ cdef class Plan:
         cdef fastreg_status status
         cdef _poll_state poll
         cdef Py_ssize_t k
+        cdef cnp.ndarray v
         cdef fastreg_array *copy
-        _arrays.check_targets(self._hosts, self._hosts)
+        # Shapes and overlaps cannot change while the plan holds the arrays; writability can.
+        if not self._can_be_written:
+            _arrays.check_targets(self._hosts, self._hosts)
+            self._can_be_written = True
+        for k in range(self._count):
+            v = <cnp.ndarray>self._hosts[k].data
+            if not cnp.PyArray_ISWRITEABLE(v):
+                _arrays.check_targets(self._hosts, self._hosts)
         copy = self._copy(l1, l2)
         for k in range(self._count):
             copy[k].gradient = <void *>copy[k].data

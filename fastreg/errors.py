@@ -10,8 +10,8 @@ __all__ = [
     "EnvironmentSettingError",
     "FastregError",
     "LayoutError",
-    "NotAnArrayError",
     "NonFiniteError",
+    "NotAnArrayError",
     "StaleError",
 ]
 

@@ -462,8 +462,9 @@ def _hide_from_the_compiler() -> None:
         for kind in eager:
             for function in (kind.forward, kind.backward):
                 frames.set_code_exec_strategy(function.__code__, skip)
-        for function in (_value_now, _both_now, _gradient_now, _list_now, _orthogonal_now):
-            frames.set_code_exec_strategy(function.__code__, skip)
+        plain: Any
+        for plain in (_value_now, _both_now, _gradient_now, _list_now, _orthogonal_now):
+            frames.set_code_exec_strategy(plain.__code__, skip)
     except (AttributeError, TypeError):  # private; another release has another way
         return
 
