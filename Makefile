@@ -29,7 +29,7 @@ $(VENV)/demo: $(VENV)/built
 	@touch $@
 
 $(VENV)/test: $(VENV)/built pyproject.toml
-	$(PIP) --group test
+	$(PIP) --group test --group frameworks
 	@touch $@
 
 demo: $(VENV)/demo  ## Build, fetch a real model, report on it, show equal bits and the speed

@@ -67,9 +67,17 @@ class BuildExtension(build_ext):
 
 kernels = Extension(
     "fastreg._kernels",
-    sources=["fastreg/_kernels.pyx", *sorted(glob("csrc/*.c") + glob("csrc/isa/*.c"))],
-    depends=glob("csrc/**/*.h", recursive=True) + glob("csrc/**/*.inc", recursive=True),
-    include_dirs=["csrc", np.get_include()],
+    sources=[
+        "fastreg/_kernels.pyx",
+        "fastreg/_xla.c",
+        *sorted(glob("csrc/*.c") + glob("csrc/isa/*.c")),
+    ],
+    depends=[
+        "fastreg/_xla.h",
+        *glob("csrc/**/*.h", recursive=True),
+        *glob("csrc/**/*.inc", recursive=True),
+    ],
+    include_dirs=["csrc", "fastreg", np.get_include()],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
 )
 

@@ -8,6 +8,12 @@
 #include "pass.h"
 #include "walk.h"
 
+#define X(name, type, constant)                                                                    \
+    _Static_assert((int)(constant) == (int)FR_FLOAT_##name,                                        \
+                   "float dtypes are their kernels' indices");
+FR_FLOATS(X)
+#undef X
+
 static const fr_format *format_of(fastreg_dtype dtype)
 {
     switch (dtype) {
@@ -229,7 +235,7 @@ static int short_value(const fastreg_array *a, const fastreg_options *o, fastreg
     const int penalty = fr_penalty_of(a);
     if (!kernels || penalty < 0)
         return 0;
-    const fr_float_kernels *const k = kernels->of[fr_kernel_type(a->dtype)];
+    const fr_float_kernels *const k = kernels->of[a->dtype]; /* the float dtypes come first */
     const int tier = a->dtype == FASTREG_F64 || result == FASTREG_F64;
     fr_sum sum[2];
     double anchor[2] = {0.0, 0.0};
@@ -335,7 +341,7 @@ static double decided_or_exact(const fastreg_array *a, const fr_job *job, const 
     return v;
 }
 
-static void survey_row(fr_survey_job *survey, size_t k, int threads, int asks)
+static void survey_row(fr_survey_job *survey, size_t k, int threads, int asks, double anchor[2])
 {
     fastreg_array a = survey->list->arrays[k];
     a.l1 = a.l2 = 1.0;
@@ -346,6 +352,7 @@ static void survey_row(fr_survey_job *survey, size_t k, int threads, int asks)
                   .tier = 1,
                   .value = 1,
                   .survey = 1,
+                  .anchor = {anchor[0], anchor[1]},
                   .poll = asks ? survey->list->poll : NULL,
                   .poll_context = survey->list->poll_context};
     atomic_init(&job.stopped, 0);
@@ -354,6 +361,7 @@ static void survey_row(fr_survey_job *survey, size_t k, int threads, int asks)
         atomic_store(&survey->stopped, 1);
         return;
     }
+    anchor[0] = job.anchor[0], anchor[1] = job.anchor[1];
     const fr_survey *const found = &job.found.survey;
     fastreg_statistics *const row = &survey->rows[k];
     row->n = job.elements;
@@ -362,25 +370,26 @@ static void survey_row(fr_survey_job *survey, size_t k, int threads, int asks)
     row->subnormals = found->subnormals;
     row->nans = found->nans;
     row->infs = found->infs;
-    row->norm = decided_or_exact(&a, &job, &job.found.moment[1], 1);
     a.l1 = 0.0;
+    row->norm = decided_or_exact(&a, &job, &job.found.moment[1], 1);
     row->sum_squares = decided_or_exact(&a, &job, &job.found.moment[1], 0);
     a.l1 = 1.0, a.l2 = 0.0;
     row->sum_abs = decided_or_exact(&a, &job, &job.found.moment[0], 0);
 }
 
 /* The small arrays that begin in share i. */
-static void survey_share(void *survey_, int i, int shares)
+static void survey_share(void *survey_, int i, int shares, int here)
 {
     fr_survey_job *const survey = survey_;
     const fr_job *const list = survey->list;
     const uint64_t each = list->elements / (uint64_t)shares + 1;
     const fr_environment saved = fr_environment_enter();
+    double anchor[2] = {0.0, 0.0};
     uint64_t at = 0;
     for (size_t k = 0; k < list->count && !atomic_load(&survey->stopped); ++k) {
         const uint64_t n = fr_elements(&list->arrays[k]);
         if (n < SHARED_ARRAY_ELEMENTS && at / each == (uint64_t)i)
-            survey_row(survey, k, 1, i == 0);
+            survey_row(survey, k, 1, here, anchor);
         at += n;
     }
     fr_environment_leave(saved);
@@ -398,10 +407,11 @@ fastreg_status fastreg_survey(const fastreg_array *arrays, size_t count,
     const fastreg_status s = prepare(&job, options ? options : &defaults, &fr_format_f64, &threads);
     if (s == FASTREG_OK) {
         fr_survey_job survey = {.list = &job, .rows = rows};
+        double anchor[2] = {0.0, 0.0};
         atomic_init(&survey.stopped, 0);
         for (size_t k = 0; k < count && !atomic_load(&survey.stopped); ++k)
             if (fr_elements(&arrays[k]) >= SHARED_ARRAY_ELEMENTS)
-                survey_row(&survey, k, threads, 1);
+                survey_row(&survey, k, threads, 1, anchor);
         fr_parallel_run(threads, survey_share, &survey);
         fr_environment_leave(saved);
         return atomic_load(&survey.stopped) ? FASTREG_INTERRUPTED : FASTREG_OK;
@@ -410,8 +420,27 @@ fastreg_status fastreg_survey(const fastreg_array *arrays, size_t count,
     return s;
 }
 
+/* The f32 that equals `value`, if there is a normal one (or +0): moving bits needs no environment. */
+static int pack_normal_f32(double value, void *element)
+{
+    const uint64_t b = fr_bits(value), magnitude = b & (UINT64_MAX >> 1);
+    const int normal = magnitude - fr_bits(0x1p-126) < fr_bits(0x1p128) - fr_bits(0x1p-126);
+    if ((!normal && b != 0) || (b & ((1u << 29) - 1)))
+        return 0;
+    const uint32_t f = (uint32_t)(b >> 63 << 31) |
+                       (normal ? (uint32_t)(magnitude >> 29) - (UINT32_C(896) << 23) : 0);
+    memcpy(element, &f, sizeof f);
+    return 1;
+}
+
 fastreg_status fastreg_pack(fastreg_dtype dtype, double value, void *element)
 {
+    if (dtype == FASTREG_F64) {
+        memcpy(element, &value, sizeof value);
+        return FASTREG_OK;
+    }
+    if (dtype == FASTREG_F32 && pack_normal_f32(value, element))
+        return FASTREG_OK;
     const fr_environment saved = fr_environment_enter();
     fastreg_status status = FASTREG_OK;
     switch (dtype) {
@@ -430,9 +459,6 @@ fastreg_status fastreg_pack(fastreg_dtype dtype, double value, void *element)
         memcpy(element, &f, sizeof f);
         break;
     }
-    case FASTREG_F64:
-        memcpy(element, &value, sizeof value);
-        break;
     default:
         status = FASTREG_BAD_DTYPE;
     }

@@ -63,11 +63,48 @@ static const fr_kernels *const tables[] = {
 };
 enum { LEVELS = sizeof tables / sizeof tables[0] };
 
+#ifdef __x86_64__
+/* Zen 4 (AMD family 19h with AVX-512) takes 2 cycles to widen eight f32 in one 512-bit conversion and
+ * 0.7 for four in a 256-bit one: f32 values in L2 reach 55 GB/s with the one and 80 with the other. */
+static int widens_slowly(void)
+{
+    unsigned a, b, c, d;
+    if (!__get_cpuid(0, &a, &b, &c, &d) || b != signature_AMD_ebx || c != signature_AMD_ecx ||
+        d != signature_AMD_edx || !__get_cpuid(1, &a, &b, &c, &d))
+        return 0;
+    return (a >> 8 & 15) == 15 && (a >> 8 & 15) + (a >> 20 & 255) == 0x19;
+}
+
+/* x86_v4, with the f32 kernels of x86_v3 where those are faster. Built by the first that asks. */
+static const fr_kernels *x86_v4(void)
+{
+    static fr_kernels mixed;
+    static atomic_int state; /* 0: not asked, 1: being built, 2: mixed, 3: as compiled */
+    int s = 0;
+    if (atomic_compare_exchange_strong(&state, &s, 1)) {
+        mixed = fr_kernels_x86_v4;
+        mixed.of[FR_FLOAT_f32] = fr_kernels_x86_v3.of[FR_FLOAT_f32];
+        s = widens_slowly() ? 2 : 3;
+        atomic_store(&state, s);
+    }
+    while (s == 1)
+        s = atomic_load(&state);
+    return s == 2 ? &mixed : &fr_kernels_x86_v4;
+}
+
+static const fr_kernels *table(int i)
+{
+    return tables[i] == &fr_kernels_x86_v4 ? x86_v4() : tables[i];
+}
+#else
+static const fr_kernels *table(int i) { return tables[i]; }
+#endif
+
 static const fr_kernels *by_name(const char *name)
 {
     for (int i = 0; i <= cpu_levels() && i < LEVELS; ++i)
         if (strcmp(tables[i]->name, name) == 0)
-            return tables[i];
+            return table(i);
     return NULL;
 }
 
@@ -76,7 +113,7 @@ static const fr_kernels *choose(void)
     const char *const wanted = getenv("FASTREG_ISA");
     if (wanted && *wanted)
         return by_name(wanted);
-    return tables[FR_MIN(cpu_levels(), LEVELS - 1)];
+    return table(FR_MIN(cpu_levels(), LEVELS - 1));
 }
 
 /* Two threads that meet here choose the same; the second store changes nothing. */

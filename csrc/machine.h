@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * What differs between processors outside the kernels: the floating-point environment and sqrt.
+ * What differs between processors outside the kernels: the floating-point environment, sqrt, and the
+ * fence that makes streamed stores visible before any later store.
  */
 #ifndef FR_MACHINE_H
 #define FR_MACHINE_H
@@ -34,6 +35,8 @@ FR_INLINE double fr_sqrt(double v)
     return _mm_cvtsd_f64(_mm_sqrt_sd(_mm_set_sd(v), _mm_set_sd(v)));
 }
 
+FR_INLINE void fr_stream_end(void) { _mm_sfence(); }
+
 #elif defined(__aarch64__)
 
 typedef struct {
@@ -66,6 +69,8 @@ FR_INLINE double fr_sqrt(double v)
     return r;
 }
 
+FR_INLINE void fr_stream_end(void) {}
+
 #else
 
 #    include <fenv.h>
@@ -84,6 +89,8 @@ FR_INLINE fr_environment fr_environment_enter(void)
 FR_INLINE void fr_environment_leave(fr_environment saved) { fesetenv(&saved); }
 
 FR_INLINE double fr_sqrt(double v) { return sqrt(v); }
+
+FR_INLINE void fr_stream_end(void) {}
 
 #endif
 

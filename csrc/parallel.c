@@ -204,7 +204,8 @@ static int can_start(int extra)
     return n == extra;
 }
 
-/* The largest team that this thread has had: its workers exist already. */
+/* The last team that this thread has had: its workers exist already. Not the largest one: libgomp ends
+ * the workers that a smaller team leaves over. Another library may do that unseen with a team of its own. */
 static _Thread_local int had_team = 1;
 
 int fastreg_get_num_threads(void)
@@ -228,26 +229,26 @@ int fr_parallel_threads(size_t nbytes, int requested, size_t bytes_per_thread)
     n = FR_MIN(n, nbytes / grain);
     n = FR_MIN(n, (size_t)omp_get_thread_limit());
     n = FR_MIN(n, PROBE_MOST);
-    if (n > 1 && (int)n > had_team) {
-        if (!can_start((int)n - 1))
+    if (n > 1) {
+        if ((int)n > had_team && !can_start((int)n - 1))
             return 1;
         had_team = (int)n;
     }
     return (int)FR_MAX(n, 1);
 }
 
-void fr_parallel_run(int threads, void (*body)(void *, int, int), void *context)
+void fr_parallel_run(int threads, void (*body)(void *, int, int, int), void *context)
 {
     if (threads <= 1) {
-        body(context, 0, 1);
+        body(context, 0, 1, 1);
         return;
     }
     /* A share each, whatever team the runtime gives (omp_set_dynamic may make it smaller). */
 #    pragma omp parallel num_threads(threads)
     {
-        const int team = omp_get_num_threads();
-        for (int i = omp_get_thread_num(); i < threads; i += team)
-            body(context, i, threads);
+        const int team = omp_get_num_threads(), me = omp_get_thread_num();
+        for (int i = me; i < threads; i += team)
+            body(context, i, threads, me == 0);
     }
 }
 
@@ -267,10 +268,10 @@ int fr_parallel_threads(size_t nbytes, int requested, size_t bytes_per_thread)
     return 1;
 }
 
-void fr_parallel_run(int threads, void (*body)(void *, int, int), void *context)
+void fr_parallel_run(int threads, void (*body)(void *, int, int, int), void *context)
 {
     for (int i = 0; i < threads; ++i)
-        body(context, i, threads);
+        body(context, i, threads, 1);
 }
 
 int fastreg_has_openmp(void) { return 0; }

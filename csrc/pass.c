@@ -16,12 +16,6 @@ size_t fr_elements(const fastreg_array *a)
     return n;
 }
 
-int fr_penalty_of(const fastreg_array *a)
-{
-    return a->l1 != 0.0 ? (a->l2 != 0.0 ? FR_PENALTY_l1l2 : FR_PENALTY_l1)
-                        : (a->l2 != 0.0 ? FR_PENALTY_l2 : -1);
-}
-
 /* |x[i]| of 64-bit integers. */
 FR_INLINE uint64_t fr_magnitude(const void *x, size_t i, fastreg_dtype dtype)
 {
@@ -152,7 +146,7 @@ static int pass_array(fr_pass_state *s, const fastreg_array *a, size_t first, si
         return 1;
     s->kernels = job->kernels->of[type < 0 ? FR_FLOAT_f64 : type];
     s->anchored = job->tier >= 1 || type == FR_FLOAT_f64;
-    s->anchor[0] = s->anchor[1] = 0.0;
+    /* The anchors of the array before stay as guesses: a list's arrays are often alike. */
     s->moment[0] = s->moment[1] = (fr_sum){0.0, 0.0, 0.0};
     s->gradient = NULL;
     s->prox = gradient && job->prox ? s->kernels->prox : NULL;
@@ -205,16 +199,13 @@ static void add_exactly(fr_found *found, fr_moment *absolute, fr_moment *square,
             fr_moment_add_integer(absolute, square, fr_magnitude(x, i, dtype));
             continue;
         }
-        if (type == FR_FLOAT_f64)
-            memcpy(&v, p + i * sizeof v, sizeof v);
-        else if (type == FR_FLOAT_f32) {
-            float f;
-            memcpy(&f, p + i * sizeof f, sizeof f);
-            v = (double)f;
-        } else {
-            uint16_t h;
-            memcpy(&h, p + i * sizeof h, sizeof h);
-            v = type == FR_FLOAT_f16 ? fr_f16_to_f64(h) : fr_bf16_to_f64(h);
+        switch (type) {
+#define X(name, element, constant)                                                                 \
+    case FR_FLOAT_##name:                                                                          \
+        v = fr_element_##name(p + i * sizeof(element));                                            \
+        break;
+            FR_FLOATS(X)
+#undef X
         }
         if (FR_LIKELY(v - v == 0.0))
             fr_moment_add(absolute, square, v);
@@ -294,7 +285,7 @@ static FR_NOINLINE void exact_share(fr_pass_state *s, uint64_t low, uint64_t hig
     merge(s->job, &s->found, &total);
 }
 
-void fr_pass(void *job_, int i, int shares)
+void fr_pass(void *job_, int i, int shares, int here)
 {
     fr_job *const job = job_;
     /* Shares are ranges of elements, cut at multiples of 64 so that streamed lines stay whole. */
@@ -304,13 +295,20 @@ void fr_pass(void *job_, int i, int shares)
     fr_pass_state s;
     s.job = job;
     memset(&s.found, 0, sizeof s.found);
+    s.anchor[0] = job->anchor[0], s.anchor[1] = job->anchor[1];
     s.since_poll = 0;
-    s.asks = i == 0;
+    s.asks = here;
+    if (FR_UNLIKELY(atomic_load_explicit(&job->stopped, memory_order_relaxed)))
+        return;
     const fr_environment saved = fr_environment_enter();
     if (job->tier < 2) {
         pass_list(&s, low, high, NULL);
         merge(job, &s.found, NULL);
     } else
         exact_share(&s, low, high);
+    if (shares == 1)
+        job->anchor[0] = s.anchor[0], job->anchor[1] = s.anchor[1];
+    if (job->streamed)
+        fr_stream_end();
     fr_environment_leave(saved);
 }

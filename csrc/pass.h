@@ -28,6 +28,8 @@ typedef struct {
     int tier; /* 0: plain lanes, 1: anchored lanes, 2: integers. f64 arrays need at least 1 */
     int value, gradient, accumulate, streamed, survey, prox, flush;
     double scale; /* of the gradient; the step of a prox */
+    double
+        anchor[2]; /* tier 1's first guesses, 0 for none; its last ones after a pass of one share */
     int (*poll)(void *);
     void *poll_context;
     atomic_int stopped;
@@ -40,9 +42,14 @@ typedef struct {
 FR_HIDDEN size_t fr_elements(const fastreg_array *a);
 
 /* Kernel row of the terms with a non-zero weight, -1 if there is none. */
-FR_HIDDEN int fr_penalty_of(const fastreg_array *a);
+FR_INLINE int fr_penalty_of(const fastreg_array *a)
+{
+    return a->l1 != 0.0 ? (a->l2 != 0.0 ? FR_PENALTY_l1l2 : FR_PENALTY_l1)
+                        : (a->l2 != 0.0 ? FR_PENALTY_l2 : -1);
+}
 
-/* Do share i of `shares`, and merge what was found into the job. */
-FR_HIDDEN void fr_pass(void *job, int i, int shares);
+/* Do share i of `shares`, and merge what was found into the job. here: on the thread that called fastreg,
+ * which is the one that may ask the caller's poll. */
+FR_HIDDEN void fr_pass(void *job, int i, int shares, int here);
 
 #endif

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command line: ``python -m fastreg inspect``, ``check`` and ``info``."""
+"""The command line: ``python -m fastreg inspect``, ``check``, ``info`` and ``bench``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import fastreg
 
+from . import bench
 from .arrays import HostArray
 from .check import ROUNDS, check, operands
 from .checkpoints import DEFAULT_MAX_UNPACKED_BYTES, printable, read_checkpoint
@@ -72,7 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         After ``--help``.
     """
     try:
-        arguments = _parser().parse_args(argv)
+        words = list(sys.argv[1:] if argv is None else argv)
+        if words[:1] == ["bench"]:
+            # The suite has its own parser, which needs no words twice.
+            return bench.run(words[1:])
+        arguments = _parser().parse_args(words)
         run: Callable[[argparse.Namespace], int] = arguments.run
         return run(arguments)
     except KeyboardInterrupt:
@@ -152,6 +157,12 @@ def _parser() -> _Parser:
     )
     info.add_argument("--json", action="store_true", help="print JSON")
     info.set_defaults(run=_info)
+
+    commands.add_parser(
+        "bench",
+        help="run the benchmark suite of a source checkout (bench --help)",
+        add_help=False,
+    )
     return parser
 
 

@@ -11,6 +11,7 @@ prepared by :mod:`fastreg.arrays`.
 cimport numpy as cnp
 from cpython.ref cimport PyObject
 from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
 
 import numpy as np
 
@@ -32,11 +33,11 @@ cdef extern from *:
             PyArrayScalar_ASSIGN(s, Double, v);
         return s;
     }
-    static PyObject *fr_new_float32(float v)
+    static PyObject *fr_new_float32(const void *bits)
     {
         PyObject *s = PyArrayScalar_New(Float);
         if (s)
-            PyArrayScalar_ASSIGN(s, Float, v);
+            memcpy(&PyArrayScalar_VAL(s, Float), bits, sizeof(npy_float));
         return s;
     }
     static PyObject *fr_new_float16(npy_half v)
@@ -53,19 +54,20 @@ cdef extern from *:
     #else
     static const char *fr_compiler(void) { return "unknown"; }
     #endif
-    static double fr_now(void)
+    /* In integers: an inexact sum would raise a flag that the caller sees. */
+    static long long fr_milliseconds(void)
     {
         struct timespec t;
         clock_gettime(CLOCK_MONOTONIC, &t);
-        return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+        return 1000 * (long long)t.tv_sec + t.tv_nsec / 1000000;
     }
     #define fr_new_scalar_of(bits, descr) PyArray_Scalar((bits), (PyArray_Descr *)(descr), NULL)
     """
     const char *fr_compiler()
     object fr_new_float64(double v)
-    object fr_new_float32(float v)
+    object fr_new_float32(const void *bits)
     object fr_new_float16(unsigned short v)
-    double fr_now() noexcept nogil
+    long long fr_milliseconds() noexcept nogil
     int NPY_HALF
     object fr_new_scalar_of(void *bits, PyObject *descr)
 
@@ -76,7 +78,7 @@ cdef extern from "Python.h":
 # Below this many elements a call is over before another thread could use the lock.
 cdef enum: HOLD_LOCK_BELOW = 16384
 # Between two looks at pending signals: a third of the 100 ms that are promised.
-cdef double POLL_SECONDS = 0.03
+cdef enum: POLL_MILLISECONDS = 30
 
 cdef dict _dtype_codes = {
     "f16": FASTREG_F16, "bf16": FASTREG_BF16, "f32": FASTREG_F32, "f64": FASTREG_F64,
@@ -89,10 +91,16 @@ cdef object _float64 = np.float64
 cdef object _float32 = np.float32
 
 
+# NumPy's number for ml_dtypes' bfloat16 and its descriptor, once one has been seen.
+cdef int _bfloat16_number = -1
+cdef object _bfloat16 = None
+
+
 # -- Arrays in ------------------------------------------------------------------------------------
 
 cdef inline object _fill(fastreg_array *a, object x):
     """Describe x to C. Return the HostArray that must stay alive meanwhile; None: x itself."""
+    global _bfloat16_number
     cdef cnp.ndarray v
     cdef int num
     a.gradient = NULL
@@ -112,7 +120,12 @@ cdef inline object _fill(fastreg_array *a, object x):
             if num == NPY_HALF:
                 _describe(a, v, FASTREG_F16)
                 return None
+            if num == _bfloat16_number:
+                _describe(a, v, FASTREG_BF16)
+                return None
     host = _arrays.host_array(x)
+    if host.dtype == "bf16" and cnp.PyArray_CheckExact(x) and x.dtype.name == "bfloat16":
+        _bfloat16_number = cnp.PyArray_TYPE(<cnp.ndarray>x)
     _describe(a, <cnp.ndarray>host.data, <fastreg_dtype><int>_dtype_codes[host.dtype])
     return host
 
@@ -138,16 +151,21 @@ cdef inline size_t _count(const fastreg_array *a) noexcept:
 # -- Scalars out ----------------------------------------------------------------------------------
 
 cdef object _scalar(fastreg_dtype dtype, double v):
+    """Only moves bits: a conversion here would be at the mercy of the caller's environment."""
+    global _bfloat16
+    cdef unsigned int single
     cdef unsigned short bits
     if dtype == FASTREG_F64:
         return fr_new_float64(v)
     if dtype == FASTREG_F32:
-        return fr_new_float32(<float>v)
+        fastreg_pack(dtype, v, &single)
+        return fr_new_float32(&single)
     fastreg_pack(dtype, v, &bits)
     if dtype == FASTREG_F16:
         return fr_new_float16(bits)
-    descr = _arrays.bfloat16_dtype()
-    return fr_new_scalar_of(&bits, <PyObject *>descr)
+    if _bfloat16 is None:
+        _bfloat16 = _arrays.bfloat16_dtype()
+    return fr_new_scalar_of(&bits, <PyObject *>_bfloat16)
 
 
 cdef inline int _result(object dtype, fastreg_dtype own, fastreg_dtype *result) except -1:
@@ -179,16 +197,16 @@ cdef int _fail(fastreg_status status, double l1, double l2, double scale) except
 
 
 cdef struct _poll_state:
-    double next
+    long long next
 
 
 cdef int _poll(void *context) noexcept nogil:
-    """Look at pending signals every POLL_SECONDS; 1 stops the call with the exception set."""
+    """Look at pending signals every POLL_MILLISECONDS; 1 stops the call with the exception set."""
     cdef _poll_state *p = <_poll_state *>context
-    cdef double now = fr_now()
+    cdef long long now = fr_milliseconds()
     if now < p.next:
         return 0
-    p.next = now + POLL_SECONDS
+    p.next = now + POLL_MILLISECONDS
     with gil:
         try:
             PyErr_CheckSignals()
@@ -226,7 +244,7 @@ cdef inline fastreg_status _call(_operation op, fastreg_array *a, size_t count, 
     cdef fastreg_status status
     if n < HOLD_LOCK_BELOW:
         return _run(op, a, count, scale, accumulate, result, o, value)
-    poll.next = fr_now() + POLL_SECONDS
+    poll.next = fr_milliseconds() + POLL_MILLISECONDS
     o.poll = _poll
     o.poll_context = &poll
     with nogil:
@@ -440,7 +458,8 @@ def gradient(x, *, double l1=0.0, double l2=0.0, double scale=1.0, out=None, bin
     """Return the gradient of :func:`value` with respect to x, times ``scale``.
 
     Each element is ``g = RN_T(fma(2 * l2 * scale, x, l1 * scale * sign(x)))``: one fused
-    multiply-add in float64, rounded to x's type T. ``sign(0) = 0``, and NaN gives NaN.
+    multiply-add in float64, rounded to x's type T. ``sign(0) = 0``, and NaN gives NaN. So does an
+    infinite x where ``l2 * scale`` is 0, for ``0 * inf`` is NaN.
 
     Parameters
     ----------
@@ -519,17 +538,23 @@ def plain_value_and_gradient(x, double l1, double l2, out, str dtype):
 
 cdef object _list(_operation op, object arrays, object l1, object l2, object dtype,
                   fastreg_options *o, bint plain=False):
+    cdef fastreg_dtype result
+    cdef double v = 0.0
+    _list_number(op, arrays, l1, l2, dtype, o, &result, &v)
+    return v if plain else _scalar(result, v)
+
+
+cdef int _list_number(_operation op, object arrays, object l1, object l2, object dtype,
+                      fastreg_options *o, fastreg_dtype *result, double *v) except -1:
     """One call over many arrays, whose weights are numbers or sequences of numbers."""
     cdef list items = list(arrays)
     cdef Py_ssize_t count = len(items), k
     cdef fastreg_array *a
-    cdef fastreg_dtype result
     cdef fastreg_status status
-    cdef double v = 0.0
     cdef size_t n = 0
     cdef list kept = []
     cdef list l1s = _weights(l1, count), l2s = _weights(l2, count)
-    _result(dtype, FASTREG_F64, &result)
+    _result(dtype, FASTREG_F64, result)
     a = <fastreg_array *>malloc((<size_t>count + 1) * sizeof(fastreg_array))
     if a == NULL:
         raise MemoryError
@@ -541,7 +566,7 @@ cdef object _list(_operation op, object arrays, object l1, object l2, object dty
             a[k].l1 = l1s[k]
             a[k].l2 = l2s[k]
             n += _count(&a[k])
-        status = _call(op, a, <size_t>count, n, 1.0, False, result, o, &v)
+        status = _call(op, a, <size_t>count, n, 1.0, False, result[0], o, v)
     finally:
         free(a)
     if status == FASTREG_BAD_WEIGHT:
@@ -550,13 +575,18 @@ cdef object _list(_operation op, object arrays, object l1, object l2, object dty
                 _fail(status, l1s[k], l2s[k], 1.0)
     if status != FASTREG_OK:
         _fail(status, 0.0, 0.0, 1.0)
-    return v if plain else _scalar(result, v)
+    return 0
 
 
 cdef list _weights(object w, Py_ssize_t count):
-    if isinstance(w, (int, float)):
-        return [float(w)] * count
-    ws = [float(v) for v in w]
+    cdef double v
+    if isinstance(w, (int, float, np.number)):
+        v = w
+        return [v] * count
+    # As a double, not through float(), which also takes text.
+    cdef list ws = []
+    for v in w:
+        ws.append(v)
     if len(ws) != count:
         raise ArgumentError(message(f"{count} weights, one for each array", f"{len(ws)}",
                                     "pass one number for all arrays, or one for each"))
@@ -633,6 +663,7 @@ cdef class Plan:
     cdef fastreg_array *_arrays
     cdef Py_ssize_t _count
     cdef size_t _n
+    cdef bint _can_be_written
 
     def __cinit__(self, list hosts, list l1, list l2):
         cdef Py_ssize_t k
@@ -643,6 +674,7 @@ cdef class Plan:
         self._hosts = [_arrays.host_array(host) for host in hosts]
         self._targets = []
         self._n = 0
+        self._can_be_written = False
         self._arrays = <fastreg_array *>malloc((<size_t>self._count + 1) * sizeof(fastreg_array))
         if self._arrays == NULL:
             raise MemoryError
@@ -666,35 +698,42 @@ cdef class Plan:
         """Number of elements of all arrays."""
         return self._n
 
-    cdef object _read(self, _operation op, object dtype):
+    cdef fastreg_array *_copy(self, double l1, double l2) except NULL:
+        """The arrays with other weights; to be freed."""
+        cdef Py_ssize_t k
+        cdef fastreg_array *copy
+        copy = <fastreg_array *>malloc((<size_t>self._count + 1) * sizeof(fastreg_array))
+        if copy == NULL:
+            raise MemoryError
+        memcpy(copy, self._arrays, <size_t>self._count * sizeof(fastreg_array))
+        for k in range(self._count):
+            copy[k].l1 = l1
+            copy[k].l2 = l2
+        return copy
+
+    cdef object _read(self, _operation op, fastreg_array *arrays, object dtype):
         cdef fastreg_options o
         cdef fastreg_dtype result
         cdef fastreg_status status
         cdef double v = 0.0
         _result(dtype, FASTREG_F64, &result)
         _no_options(&o)
-        status = _call(op, self._arrays, <size_t>self._count, self._n, 1.0, False, result, &o, &v)
+        status = _call(op, arrays, <size_t>self._count, self._n, 1.0, False, result, &o, &v)
         if status != FASTREG_OK:
             _fail(status, 0.0, 0.0, 1.0)
         return _scalar(result, v)
 
     def value(self, dtype=None):
         """Return the penalty of all arrays, exact and rounded once; float64 by default."""
-        return self._read(VALUE, dtype)
+        return self._read(VALUE, self._arrays, dtype)
 
     def norm(self, dtype=None):
         """Return the Euclidean norm of all arrays together; weights play no part."""
-        cdef list kept = []
-        cdef Py_ssize_t k
-        for k in range(self._count):
-            kept.append((self._arrays[k].l1, self._arrays[k].l2))
-            self._arrays[k].l1 = 0.0
-            self._arrays[k].l2 = 1.0
+        cdef fastreg_array *copy = self._copy(0.0, 1.0)
         try:
-            return self._read(NORM, dtype)
+            return self._read(NORM, copy, dtype)
         finally:
-            for k in range(self._count):
-                self._arrays[k].l1, self._arrays[k].l2 = kept[k]
+            free(copy)
 
     def bind(self, list targets):
         """Name where gradients go: a HostArray for each array, or None for none of it.
@@ -766,7 +805,7 @@ cdef class Plan:
         cdef _poll_state poll
         cdef fastreg_statistics *out = <fastreg_statistics *>cnp.PyArray_DATA(rows)
         _no_options(&o)
-        poll.next = fr_now() + POLL_SECONDS
+        poll.next = fr_milliseconds() + POLL_MILLISECONDS
         o.poll = _poll
         o.poll_context = &poll
         with nogil:
@@ -781,20 +820,25 @@ cdef class Plan:
         cdef fastreg_status status
         cdef _poll_state poll
         cdef Py_ssize_t k
+        cdef cnp.ndarray v
         cdef fastreg_array *copy
-        _arrays.check_targets(self._hosts, self._hosts)
-        copy = <fastreg_array *>malloc((<size_t>self._count + 1) * sizeof(fastreg_array))
-        if copy == NULL:
-            raise MemoryError
+        # Shapes and overlaps cannot change while the plan holds the arrays; writability can.
+        if not self._can_be_written:
+            _arrays.check_targets(self._hosts, self._hosts)
+            self._can_be_written = True
         for k in range(self._count):
-            copy[k] = self._arrays[k]
+            v = <cnp.ndarray>self._hosts[k].data
+            if not cnp.PyArray_ISWRITEABLE(v):
+                _arrays.check_targets(self._hosts, self._hosts)
+        copy = self._copy(l1, l2)
+        for k in range(self._count):
             copy[k].gradient = <void *>copy[k].data
             copy[k].gradient_strides = copy[k].strides
-            if not prox:
-                copy[k].l1 = l1
-                copy[k].l2 = l2
+            if prox:
+                copy[k].l1 = self._arrays[k].l1
+                copy[k].l2 = self._arrays[k].l2
         _no_options(&o)
-        poll.next = fr_now() + POLL_SECONDS
+        poll.next = fr_milliseconds() + POLL_MILLISECONDS
         o.poll = _poll
         o.poll_context = &poll
         with nogil:
@@ -883,6 +927,21 @@ cdef int _bad_threads(int threads) except -1:
     raise ArgumentError(message("a thread count >= 1", str(threads), "pass a positive integer"))
 
 
+cdef extern from "_xla.h":
+    void fr_xla_value()
+    void fr_xla_gradient()
+
+cdef extern from "Python.h":
+    object PyCapsule_New(void *pointer, const char *name, void *destructor)
+
+
+def xla_handlers():
+    """Return the kernels as handlers of XLA's FFI, in the capsules that jax.ffi registers."""
+    return {"fastreg_value": PyCapsule_New(<void *>fr_xla_value, "xla._CUSTOM_CALL_TARGET", NULL),
+            "fastreg_gradient": PyCapsule_New(<void *>fr_xla_gradient, "xla._CUSTOM_CALL_TARGET",
+                                              NULL)}
+
+
 def _measure(arrays, str op, l1, l2, str dtype_name, isa=None, int threads=1, int first_tier=0,
              double error_scale=1.0, bytes_per_thread=1):
     """Return (value, deciding tier) with every choice forced; for tests.
@@ -905,8 +964,10 @@ def _measure(arrays, str op, l1, l2, str dtype_name, isa=None, int threads=1, in
         arrays = [arrays]
     if op == "norm":
         l1, l2 = 0.0, 1.0
-    result = _list(VALUE if op == "value" else NORM, arrays, l1, l2, dtype_name, &o)
-    return float(result), tier
+    cdef fastreg_dtype result
+    cdef double v = 0.0
+    _list_number(VALUE if op == "value" else NORM, arrays, l1, l2, dtype_name, &o, &result, &v)
+    return v, tier
 
 
 def _gradient(x, double l1, double l2, double scale, out, bint accumulate, isa=None):

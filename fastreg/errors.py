@@ -10,7 +10,9 @@ __all__ = [
     "EnvironmentSettingError",
     "FastregError",
     "LayoutError",
+    "NonFiniteError",
     "NotAnArrayError",
+    "StaleError",
 ]
 
 
@@ -32,6 +34,14 @@ class ArgumentError(FastregError, ValueError):
 
 class LayoutError(FastregError, ValueError):
     """A shape, a writability or an overlap that a call cannot work with."""
+
+
+class NonFiniteError(FastregError, ValueError):
+    """NaN or infinity where a call needs finite numbers."""
+
+
+class StaleError(FastregError, RuntimeError):
+    """A plan whose arrays were replaced, resized or moved since it was made."""
 
 
 class EnvironmentSettingError(FastregError, RuntimeError):

@@ -30,6 +30,7 @@ import inspect
 import math
 import sys
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any, ClassVar
 
 from fastreg import hosts
@@ -71,6 +72,16 @@ def _dtype_name(dtype: Any) -> str | None:
         return _DTYPES[result_name(dtype)]
     except DTypeError as e:
         raise ArgumentError(f"Invalid value for argument dtype: {e}") from None
+
+
+def _introduce() -> None:
+    """Register the classes with every Keras that has been imported.
+
+    Keras asks for an object's configuration before it looks up the name to save it by, and takes a
+    class of an unregistered name ``L2`` for its own.
+    """
+    if "keras" in sys.modules or "tf_keras" in sys.modules:
+        import_module("fastreg.keras")._register_all()
 
 
 class Regularizer:
@@ -176,6 +187,7 @@ class _Penalty(Regularizer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the factors, as floats, under Keras' names, and ``dtype`` if it is set."""
+        _introduce()
         config: dict[str, Any] = {name: float(getattr(self, name)) for name in self._factors}
         if self.dtype is not None:
             config["dtype"] = self.dtype
@@ -370,6 +382,7 @@ class OrthogonalRegularizer(Regularizer):
 
     def get_config(self) -> dict[str, Any]:
         """Return factor and mode under Keras' names, and ``dtype`` if it is set."""
+        _introduce()
         config: dict[str, Any] = {"factor": float(self.factor), "mode": self.mode}
         if self.dtype is not None:
             config["dtype"] = self.dtype

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import functional
-from .arrays import bf16_view
+from . import _kernels, functional
+from .arrays import bf16_view, host_array
 from .checkpoints import Checkpoint, Tensor, printable
 from .errors import CheckpointError, message
 
@@ -152,23 +152,17 @@ def measure(
 
 def work(checkpoint: Checkpoint) -> int:
     """Return the sum of all `work` that :func:`measure` and :func:`total` will tick."""
-    nbytes = sum(tensor.nbytes for tensor in checkpoint.tensors if not tensor.skipped)
-    return nbytes * (_SCAN_WORK + 4 + 4)
+    return sum(
+        tensor.nbytes * (_SCAN_WORK + (1 if tensor.dtype in _FLOAT_BITS else 4) + 4)
+        for tensor in checkpoint.tensors
+        if not tensor.skipped
+    )
 
 
 def _measure_one(
     tensor: Tensor, file: int, l1: float, l2: float, counted: bool, tick: Callable[[int], None]
 ) -> Row:
     array = tensor.array()
-    max_abs, zeros, nonfinite = scan(array, tensor.dtype, lambda nbytes: tick(_SCAN_WORK * nbytes))
-    if tensor.dtype == "bool" and max_abs > 1:
-        raise CheckpointError(
-            message(
-                f"booleans of 0 or 1 in tensor '{printable(tensor.name, 80)}'",
-                f"a byte of {max_abs}",
-                "the file is damaged or forged: save or download it again",
-            )
-        )
     operand = bf16_view(array) if tensor.dtype == "bf16" else array
 
     def kernel(function: Callable[..., Any], **weights: float) -> float:
@@ -176,12 +170,33 @@ def _measure_one(
         tick(tensor.nbytes)
         return result
 
+    max_abs: float | int
+    if tensor.dtype in _FLOAT_BITS:
+        found = _kernels.Plan([host_array(operand)], [0.0], [0.0]).survey()[0]
+        tick(_SCAN_WORK * tensor.nbytes)
+        max_abs, zeros = float(found["max_abs"]), int(found["zeros"])
+        nonfinite = int(found["nans"] + found["infs"])
+        sums = tuple(float(found[field]) for field in ("sum_abs", "sum_squares", "norm"))
+    else:
+        # A survey rounds the largest of 64-bit integers to float64; here it is exact.
+        max_abs, zeros, nonfinite = scan(
+            array, tensor.dtype, lambda nbytes: tick(_SCAN_WORK * nbytes)
+        )
+        if tensor.dtype == "bool" and max_abs > 1:
+            raise CheckpointError(
+                message(
+                    f"booleans of 0 or 1 in tensor '{printable(tensor.name, 80)}'",
+                    f"a byte of {max_abs}",
+                    "the file is damaged or forged: save or download it again",
+                )
+            )
+        sums = tuple(map(kernel, (functional.sum_abs, functional.sum_squares, functional.norm)))
     return Row(
         file,
         tensor,
-        sum_abs=kernel(functional.sum_abs),
-        sum_squares=kernel(functional.sum_squares),
-        norm=kernel(functional.norm),
+        sum_abs=sums[0],
+        sum_squares=sums[1],
+        norm=sums[2],
         max_abs=max_abs,
         zeros=zeros,
         nonfinite=nonfinite,

@@ -105,6 +105,32 @@ FR_INLINE double fr_bf16_to_f64(uint16_t h)
     return (double)v;
 }
 
+/* One element of each type, from any address. */
+FR_INLINE double fr_element_f16(const void *p)
+{
+    uint16_t h;
+    memcpy(&h, p, sizeof h);
+    return fr_f16_to_f64(h);
+}
+FR_INLINE double fr_element_bf16(const void *p)
+{
+    uint16_t h;
+    memcpy(&h, p, sizeof h);
+    return fr_bf16_to_f64(h);
+}
+FR_INLINE double fr_element_f32(const void *p)
+{
+    float v;
+    memcpy(&v, p, sizeof v);
+    return (double)v;
+}
+FR_INLINE double fr_element_f64(const void *p)
+{
+    double v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
 /* The nearest 16-bit float of either kind, from a double, in one rounding. */
 static inline uint16_t fr_f64_to_f16(double v)
 {

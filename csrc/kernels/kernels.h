@@ -42,7 +42,8 @@ typedef void fr_plain_kernel(const void *x, size_t n, fr_sum sum[2]);
  * Returns 0 for NaN, infinities and sums above 2^1000. */
 typedef int fr_anchored_kernel(const void *x, size_t n, double anchor[2], fr_sum sum[2]);
 
-/* Writes out[0 .. n); out == x is allowed, any other overlap is not. */
+/* Writes out[0 .. n); out == x is allowed, any other overlap is not. After streamed stores the caller
+ * owes fr_stream_end. */
 typedef void fr_gradient_kernel(const void *x, void *out, size_t n, const fr_slope *s);
 
 /* Adds to *s what [x, x + n) holds: the largest |x| that is not NaN, zeros, subnormals (of x's type),

@@ -66,23 +66,39 @@ FR_INLINE __m128i fr_odd_f32(vd a)
     const __m128i even = _mm_cmpeq_epi32(_mm_and_si128(b, one), _mm_setzero_si128());
     return _mm_add_epi32(b, _mm_and_si128(step, _mm_and_si128(inexact, even)));
 }
-FR_INLINE __m128 vd_pack_f32(vd a) { return _mm256_cvtpd_ps(a); }
-FR_INLINE __m128i vd_pack_f16(vd a)
+FR_INLINE __m128 fr_canonical_f32(__m128 f)
 {
-    return _mm_cvtps_ph(_mm_castsi128_ps(fr_odd_f32(a)), _MM_FROUND_TO_NEAREST_INT);
+    const __m128 nan = _mm_castsi128_ps(_mm_set1_epi32(0x7fc00000));
+    return _mm_blendv_ps(f, nan, _mm_cmpunord_ps(f, f));
 }
-FR_INLINE __m128i vd_pack_bf16(vd a)
+FR_INLINE vd vd_pack_f64(vd a)
 {
-    const __m128i b = fr_odd_f32(a), one = _mm_set1_epi32(1);
+    return vd_where_nan(a, _mm256_castsi256_pd(_mm256_set1_epi64x(0x7ff8000000000000)), a);
+}
+FR_INLINE __m128 vd_pack_f32(vd a) { return fr_canonical_f32(_mm256_cvtpd_ps(a)); }
+FR_INLINE __m128i fr_f16_from_f32(__m128 f)
+{
+    return _mm_cvtps_ph(fr_canonical_f32(f), _MM_FROUND_TO_NEAREST_INT);
+}
+FR_INLINE __m128i fr_bf16_from_f32(__m128 f)
+{
+    const __m128i b = _mm_castps_si128(fr_canonical_f32(f)), one = _mm_set1_epi32(1);
     const __m128i last = _mm_and_si128(_mm_srli_epi32(b, 16), one);
     const __m128i r = _mm_add_epi32(b, _mm_add_epi32(last, _mm_set1_epi32(0x7fff)));
     return _mm_packus_epi32(_mm_srli_epi32(r, 16), _mm_setzero_si128());
 }
-FR_INLINE void vd_store_f64(void *p, vd a) { _mm256_storeu_pd((double *)p, a); }
+FR_INLINE __m128 fr_f32_from_f16(__m128i h) { return _mm_cvtph_ps(h); }
+FR_INLINE __m128 fr_f32_from_bf16(__m128i h)
+{
+    return _mm_castsi128_ps(_mm_slli_epi32(_mm_cvtepu16_epi32(h), 16));
+}
+FR_INLINE __m128i vd_pack_f16(vd a) { return fr_f16_from_f32(_mm_castsi128_ps(fr_odd_f32(a))); }
+FR_INLINE __m128i vd_pack_bf16(vd a) { return fr_bf16_from_f32(_mm_castsi128_ps(fr_odd_f32(a))); }
+FR_INLINE void vd_store_f64(void *p, vd a) { _mm256_storeu_pd((double *)p, vd_pack_f64(a)); }
 FR_INLINE void vd_store_f32(void *p, vd a) { _mm_storeu_ps((float *)p, vd_pack_f32(a)); }
 FR_INLINE void vd_store_f16(void *p, vd a) { _mm_storel_epi64((__m128i *)p, vd_pack_f16(a)); }
 FR_INLINE void vd_store_bf16(void *p, vd a) { _mm_storel_epi64((__m128i *)p, vd_pack_bf16(a)); }
-FR_INLINE void vd_stream_f64(void *p, vd a) { _mm256_stream_pd((double *)p, a); }
+FR_INLINE void vd_stream_f64(void *p, vd a) { _mm256_stream_pd((double *)p, vd_pack_f64(a)); }
 FR_INLINE void vd_stream_f32(void *p, vd a) { _mm_stream_ps((float *)p, vd_pack_f32(a)); }
 FR_INLINE void vd_stream_f16(void *p, vd a)
 {
@@ -92,4 +108,25 @@ FR_INLINE void vd_stream_bf16(void *p, vd a)
 {
     _mm_stream_si64((long long *)p, _mm_cvtsi128_si64(vd_pack_bf16(a)));
 }
-FR_INLINE void vd_stream_end(void) { _mm_sfence(); }
+
+FR_INLINE void vd_accumulate_f64(void *p, vd a)
+{
+    vd_store_f64(p, _mm256_add_pd(_mm256_loadu_pd((const double *)p), a));
+}
+FR_INLINE void vd_accumulate_f32(void *p, vd a)
+{
+    const __m128 sum = _mm_add_ps(_mm_loadu_ps((const float *)p), _mm256_cvtpd_ps(a));
+    _mm_storeu_ps((float *)p, fr_canonical_f32(sum));
+}
+FR_INLINE void vd_accumulate_f16(void *p, vd a)
+{
+    const __m128 out = fr_f32_from_f16(_mm_loadl_epi64((const __m128i *)p));
+    const __m128 sum = _mm_add_ps(out, fr_f32_from_f16(vd_pack_f16(a)));
+    _mm_storel_epi64((__m128i *)p, fr_f16_from_f32(sum));
+}
+FR_INLINE void vd_accumulate_bf16(void *p, vd a)
+{
+    const __m128 out = fr_f32_from_bf16(_mm_loadl_epi64((const __m128i *)p));
+    const __m128 sum = _mm_add_ps(out, fr_f32_from_bf16(vd_pack_bf16(a)));
+    _mm_storel_epi64((__m128i *)p, fr_bf16_from_f32(sum));
+}

@@ -61,25 +61,64 @@ FR_INLINE __m256i fr_odd_f32(vd a)
     const __m256i up = _mm256_mask_add_epi32(b, inexact & grow, b, one);
     return _mm256_mask_sub_epi32(up, (__mmask8)(inexact & ~grow), up, one);
 }
-FR_INLINE __m512d vd_pack_f64(vd a) { return a; }
-FR_INLINE __m256 vd_pack_f32(vd a) { return _mm512_cvtpd_ps(a); }
-FR_INLINE __m128i vd_pack_f16(vd a)
+FR_INLINE __m256 fr_canonical_f32(__m256 f)
 {
-    return _mm256_cvtps_ph(_mm256_castsi256_ps(fr_odd_f32(a)), _MM_FROUND_TO_NEAREST_INT);
+    const __m256 nan = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fc00000));
+    return _mm256_mask_blend_ps(_mm256_cmp_ps_mask(f, f, _CMP_UNORD_Q), f, nan);
 }
-FR_INLINE __m128i vd_pack_bf16(vd a)
+FR_INLINE vd vd_pack_f64(vd a)
 {
-    const __m256i b = fr_odd_f32(a), one = _mm256_set1_epi32(1);
+    return vd_where_nan(a, _mm512_castsi512_pd(_mm512_set1_epi64(0x7ff8000000000000)), a);
+}
+FR_INLINE __m256 vd_pack_f32(vd a) { return fr_canonical_f32(_mm512_cvtpd_ps(a)); }
+FR_INLINE __m128i fr_f16_from_f32(__m256 f)
+{
+    return _mm256_cvtps_ph(fr_canonical_f32(f), _MM_FROUND_TO_NEAREST_INT);
+}
+FR_INLINE __m128i fr_bf16_from_f32(__m256 f)
+{
+    const __m256i b = _mm256_castps_si256(fr_canonical_f32(f)), one = _mm256_set1_epi32(1);
     const __m256i last = _mm256_and_si256(_mm256_srli_epi32(b, 16), one);
     const __m256i r = _mm256_add_epi32(b, _mm256_add_epi32(last, _mm256_set1_epi32(0x7fff)));
     return _mm256_cvtepi32_epi16(_mm256_srli_epi32(r, 16));
 }
-FR_INLINE void vd_store_f64(void *p, vd a) { _mm512_storeu_pd((double *)p, a); }
+FR_INLINE __m256 fr_f32_from_f16(__m128i h) { return _mm256_cvtph_ps(h); }
+FR_INLINE __m256 fr_f32_from_bf16(__m128i h)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
+FR_INLINE __m128i vd_pack_f16(vd a) { return fr_f16_from_f32(_mm256_castsi256_ps(fr_odd_f32(a))); }
+FR_INLINE __m128i vd_pack_bf16(vd a)
+{
+    return fr_bf16_from_f32(_mm256_castsi256_ps(fr_odd_f32(a)));
+}
+FR_INLINE void vd_store_f64(void *p, vd a) { _mm512_storeu_pd(p, vd_pack_f64(a)); }
 FR_INLINE void vd_store_f32(void *p, vd a) { _mm256_storeu_ps((float *)p, vd_pack_f32(a)); }
 FR_INLINE void vd_store_f16(void *p, vd a) { _mm_storeu_si128((__m128i *)p, vd_pack_f16(a)); }
 FR_INLINE void vd_store_bf16(void *p, vd a) { _mm_storeu_si128((__m128i *)p, vd_pack_bf16(a)); }
-FR_INLINE void vd_stream_f64(void *p, vd a) { _mm512_stream_pd((double *)p, a); }
+FR_INLINE void vd_stream_f64(void *p, vd a) { _mm512_stream_pd((double *)p, vd_pack_f64(a)); }
 FR_INLINE void vd_stream_f32(void *p, vd a) { _mm256_stream_ps((float *)p, vd_pack_f32(a)); }
 FR_INLINE void vd_stream_f16(void *p, vd a) { _mm_stream_si128((__m128i *)p, vd_pack_f16(a)); }
 FR_INLINE void vd_stream_bf16(void *p, vd a) { _mm_stream_si128((__m128i *)p, vd_pack_bf16(a)); }
-FR_INLINE void vd_stream_end(void) { _mm_sfence(); }
+
+FR_INLINE void vd_accumulate_f64(void *p, vd a)
+{
+    vd_store_f64(p, _mm512_add_pd(_mm512_loadu_pd(p), a));
+}
+FR_INLINE void vd_accumulate_f32(void *p, vd a)
+{
+    const __m256 sum = _mm256_add_ps(_mm256_loadu_ps((const float *)p), _mm512_cvtpd_ps(a));
+    _mm256_storeu_ps((float *)p, fr_canonical_f32(sum));
+}
+FR_INLINE void vd_accumulate_f16(void *p, vd a)
+{
+    const __m256 out = fr_f32_from_f16(_mm_loadu_si128((const __m128i *)p));
+    const __m256 sum = _mm256_add_ps(out, fr_f32_from_f16(vd_pack_f16(a)));
+    _mm_storeu_si128((__m128i *)p, fr_f16_from_f32(sum));
+}
+FR_INLINE void vd_accumulate_bf16(void *p, vd a)
+{
+    const __m256 out = fr_f32_from_bf16(_mm_loadu_si128((const __m128i *)p));
+    const __m256 sum = _mm256_add_ps(out, fr_f32_from_bf16(vd_pack_bf16(a)));
+    _mm_storeu_si128((__m128i *)p, fr_bf16_from_f32(sum));
+}

@@ -12,9 +12,10 @@
  * vd_where_less(a, b, yes, no)          per lane: a < b ? yes : no (no for NaN)
  * vd_max(a, b)                          per lane: a > b ? a : b, so b if either is NaN
  * vd_load_T(p)                          VL elements of type T from any address, widened exactly
- * vd_store_T(p, a)                      narrowed to T in one rounding to nearest, ties to even
+ * vd_store_T(p, a)                      narrowed to T in one rounding to nearest, ties to even; any
+ *                                       NaN becomes the canonical one
+ * vd_accumulate_T(p, a)                 what is at p plus a rounded to T, rounded to T, stored at p
  * vd_stream_T(p, a)                     the same past the cache; p is aligned to VL elements
- * vd_stream_end()                       makes streamed stores visible before later stores
  */
 typedef double vd;
 enum { VL = 1, CHAINS = 8 };
@@ -59,10 +60,15 @@ FR_INLINE uint16_t fr_load_u16(const void *p)
 }
 FR_INLINE vd vd_load_f16(const void *p) { return fr_f16_to_f64(fr_load_u16(p)); }
 FR_INLINE vd vd_load_bf16(const void *p) { return fr_bf16_to_f64(fr_load_u16(p)); }
-FR_INLINE void vd_store_f64(void *p, vd a) { memcpy(p, &a, sizeof a); }
+FR_INLINE vd fr_canonical(vd a) { return a != a ? FR_NAN : a; }
+FR_INLINE void vd_store_f64(void *p, vd a)
+{
+    a = fr_canonical(a);
+    memcpy(p, &a, sizeof a);
+}
 FR_INLINE void vd_store_f32(void *p, vd a)
 {
-    const float v = (float)a;
+    const float v = (float)fr_canonical(a);
     memcpy(p, &v, sizeof v);
 }
 FR_INLINE void vd_store_f16(void *p, vd a)
@@ -79,4 +85,17 @@ FR_INLINE void vd_stream_f64(void *p, vd a) { vd_store_f64(p, a); }
 FR_INLINE void vd_stream_f32(void *p, vd a) { vd_store_f32(p, a); }
 FR_INLINE void vd_stream_f16(void *p, vd a) { vd_store_f16(p, a); }
 FR_INLINE void vd_stream_bf16(void *p, vd a) { vd_store_bf16(p, a); }
-FR_INLINE void vd_stream_end(void) {}
+
+/* Two floats of at most 24 bits: their f64 sum, rounded once more, is what their exact sum rounds to,
+ * since 53 >= 2 * 24 + 2 (Figueroa 1995). */
+#define FR_ACCUMULATE(T, type)                                                                     \
+    FR_INLINE void vd_accumulate_##T(void *p, vd a)                                                \
+    {                                                                                              \
+        type rounded[VL];                                                                          \
+        vd_store_##T(rounded, a);                                                                  \
+        vd_store_##T(p, vd_add(vd_load_##T(p), vd_load_##T(rounded)));                             \
+    }
+FR_ACCUMULATE(f16, uint16_t)
+FR_ACCUMULATE(bf16, uint16_t)
+FR_ACCUMULATE(f32, float)
+FR_ACCUMULATE(f64, double)

@@ -51,16 +51,17 @@ FR_INLINE void fr_store_two_u16(void *p, uint16x4_t h)
     const uint32_t pair = vget_lane_u32(vreinterpret_u32_u16(h), 0);
     memcpy(p, &pair, sizeof pair);
 }
-FR_INLINE void vd_store_f64(void *p, vd a) { vst1q_f64((double *)p, a); }
-FR_INLINE void vd_store_f32(void *p, vd a) { vst1_f32((float *)p, vcvt_f32_f64(a)); }
+FR_INLINE vd fr_canonical(vd a) { return vd_where_nan(a, vdupq_n_f64(FR_NAN), a); }
+FR_INLINE void vd_store_f64(void *p, vd a) { vst1q_f64((double *)p, fr_canonical(a)); }
+FR_INLINE void vd_store_f32(void *p, vd a) { vst1_f32((float *)p, vcvt_f32_f64(fr_canonical(a))); }
 FR_INLINE void vd_store_f16(void *p, vd a)
 {
-    const float32x2_t odd = vcvtx_f32_f64(a);
+    const float32x2_t odd = vcvtx_f32_f64(fr_canonical(a));
     fr_store_two_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(vcombine_f32(odd, odd))));
 }
 FR_INLINE void vd_store_bf16(void *p, vd a)
 {
-    const uint32x2_t b = vreinterpret_u32_f32(vcvtx_f32_f64(a));
+    const uint32x2_t b = vreinterpret_u32_f32(vcvtx_f32_f64(fr_canonical(a)));
     const uint32x2_t last = vand_u32(vshr_n_u32(b, 16), vdup_n_u32(1));
     const uint32x2_t r = vshr_n_u32(vadd_u32(b, vadd_u32(last, vdup_n_u32(0x7fff))), 16);
     fr_store_two_u16(p, vmovn_u32(vcombine_u32(r, r)));
@@ -69,4 +70,17 @@ FR_INLINE void vd_stream_f64(void *p, vd a) { vd_store_f64(p, a); }
 FR_INLINE void vd_stream_f32(void *p, vd a) { vd_store_f32(p, a); }
 FR_INLINE void vd_stream_f16(void *p, vd a) { vd_store_f16(p, a); }
 FR_INLINE void vd_stream_bf16(void *p, vd a) { vd_store_bf16(p, a); }
-FR_INLINE void vd_stream_end(void) {}
+
+/* Two floats of at most 24 bits: their f64 sum, rounded once more, is what their exact sum rounds to,
+ * since 53 >= 2 * 24 + 2 (Figueroa 1995). */
+#define FR_ACCUMULATE(T, type)                                                                     \
+    FR_INLINE void vd_accumulate_##T(void *p, vd a)                                                \
+    {                                                                                              \
+        type rounded[VL];                                                                          \
+        vd_store_##T(rounded, a);                                                                  \
+        vd_store_##T(p, vd_add(vd_load_##T(p), vd_load_##T(rounded)));                             \
+    }
+FR_ACCUMULATE(f16, uint16_t)
+FR_ACCUMULATE(bf16, uint16_t)
+FR_ACCUMULATE(f32, float)
+FR_ACCUMULATE(f64, double)

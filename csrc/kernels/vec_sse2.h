@@ -78,10 +78,11 @@ FR_INLINE vd vd_load_f16(const void *p)
         _mm_mul_ps(_mm_castsi128_ps(_mm_slli_epi32(magnitude, 13)), _mm_set1_ps(0x1p112f));
     return _mm_cvtps_pd(_mm_or_ps(scaled, _mm_castsi128_ps(_mm_or_si128(sign, special))));
 }
-FR_INLINE void vd_store_f64(void *p, vd a) { _mm_storeu_pd((double *)p, a); }
+FR_INLINE vd fr_canonical(vd a) { return vd_where_nan(a, _mm_set1_pd(FR_NAN), a); }
+FR_INLINE void vd_store_f64(void *p, vd a) { _mm_storeu_pd((double *)p, fr_canonical(a)); }
 FR_INLINE void vd_store_f32(void *p, vd a)
 {
-    _mm_storel_epi64((__m128i *)p, _mm_castps_si128(_mm_cvtpd_ps(a)));
+    _mm_storel_epi64((__m128i *)p, _mm_castps_si128(_mm_cvtpd_ps(fr_canonical(a))));
 }
 FR_INLINE void vd_store_f16(void *p, vd a)
 {
@@ -97,11 +98,25 @@ FR_INLINE void vd_store_bf16(void *p, vd a)
     const uint16_t h[2] = {fr_f64_to_bf16(v[0]), fr_f64_to_bf16(v[1])};
     memcpy(p, h, sizeof h);
 }
-FR_INLINE void vd_stream_f64(void *p, vd a) { _mm_stream_pd((double *)p, a); }
+FR_INLINE void vd_stream_f64(void *p, vd a) { _mm_stream_pd((double *)p, fr_canonical(a)); }
 FR_INLINE void vd_stream_f32(void *p, vd a)
 {
-    _mm_stream_si64((long long *)p, _mm_cvtsi128_si64(_mm_castps_si128(_mm_cvtpd_ps(a))));
+    _mm_stream_si64((long long *)p,
+                    _mm_cvtsi128_si64(_mm_castps_si128(_mm_cvtpd_ps(fr_canonical(a)))));
 }
 FR_INLINE void vd_stream_f16(void *p, vd a) { vd_store_f16(p, a); }
 FR_INLINE void vd_stream_bf16(void *p, vd a) { vd_store_bf16(p, a); }
-FR_INLINE void vd_stream_end(void) { _mm_sfence(); }
+
+/* Two floats of at most 24 bits: their f64 sum, rounded once more, is what their exact sum rounds to,
+ * since 53 >= 2 * 24 + 2 (Figueroa 1995). */
+#define FR_ACCUMULATE(T, type)                                                                     \
+    FR_INLINE void vd_accumulate_##T(void *p, vd a)                                                \
+    {                                                                                              \
+        type rounded[VL];                                                                          \
+        vd_store_##T(rounded, a);                                                                  \
+        vd_store_##T(p, vd_add(vd_load_##T(p), vd_load_##T(rounded)));                             \
+    }
+FR_ACCUMULATE(f16, uint16_t)
+FR_ACCUMULATE(bf16, uint16_t)
+FR_ACCUMULATE(f32, float)
+FR_ACCUMULATE(f64, double)

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""How fast are gradients: into a given array, a new one, added to one; with the value or not."""
+
+from __future__ import annotations
+
+import fastreg
+from benchmarks import machine, sizes
+from benchmarks.calls import L2, Case
+from benchmarks.race import OUT, plan
+
+_FEW = (
+    "numpy.multiply",
+    "numpy c*x",
+    "numpy g += c*x",
+    "scipy blas axpy",
+    "numba parallel",
+    "numpy vdot, multiply",
+    "numpy vdot, g += c*x",
+)
+
+
+def _cases(limit: str, dtypes: tuple[str, ...] = ("f32", "f64")):
+    def cases(quick: bool) -> list[Case]:
+        # x and its gradient together fit the level; in memory, a gigabyte each.
+        inner = [machine.inside("L2") // 2] + ([] if quick else [machine.inside("L3") // 2])
+        large = 128_000_000 if quick else sizes.GB
+        return [
+            Case(dtype, nbytes, threads, arrays=2, limit=limit)
+            for dtype in (dtypes[:1] if quick else dtypes)
+            for nbytes in (*inner, large)
+            for threads in sizes.team()
+            if threads == 1 or nbytes == large
+        ]
+
+    return cases
+
+
+_FLOATS = ("f32", "f64")
+
+
+@plan(_cases("copy", (*_FLOATS, "f16", "bf16")), "gradient_out", quick_rivals=_FEW)
+def test_gradient_into(race):
+    race(fastreg.gradient, l2=L2, out=OUT)
+
+
+@plan(_cases("triad", (*_FLOATS, "f16", "bf16")), quick_rivals=_FEW)
+def test_gradient_accumulate(race):
+    race(fastreg.gradient, l2=L2, out=OUT, accumulate=True)
+
+
+def _new(quick: bool) -> list[Case]:
+    # The pages of the new array come from the system: no loop of ours bounds that.
+    nbytes = 128_000_000 if quick else sizes.GB
+    return [Case("f32", nbytes, threads) for threads in sizes.team()]
+
+
+@plan(_new, quick_rivals=_FEW)
+def test_gradient_new(race):
+    race(fastreg.gradient, l2=L2)
+
+
+@plan(_cases("copy"), "value_and_gradient_out", quick_rivals=_FEW)
+def test_value_and_gradient_into(race):
+    race(fastreg.value_and_gradient, l2=L2, out=OUT)
+
+
+@plan(_cases("triad"), quick_rivals=_FEW)
+def test_value_and_gradient_accumulate(race):
+    race(fastreg.value_and_gradient, l2=L2, out=OUT, accumulate=True)

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A guard for regressions: ratios against the limit and NumPy compared with a stored baseline.
+
+Ratios, not times: both sides of a ratio were measured within a second of each other, so most of the
+machine's moods cancel. What is left is bounded by the spread over the laps, of then and of now.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, TextIO
+
+from benchmarks.records import Ratio, Results
+
+BASELINE = Path(__file__).with_name("baseline.json")
+
+# A ratio may fall by this much, or by so many of its own and the baseline's deviations.
+_SLACK = 0.10
+_DEVIATIONS = 4.0
+
+
+def ratios(results: Results) -> dict[str, Ratio]:
+    """Return fastreg's ratio against the limit and against each NumPy rival, by name."""
+    found: dict[str, Ratio] = {}
+    for group in results.groups:
+        if group.ours is None:
+            continue
+        name = f"{group.question} {group.first.test} {group.case}"
+        if (share := group.share()) is not None:
+            found[f"{name} / limit"] = share
+        for row in group.rivals:
+            if row.contender.startswith("numpy") and (r := group.against(row.contender)):
+                found[f"{name} / {row.contender}"] = r
+    return found
+
+
+def _where(results: Results) -> dict[str, Any]:
+    return {key: results.machine.get(key) for key in ("cpu", "cpu_family", "cores", "isa")}
+
+
+def save(results: Results, path: Path) -> None:
+    """Store the ratios of a run as the baseline."""
+    table = {
+        name: {"median": round(r.median, 4), "spread": round(r.spread, 4)}
+        for name, r in sorted(ratios(results).items())
+    }
+    document = {"machine": _where(results), "date": results.machine.get("date"), "ratios": table}
+    path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def regressions(
+    results: Results, baseline: dict[str, Any]
+) -> list[tuple[str, float, float, float]]:
+    """Return (name, baseline, now, bound) of every ratio that fell below its bound."""
+    fallen = []
+    for name, now in ratios(results).items():
+        then = baseline["ratios"].get(name)
+        if then is None:
+            continue
+        slack = max(_SLACK, _DEVIATIONS * (then["spread"] + now.spread))
+        bound = then["median"] * (1.0 - min(slack, 0.9))
+        # The fastest calls see the least of other programs: both must have fallen.
+        if max(now.median, now.best) < bound:
+            fallen.append((name, then["median"], now.median, bound))
+    return fallen
+
+
+def check(results: Results, path: Path, stream: TextIO) -> int:
+    """Compare with the baseline; return 1 if a ratio fell, 2 if there is nothing to compare."""
+    if not path.exists():
+        stream.write("guard: no baseline; store one with --save-baseline\n")
+        return 2
+    baseline = json.loads(path.read_text())
+    if baseline["machine"] != _where(results):
+        stream.write(f"guard: the baseline is of another machine, {baseline['machine']}\n")
+        return 2
+    fallen = regressions(results, baseline)
+    for name, then, now, bound in fallen:
+        stream.write(f"guard: {name}: {now:.3f}, was {then:.3f}, bound {bound:.3f}\n")
+    known = sum(name in baseline["ratios"] for name in ratios(results))
+    stream.write(f"guard: {known} ratios compared, {len(fallen)} fell\n")
+    return 1 if fallen else 0
