@@ -294,7 +294,8 @@ cdef inline object _value(_operation op, object x, double l1, double l2, object 
 
 
 cdef object _with_gradient(_operation op, object x, double l1, double l2, double scale, object out,
-                           bint accumulate, object dtype, const char *level, bint plain=False):
+                           bint accumulate, object dtype, const char *level, bint fresh=False,
+                           bint plain=False):
     cdef fastreg_array a, g
     cdef fastreg_options o
     cdef fastreg_dtype result = FASTREG_F64
@@ -326,7 +327,8 @@ cdef object _with_gradient(_operation op, object x, double l1, double l2, double
             raise LayoutError(message(
                 f"out of x's shape and dtype, {source.shape} {_arrays.describe(x)}",
                 f"{target.shape} {_arrays.describe(out)}", "pass such an array, or out=None"))
-        _arrays.check_target(source, target)
+        if not fresh:  # the caller has just made it: writable, dense, shared with nobody
+            _arrays.check_target(source, target)
     a.l1 = l1
     a.l2 = l2
     a.gradient = <void *>g.data
@@ -513,16 +515,23 @@ def value_and_gradient(x, *, double l1=0.0, double l2=0.0, double scale=1.0, out
     return _with_gradient(BOTH, x, l1, l2, scale, out, accumulate, dtype, NULL)
 
 
-# The rounded value as a Python float, which bfloat16 needs where ml_dtypes is not installed.
+# For the framework rooms: `out` is memory that they have just made, which is not checked again (that
+# takes ten times as long as a small call), and a bfloat16 value comes as a Python float, since it
+# must not need ml_dtypes.
 
-def plain_value(x, double l1, double l2, dtype):
-    """``float(value(x, l1=l1, l2=l2, dtype=dtype))``, for the framework rooms."""
-    return _value(VALUE, x, l1, l2, dtype, True)
+def plain_value(x, double l1, double l2, str dtype):
+    """``value(x, l1=l1, l2=l2, dtype=dtype)``; a float for bfloat16."""
+    return _value(VALUE, x, l1, l2, dtype, dtype == "bf16")
 
 
-def plain_value_and_gradient(x, double l1, double l2, out, dtype):
-    """``value_and_gradient`` with the value as a Python float, for the framework rooms."""
-    return _with_gradient(BOTH, x, l1, l2, 1.0, out, False, dtype, NULL, True)
+def plain_gradient(x, double l1, double l2, double scale, out):
+    """``gradient(x, l1=l1, l2=l2, scale=scale, out=out)`` into new memory."""
+    return _with_gradient(GRADIENT, x, l1, l2, scale, out, False, None, NULL, True)
+
+
+def plain_value_and_gradient(x, double l1, double l2, out, str dtype):
+    """``value_and_gradient(x, l1=l1, l2=l2, out=out, dtype=dtype)[0]`` into new memory."""
+    return _with_gradient(BOTH, x, l1, l2, 1.0, out, False, dtype, NULL, True, dtype == "bf16")[0]
 
 
 # -- Lists of arrays --------------------------------------------------------------------------------
@@ -607,11 +616,11 @@ def list_value(arrays, *, l1=0.0, l2=0.0, dtype=None):
     return _list(VALUE, arrays, l1, l2, dtype, &o)
 
 
-def plain_list_value(arrays, l1, l2, dtype):
-    """``float(list_value(arrays, l1=l1, l2=l2, dtype=dtype))``, for the framework rooms."""
+def plain_list_value(arrays, l1, l2, str dtype):
+    """``list_value(arrays, l1=l1, l2=l2, dtype=dtype)``; a float for bfloat16."""
     cdef fastreg_options o
     _no_options(&o)
-    return _list(VALUE, arrays, l1, l2, dtype, &o, True)
+    return _list(VALUE, arrays, l1, l2, dtype, &o, dtype == "bf16")
 
 
 def list_norm(arrays, *, dtype=None):

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch.autograd import forward_ad
 
-from fastreg import _kernels, functional, ndarray
+from fastreg import _kernels, ndarray
 from fastreg.arrays import HostArray, host_array, result_name
 from fastreg.errors import ArgumentError, DTypeError, NotAnArrayError, message
 
@@ -164,9 +164,7 @@ def _scalar(value: Any, dtype: Any) -> Any:
 def _value_now(x: Any, l1: float, l2: float, dtype: Any) -> Any:
     if x.device.type != "cpu":
         return _native_value(x, l1, l2, dtype)
-    if dtype is torch.bfloat16:
-        return _scalar(_kernels.plain_value(_host(x), l1, l2, "bf16"), dtype)
-    return _scalar(functional.value(_host(x), l1=l1, l2=l2, dtype=_FLOATS[dtype]), dtype)
+    return _scalar(_kernels.plain_value(_host(x), l1, l2, _FLOATS[dtype]), dtype)
 
 
 def _number(u: Any) -> float:
@@ -188,7 +186,7 @@ def _gradient_now(x: Any, u: Any, l1: float, l2: float, out: Any = None) -> Any:
         out = _empty_like(x)
     if l1 == l2 == 0.0:
         return out.zero_()
-    functional.gradient(_host(x), l1=l1, l2=l2, scale=scale, out=_host(out))
+    _kernels.plain_gradient(_host(x), l1, l2, scale, _host(out))
     return out
 
 
@@ -199,12 +197,7 @@ def _both_now(x: Any, l1: float, l2: float, dtype: Any) -> tuple[Any, Any]:
     out = _empty_like(x)
     if l1 == l2 == 0.0:
         return torch.zeros((), dtype=dtype, device="cpu"), out.zero_()
-    if dtype is torch.bfloat16:
-        value = _kernels.plain_value_and_gradient(_host(x), l1, l2, _host(out), "bf16")[0]
-    else:
-        value = functional.value_and_gradient(
-            _host(x), l1=l1, l2=l2, out=_host(out), dtype=_FLOATS[dtype]
-        )[0]
+    value = _kernels.plain_value_and_gradient(_host(x), l1, l2, _host(out), _FLOATS[dtype])
     return _scalar(value, dtype), out
 
 
@@ -455,16 +448,14 @@ def _hide_from_the_compiler() -> None:
     addresses in them. ``torch.compiler.disable`` would do the same, but imports the compiler
     (seconds) and costs microseconds in every call.
     """
-    eager = (_Penalty, _ListPenalty, _Orthogonal, _Gradient, _Transformed)
+    kinds: tuple[Any, ...] = (_Penalty, _ListPenalty, _Orthogonal, _Gradient, _Transformed)
+    eager: list[Any] = [_value_now, _both_now, _gradient_now, _list_now, _orthogonal_now]
+    eager += [f for kind in kinds for f in (kind.forward, kind.backward)]
     try:
         frames = torch._C._dynamo.eval_frame
         skip = frames._FrameExecStrategy(frames._FrameAction.SKIP, frames._FrameAction.SKIP)
-        for kind in eager:
-            for function in (kind.forward, kind.backward):
-                frames.set_code_exec_strategy(function.__code__, skip)
-        plain: Any
-        for plain in (_value_now, _both_now, _gradient_now, _list_now, _orthogonal_now):
-            frames.set_code_exec_strategy(plain.__code__, skip)
+        for function in eager:
+            frames.set_code_exec_strategy(function.__code__, skip)
     except (AttributeError, TypeError):  # private; another release has another way
         return
 
@@ -517,6 +508,11 @@ def penalty(x: Any, *, l1: Any = 0.0, l2: Any = 0.0, dtype: Any = None) -> Any:
 
     ``torch.func`` transforms work; ``vmap`` computes one example after the other. Large calls
     release the interpreter's lock and use :func:`fastreg.get_num_threads` threads, not torch's.
+
+    There is no size below which torch's operations are taken: they are not exact, and no faster
+    than this but for one case. On one core of an x86-64 with AVX-512, 1024 elements of float32 with
+    ``l2`` take 5 us and 47 us with backward; Keras' operations 9 and 49, ``l2 * (x * x).sum()``
+    7 and 41.
 
     On other devices torch's operations there sum in float64 (float32 on ``mps``) and compute the
     gradient in x's type, float32 for half precision.
@@ -576,9 +572,7 @@ class _ListPenalty(torch.autograd.Function):
 
 def _list_now(xs: Sequence[Any], l1s: list[float], l2s: list[float], dtype: Any) -> Any:
     hosts = [_host(x) for x in xs]
-    if dtype is torch.bfloat16:
-        return _scalar(_kernels.plain_list_value(hosts, l1s, l2s, "bf16"), dtype)
-    return _scalar(functional.list_value(hosts, l1=l1s, l2=l2s, dtype=_FLOATS[dtype]), dtype)
+    return _scalar(_kernels.plain_list_value(hosts, l1s, l2s, _FLOATS[dtype]), dtype)
 
 
 def _weights(name: str, weight: Any, count: int) -> list[float]:
