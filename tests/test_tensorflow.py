@@ -443,10 +443,13 @@ def test_saved_model_in_another_process(tmp_path):
 
 def test_strategies():
     code = """
-        import tensorflow as tf import fastreg.tensorflow as ftf cpu =
-        tf.config.list_physical_devices("CPU")[0] tf.config.set_logical_device_configuration(cpu,
-        [tf.config.LogicalDeviceConfiguration()] * 2) strategy =
-        tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]) with strategy.scope():
+        import tensorflow as tf
+        import fastreg.tensorflow as ftf
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        two = [tf.config.LogicalDeviceConfiguration()] * 2
+        tf.config.set_logical_device_configuration(cpu, two)
+        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+        with strategy.scope():
             v = tf.Variable(tf.ones((2, 3)))
             try:
                 ftf.scale_regularization_loss([tf.ones(())])
