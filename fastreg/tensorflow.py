@@ -29,6 +29,7 @@ its first trace, so XLA refuses it: trace it within :func:`route` ``("ops")``.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -130,7 +131,7 @@ def route(name: str) -> Iterator[None]:
 def _private(module: str, name: str) -> Any:
     """Return a name of TensorFlow's that has no public spelling, or None where it is not there."""
     try:
-        return getattr(__import__(f"tensorflow.python.{module}", fromlist=[name]), name, None)
+        return getattr(importlib.import_module(f"tensorflow.python.{module}"), name, None)
     except ImportError:
         return None
 

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent / "patterns"
-NEEDS = {"legacy_layers": ("tensorflow", "sklearn", "tf_keras")}
+NEEDS = {
+    "legacy_layers": ("tensorflow", "sklearn", "tf_keras"),
+    "torch_training": ("torch", "sklearn", "keras"),
+}
 
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in FOLDER.glob("*.py") if p.stem != "digits"))

@@ -254,10 +254,10 @@ def test_vector_instructions_stay_in_their_level(objects):
 
 
 def test_streamed_stores_are_fenced(objects):
-    """A function that stores past the cache orders these stores before it returns."""
+    """Kernels store past the cache; the pass orders these stores before it ends its share."""
     streaming = [
         code for unit in objects.values() for code in unit.values() if re.search(r"\tv?movnt", code)
     ]
     # Two 16-bit elements at a time, as baseline has them, are not worth it.
     assert len(streaming) >= 4 * 3 - 2
-    assert all("sfence" in code for code in streaming)
+    assert "sfence" in objects["pass"]["fr_pass"]
