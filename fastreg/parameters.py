@@ -321,7 +321,8 @@ def _module(
 def _registered(node: Any) -> list[tuple[Any, Any]] | None:
     """Flatten one level of a pytree node that JAX or optree knows; None if neither does."""
     tree_util = sys.modules.get("jax.tree_util")
-    if tree_util is not None:
+    # JAX warns of iterables that it takes for leaves; asking first avoids that.
+    if tree_util is not None and not tree_util.all_leaves([node]):
         flat = tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)[0]
         if not (len(flat) == 1 and flat[0][1] is node):
             return [(_jax_key(entries[0]) if entries else 0, child) for entries, child in flat]
