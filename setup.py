@@ -47,6 +47,8 @@ class BuildExtension(build_ext):
 
     def openmp_works(self):
         wish = os.environ.get("FASTREG_OPENMP", "")
+        if wish not in ("", "0", "1"):
+            sys.exit(f"fastreg: expected FASTREG_OPENMP to be 0 or 1; received {wish!r}; unset it")
         if wish == "0":
             return False
         with tempfile.TemporaryDirectory() as folder:

@@ -250,7 +250,13 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     """Compare the bits and the speed of every way to sum a checkpoint's squares."""
-    arrays = operands([read_checkpoint(path) for path in arguments.files])
+    checkpoints = []
+    for path in arguments.files:
+        try:
+            checkpoints.append(read_checkpoint(path))
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from None
+    arrays = operands(checkpoints)
     nbytes = sum(a.data.nbytes if isinstance(a, HostArray) else a.nbytes for a in arrays)
     n = sum(a.size for a in arrays)
     with Progress() as progress:
@@ -297,8 +303,17 @@ def _print(write: Callable[[], object]) -> None:
         write()
         sys.stdout.flush()
     except BrokenPipeError:
-        # Python flushes once more at exit: let that go nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_stdout()
+    except OSError as error:
+        _close_stdout()
+        raise FastregError(
+            message("a place to print to", str(error), "redirect the output elsewhere")
+        ) from None
+
+
+def _close_stdout() -> None:
+    """Python flushes once more at exit: let that go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(text: str) -> None:

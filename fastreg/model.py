@@ -272,11 +272,13 @@ class Plan:
             p for k, p in enumerate(self._all) if id(p) in included and k not in by_place
         ]
         if strays or missing:
+            # By position only where there are no names: a misspelt one must not move the others.
+            unnamed = all(isinstance(key, int) for path, _ in entries for key in path)
             order = next(
                 (
                     order
                     for order in (self._all, self._parameters)
-                    if len(order) == len(entries)
+                    if unnamed and len(order) == len(entries)
                 ),
                 None,
             )
@@ -288,8 +290,8 @@ class Plan:
                 )
                 raise LayoutError(
                     message(
-                        f"gradients named as params, or {len(self._parameters)} or "
-                        f"{len(self._all)} of them in order",
+                        f"gradients named as params, or a list of {len(self._parameters)} or "
+                        f"{len(self._all)} in their order",
                         f"{len(entries)}, with {what}",
                         "pass an array or None for each",
                     )

@@ -579,3 +579,25 @@ def test_the_table_on_a_terminal(looks):
         print_table(terminal.stream, rows, total(rows), files=["a"], width=100)
     assert r"a[red]b\x1b[31m" in terminal.output
     assert ("\x1b[31m" in terminal.output) == (looks == "rich")
+
+
+def test_no_place_to_print_is_one_line_and_status_2(tmp_path):
+    path = tmp_path / "x.npy"
+    np.save(path, np.ones(3))
+    for redirection in (">/dev/full", ">&-"):
+        done = subprocess.run(
+            f"{sys.executable} -m fastreg inspect {path} {redirection}",
+            shell=True, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert done.stderr.startswith("fastreg: ")
+
+
+def test_check_names_the_bad_file(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "fastreg", "check", str(tmp_path / "none.npy")],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "none.npy" in done.stderr

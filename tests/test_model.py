@@ -797,3 +797,13 @@ def test_bad_groups(groups):
     with pytest.raises(ArgumentError, match="scaling"):
         fastreg.group_lasso_value([x], weight=1.0, groups=0, scaling="rows")
     assert (x == 1).all()
+
+
+@pytest.mark.parametrize("names", [("model.b", "model.a"), ("b", "A")])
+def test_misnamed_gradients_are_refused_and_nothing_is_written(names):
+    a, b = np.ones((2, 2)), np.full((2, 2), 10.0)
+    plan = fastreg.plan({"a": a, "b": b}, l2=1)
+    targets = [np.zeros((2, 2)), np.zeros((2, 2))]
+    with pytest.raises(fastreg.errors.LayoutError, match=r"no array|no entry"):
+        plan.value_and_gradient_(dict(zip(names, targets, strict=True)))
+    assert not any(t.any() for t in targets)
