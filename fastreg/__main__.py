@@ -73,6 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         After ``--help``.
     """
     try:
+        if sys.stdout is None:
+            raise FastregError(
+                message("an open standard output", "a closed one", "redirect it to a file")
+            )
         words = list(sys.argv[1:] if argv is None else argv)
         if words[:1] == ["bench"]:
             # The suite has its own parser, which needs no words twice.
