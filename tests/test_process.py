@@ -28,6 +28,8 @@ pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes as Linux has them"),
     # Forking beside threads is what these tests are about.
     pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning"),
+    # JAX, once imported, warns of every fork.
+    pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:RuntimeWarning"),
 ]
 
 needs_threads = pytest.mark.skipif(not _kernels.has_openmp(), reason="built without OpenMP")
