@@ -4,7 +4,8 @@
  */
 typedef __m256d vd;
 enum { VL = 4, CHAINS = 8 };
-#define FR_VEC_FMA 1
+#define FR_VEC_FMA        1
+#define FR_VEC_ACCUMULATE 1
 
 FR_INLINE vd vd_set(double v) { return _mm256_set1_pd(v); }
 FR_INLINE vd vd_add(vd a, vd b) { return _mm256_add_pd(a, b); }
@@ -109,6 +110,8 @@ FR_INLINE void vd_stream_bf16(void *p, vd a)
     _mm_stream_si64((long long *)p, _mm_cvtsi128_si64(vd_pack_bf16(a)));
 }
 
+/* In the elements' own type, and halves in f32: their sum rounded to f32 and then to T is what the exact
+ * sum rounds to, since 24 >= 2 * 11 + 2 (Figueroa 1995). */
 FR_INLINE void vd_accumulate_f64(void *p, vd a)
 {
     vd_store_f64(p, _mm256_add_pd(_mm256_loadu_pd((const double *)p), a));

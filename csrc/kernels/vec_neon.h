@@ -70,17 +70,3 @@ FR_INLINE void vd_stream_f64(void *p, vd a) { vd_store_f64(p, a); }
 FR_INLINE void vd_stream_f32(void *p, vd a) { vd_store_f32(p, a); }
 FR_INLINE void vd_stream_f16(void *p, vd a) { vd_store_f16(p, a); }
 FR_INLINE void vd_stream_bf16(void *p, vd a) { vd_store_bf16(p, a); }
-
-/* Two floats of at most 24 bits: their f64 sum, rounded once more, is what their exact sum rounds to,
- * since 53 >= 2 * 24 + 2 (Figueroa 1995). */
-#define FR_ACCUMULATE(T, type)                                                                     \
-    FR_INLINE void vd_accumulate_##T(void *p, vd a)                                                \
-    {                                                                                              \
-        type rounded[VL];                                                                          \
-        vd_store_##T(rounded, a);                                                                  \
-        vd_store_##T(p, vd_add(vd_load_##T(p), vd_load_##T(rounded)));                             \
-    }
-FR_ACCUMULATE(f16, uint16_t)
-FR_ACCUMULATE(bf16, uint16_t)
-FR_ACCUMULATE(f32, float)
-FR_ACCUMULATE(f64, double)
