@@ -141,10 +141,12 @@ typedef struct {
     unsigned long long zeros, subnormals, nans, infs; /* subnormal: of the array's own type */
 } fastreg_statistics;
 
-/* Statistics of each array, rows[k] for arrays[k], in one pass. Integers of 64 bits have max_abs rounded
- * to f64. On error (other than FASTREG_INTERRUPTED) rows are untouched. */
+/* Statistics of each array, rows[k] for arrays[k], and of all together in *total unless that is NULL,
+ * from one pass: the total's sums are the exact sums over all arrays, rounded once. Integers of 64 bits
+ * have max_abs rounded to f64. On error (other than FASTREG_INTERRUPTED) nothing has been written. */
 fastreg_status fastreg_survey(const fastreg_array *arrays, size_t count,
-                              const fastreg_options *options, fastreg_statistics *rows);
+                              const fastreg_options *options, fastreg_statistics *rows,
+                              fastreg_statistics *total);
 
 /* The proximal step of the penalty, into each array's `gradient` pointer (data itself for in place):
  *     t = |x| - step * l1, in f64;  0 if t <= 0, else sign(x) * RN_T(t / (1 + 2 * step * l2)),

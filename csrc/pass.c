@@ -66,7 +66,8 @@ FR_INLINE void add_stretch(fr_pass_state *s, const void *x, size_t n, int type)
 {
     fr_sum sum[2];
     if (s->anchored) {
-        if (FR_UNLIKELY(!s->kernels->anchored[s->penalty](x, n, s->anchor, sum))) {
+        if (FR_UNLIKELY(!(s->survey ? s->survey(x, n, s->anchor, sum, &s->found.survey)
+                                    : s->kernels->anchored[s->penalty](x, n, s->anchor, sum)))) {
             look_for_specials(s, x, n, type);
             return;
         }
@@ -99,8 +100,6 @@ FR_INLINE void do_stretch(fr_pass_state *s, const void *x, void *g, size_t n, in
 {
     if (s->penalty >= 0)
         add_stretch(s, x, n, type);
-    if (s->survey)
-        s->survey(x, n, &s->found.survey);
     if (s->gradient)
         s->gradient(x, g, n, &s->slope);
     else if (s->prox)
@@ -239,6 +238,19 @@ static FR_NOINLINE int exact_array(fr_pass_state *s, const fastreg_array *a, siz
     return 1;
 }
 
+void fr_pass_survey(fr_job *job, const fastreg_array *a, int here)
+{
+    fr_pass_state s;
+    s.job = job;
+    memset(&s.found, 0, sizeof s.found);
+    s.anchor[0] = job->anchor[0], s.anchor[1] = job->anchor[1];
+    s.since_poll = 0;
+    s.asks = here;
+    (void)pass_array(&s, a, 0, fr_elements(a));
+    job->anchor[0] = s.anchor[0], job->anchor[1] = s.anchor[1];
+    job->found = s.found;
+}
+
 /* Arrays of the list that meet elements [low, high), one after another. */
 static void pass_list(fr_pass_state *s, uint64_t low, uint64_t high, fr_total *total)
 {
@@ -261,17 +273,7 @@ static void merge(fr_job *job, const fr_found *f, const fr_total *total)
 {
     while (atomic_flag_test_and_set_explicit(&job->lock, memory_order_acquire))
         ;
-    fr_sum_add(&job->found.sum, f->sum);
-    fr_sum_add(&job->found.moment[0], f->moment[0]);
-    fr_sum_add(&job->found.moment[1], f->moment[1]);
-    job->found.survey.largest = FR_MAX(job->found.survey.largest, f->survey.largest);
-    job->found.survey.zeros += f->survey.zeros;
-    job->found.survey.subnormals += f->survey.subnormals;
-    job->found.survey.nans += f->survey.nans;
-    job->found.survey.infs += f->survey.infs;
-    job->found.nan |= f->nan;
-    job->found.inf |= f->inf;
-    job->found.unbounded |= f->unbounded;
+    fr_found_add(&job->found, f);
     if (total)
         fr_total_merge(job->total, total);
     atomic_flag_clear_explicit(&job->lock, memory_order_release);

@@ -38,6 +38,21 @@ typedef struct {
     fr_total *total; /* tier 2 */
 } fr_job;
 
+FR_INLINE void fr_found_add(fr_found *to, const fr_found *f)
+{
+    fr_sum_add(&to->sum, f->sum);
+    fr_sum_add(&to->moment[0], f->moment[0]);
+    fr_sum_add(&to->moment[1], f->moment[1]);
+    to->survey.largest = FR_MAX(to->survey.largest, f->survey.largest);
+    to->survey.zeros += f->survey.zeros;
+    to->survey.subnormals += f->survey.subnormals;
+    to->survey.nans += f->survey.nans;
+    to->survey.infs += f->survey.infs;
+    to->nan |= f->nan;
+    to->inf |= f->inf;
+    to->unbounded |= f->unbounded;
+}
+
 /* Elements of an array. */
 FR_HIDDEN size_t fr_elements(const fastreg_array *a);
 
@@ -51,5 +66,9 @@ FR_INLINE int fr_penalty_of(const fastreg_array *a)
 /* Do share i of `shares`, and merge what was found into the job. here: on the thread that called fastreg,
  * which is the one that may ask the caller's poll. */
 FR_HIDDEN void fr_pass(void *job, int i, int shares, int here);
+
+/* All of one array on this thread, in the default environment, for a job that surveys: job->found is
+ * what was found there alone. */
+FR_HIDDEN void fr_pass_survey(fr_job *job, const fastreg_array *a, int here);
 
 #endif

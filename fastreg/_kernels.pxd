@@ -72,7 +72,8 @@ cdef extern from "fastreg.h" nogil:
         unsigned long long infs
 
     fastreg_status fastreg_survey(const fastreg_array *arrays, size_t count,
-                                  const fastreg_options *options, fastreg_statistics *rows)
+                                  const fastreg_options *options, fastreg_statistics *rows,
+                                  fastreg_statistics *total)
     fastreg_status fastreg_prox(const fastreg_array *arrays, size_t count, double step, int flush,
                                 const fastreg_options *options)
     fastreg_status fastreg_pack(fastreg_dtype dtype, double value, void *element)

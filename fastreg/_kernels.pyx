@@ -73,6 +73,7 @@ cdef extern from *:
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1
+    int PyDict_Next(object d, Py_ssize_t *place, PyObject **key, PyObject **item)
     PyObject *PyErr_Occurred()
 
 # Below this many elements a call is over before another thread could use the lock.
@@ -633,6 +634,30 @@ def list_norm(arrays, *, dtype=None):
     return _list(NORM, arrays, 0.0, 1.0, dtype, &o)
 
 
+def are_the_items(container, list items):
+    """Tell whether the items of a list or tuple, or the values of a dict, are these very objects."""
+    cdef Py_ssize_t k = 0, place = 0
+    cdef PyObject *key
+    cdef PyObject *item
+    if isinstance(container, dict):
+        if len(<dict>container) != len(items):
+            return False
+        while PyDict_Next(<dict>container, &place, &key, &item):
+            if item != <PyObject *>items[k]:
+                return False
+            k += 1
+        return True
+    if type(container) is list:
+        if len(<list>container) != len(items):
+            return False
+        for k in range(len(items)):
+            if (<list>container)[k] is not items[k]:
+                return False
+        return True
+    now = list(container)
+    return len(now) == len(items) and are_the_items(now, items)
+
+
 # -- Plans: a list of arrays, described to C once -----------------------------------------------------
 
 cdef object _survey_dtype = np.dtype([
@@ -792,27 +817,33 @@ cdef class Plan:
         return self._write(BOTH, scale, accumulate, dtype)
 
     def survey(self):
-        """Return n, sums, norm, max and counts of each array, from one pass.
+        """Return n, sums, norm, max and counts of each array and of all together, from one pass.
 
         Returns
         -------
-        structured ndarray, one row for each array
+        rows : structured ndarray, one row for each array
             Fields n, sum_abs, sum_squares, norm, max_abs (float64), zeros, subnormals, nans, infs.
+        total : the same fields, of all arrays
+            Its sums are exact and rounded once.
         """
-        cdef cnp.ndarray rows = np.zeros(self._count, _survey_dtype)
         cdef fastreg_options o
+        _no_options(&o)
+        return self._surveyed(&o)
+
+    cdef tuple _surveyed(self, fastreg_options *o):
+        cdef cnp.ndarray rows = np.empty(self._count + 1, _survey_dtype)
         cdef fastreg_status status
         cdef _poll_state poll
         cdef fastreg_statistics *out = <fastreg_statistics *>cnp.PyArray_DATA(rows)
-        _no_options(&o)
         poll.next = fr_milliseconds() + POLL_MILLISECONDS
         o.poll = _poll
         o.poll_context = &poll
         with nogil:
-            status = fastreg_survey(self._arrays, <size_t>self._count, &o, out)
+            status = fastreg_survey(self._arrays, <size_t>self._count, o, out,
+                                    out + self._count)
         if status != FASTREG_OK:
             _fail(status, 0.0, 0.0, 1.0)
-        return rows
+        return rows[:self._count], rows[self._count]
 
     cdef _in_place(self, double l1, double l2, double scale, int prox, bint flush):
         """Write every array in place: a gradient with these weights, or a proximal step."""
@@ -980,3 +1011,18 @@ def _value_and_gradient(x, double l1, double l2, double scale, out, bint accumul
     """``value_and_gradient`` with the ISA level forced; for tests."""
     cdef bytes name = b"" if isa is None else isa.encode()
     return _with_gradient(BOTH, x, l1, l2, scale, out, accumulate, None, name)
+
+
+def _survey(list arrays, isa=None, int threads=1, double error_scale=1.0):
+    """``Plan.survey`` of arrays with every choice forced; for tests. See ``_measure``."""
+    cdef fastreg_options o
+    cdef bytes name = b"" if isa is None else isa.encode()
+    cdef list zeros = [0.0] * len(arrays)
+    cdef Plan plan = Plan(arrays, zeros, zeros)
+    _no_options(&o)
+    o.threads = threads
+    o.bytes_per_thread = 1
+    if isa is not None:
+        o.level = name
+    o.error_factor = error_scale
+    return plan._surveyed(&o)

@@ -59,7 +59,7 @@ class _Grouped:
         dtype = self.parameter.array.dtype
         hosts = [HostArray(self.view[part], dtype) for part in self.parts]
         zeros = [0.0] * len(hosts)
-        norms: npt.NDArray[np.float64] = _kernels.Plan(hosts, zeros, zeros).survey()["norm"]
+        norms: npt.NDArray[np.float64] = _kernels.Plan(hosts, zeros, zeros).survey()[0]["norm"]
         return norms
 
 

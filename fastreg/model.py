@@ -48,7 +48,7 @@ from fastreg.selection import (
     selected,
     weights_of,
 )
-from fastreg.survey import Stats, finite_or_raise, survey
+from fastreg.survey import Stats, Titles, finite_or_raise
 
 __all__ = [
     "Plan",
@@ -88,8 +88,9 @@ class Plan:
         "_notes",
         "_parameters",
         "_places",
-        "_sums",
+        "_split",
         "_tensors",
+        "_titles",
     )
 
     def __init__(
@@ -114,7 +115,8 @@ class Plan:
         self._guard = Guard(gathered)
         self._mutable = False
         self._bound: tuple[Any, Guard, list[Any]] | None = None
-        self._sums: dict[bool, tuple[Any, Any]] = {}
+        self._titles: Titles | None = None
+        self._split: list[tuple[list[int], Any]] | None = None
         self._tensors = tensors_of(self._parameters)
         self._places: dict[str, int] | None = None
 
@@ -332,7 +334,7 @@ class Plan:
         if not math.isfinite(norm):
             if nonfinite == "keep":
                 return norm
-            finite_or_raise(self._parameters, self._kernel.survey(), "to clip")
+            finite_or_raise(self._parameters, self._kernel.survey()[0], "to clip")
             raise NonFiniteError(
                 message(
                     "a norm below the largest float64",
@@ -361,19 +363,33 @@ class Plan:
     def stats(self, *, integers: bool = False) -> Stats:
         """Return the statistics of the arrays that are in: see :func:`stats`."""
         self._guard.check()
-        counted = [integers or host.dtype in FLOATS for host in self._hosts]
-        sums = self._sums.get(integers)
-        if sums is None:
-            hosts = [host for host, yes in zip(self._hosts, counted, strict=True) if yes]
-            ones, zeros = [1.0] * len(hosts), [0.0] * len(hosts)
-            sums = _kernels.Plan(hosts, ones, zeros), _kernels.Plan(hosts, zeros, ones)
-            self._sums[integers] = sums
-        return survey(self._parameters, self._notes, self._kernel.survey(), counted, *sums)
+        if self._titles is None:
+            self._titles = Titles.of(self._parameters, self._notes)
+        if integers or self._titles.integers == 0:
+            return Stats.of(self._titles, *self._kernel.survey())
+        if self._split is None:
+            self._split = _floats_and_others(self._hosts)
+        (places, floats), (others, kernel) = self._split
+        part, total = floats.survey()
+        rows = np.empty(len(self._hosts), part.dtype)
+        rows[places] = part
+        rows[others] = kernel.survey()[0]
+        return Stats.of(self._titles, rows, total, self._titles.integers)
 
     def check_finite(self) -> None:
         """Raise NonFiniteError, naming the arrays, if one holds NaN or infinity."""
         self._guard.check()
-        finite_or_raise(self._parameters, self._kernel.survey(), "")
+        finite_or_raise(self._parameters, self._kernel.survey()[0], "")
+
+
+def _floats_and_others(hosts: Sequence[HostArray]) -> list[tuple[list[int], Any]]:
+    """Positions and kernels' plan of the arrays of floats, and of the rest."""
+    floats = [k for k, host in enumerate(hosts) if host.dtype in FLOATS]
+    others = [k for k, host in enumerate(hosts) if host.dtype not in FLOATS]
+    return [
+        (places, _kernels.Plan([hosts[k] for k in places], zeros := [0.0] * len(places), zeros))
+        for places in (floats, others)
+    ]
 
 
 def step_ok(step: float) -> bool:

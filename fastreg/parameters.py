@@ -13,11 +13,11 @@ import sys
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import is_
 from typing import Any
 
 import numpy as np
 
+from fastreg._kernels import are_the_items
 from fastreg.arrays import HostArray, describe, host_array
 from fastreg.checkpoints import printable
 from fastreg.errors import (
@@ -525,8 +525,8 @@ class Guard:
     def check(self) -> None:
         """Raise StaleError, naming the place, if something changed."""
         for holder, items, name in self._holders:
-            now = holder.values() if isinstance(holder, dict) else holder
-            if len(now) != len(items) or not all(map(is_, now, items)):
+            if not are_the_items(holder, items):
+                now = holder.values() if isinstance(holder, dict) else holder
                 raise self._stale_item(now, items, name)
         if self._tensors is not None:
             data_ptr, numel, xs, addresses, sizes = self._tensors

@@ -172,7 +172,7 @@ def _measure_one(
 
     max_abs: float | int
     if tensor.dtype in _FLOAT_BITS:
-        found = _kernels.Plan([host_array(operand)], [0.0], [0.0]).survey()[0]
+        found = _kernels.Plan([host_array(operand)], [0.0], [0.0]).survey()[1]
         tick(_SCAN_WORK * tensor.nbytes)
         max_abs, zeros = float(found["max_abs"]), int(found["zeros"])
         nonfinite = int(found["nans"] + found["infs"])

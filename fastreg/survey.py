@@ -17,10 +17,10 @@ import numpy.typing as npt
 
 from fastreg.checkpoints import printable
 from fastreg.errors import ArgumentError, NonFiniteError, message
-from fastreg.parameters import Parameter
+from fastreg.parameters import FLOATS, Parameter
 from fastreg.table import _ascii, _cells, _shape, _short, _shorten
 
-__all__ = ["FIELDS", "SCHEMA", "Stats", "finite_or_raise", "survey"]
+__all__ = ["FIELDS", "SCHEMA", "Stats", "Titles", "finite_or_raise"]
 
 SCHEMA = "fastreg-stats/1"
 """Name and version of the JSON document; a change that breaks a reader raises the number."""
@@ -40,6 +40,30 @@ FIELDS = (
 
 _GAP = "  "
 _NAMED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Titles:
+    """What the rows are about: it does not change from one call to the next."""
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[str, ...]
+    notes: tuple[str, ...]
+    integers: int
+    """How many arrays hold no floats."""
+
+    @classmethod
+    def of(cls, parameters: Sequence[Parameter], notes: Sequence[str]) -> Titles:
+        """Take them from gathered parameters."""
+        dtypes = tuple(p.array.dtype for p in parameters)
+        return cls(
+            tuple(p.name for p in parameters),
+            tuple(p.array.shape for p in parameters),
+            dtypes,
+            tuple(notes),
+            sum(dtype not in FLOATS for dtype in dtypes),
+        )
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -68,6 +92,18 @@ class Stats:
     rows: npt.NDArray[Any]
     total: dict[str, Any]
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, titles: Titles, rows: npt.NDArray[Any], total: Any, left_out: int = 0) -> Stats:
+        """Put together titles, the kernels' rows and the total, of which some are left out."""
+        notes = titles.notes
+        if left_out:
+            what = "array of integers or booleans is" if left_out == 1 else (
+                "arrays of integers or booleans are"
+            )
+            notes = (*notes, f"{left_out:,} {what} not in the total (integers=True)")
+        numbers = dict(zip(FIELDS, total.tolist(), strict=True))
+        return cls(titles.names, titles.shapes, titles.dtypes, rows, numbers, notes)
 
     def __len__(self) -> int:
         """Return the number of arrays."""
@@ -131,54 +167,6 @@ class Stats:
         return table
 
     __repr__ = __str__
-
-
-def survey(
-    parameters: Sequence[Parameter],
-    notes: Sequence[str],
-    rows: npt.NDArray[Any],
-    counted: Sequence[bool],
-    absolute: Any,
-    squares: Any,
-) -> Stats:
-    """Put together the kernels' rows and the totals.
-
-    Parameters
-    ----------
-    parameters, notes
-        As gathered.
-    rows : structured ndarray
-        Of the kernels.
-    counted : sequence of bool
-        Which rows the total is about.
-    absolute, squares : kernels' Plan
-        Of these arrays, with the weights (1, 0) and (0, 1).
-    """
-    inside = rows[np.asarray(counted, np.bool_)]
-    largest = inside["max_abs"]
-    total: dict[str, Any] = {
-        "n": int(inside["n"].sum()),
-        "sum_abs": float(absolute.value()),
-        "sum_squares": float(squares.value()),
-        "norm": float(squares.norm()),
-        "max_abs": float(largest.max()) if len(inside) else 0.0,
-    }
-    total |= {field: int(inside[field].sum()) for field in FIELDS[5:]}
-    notes = list(notes)
-    left = len(rows) - len(inside)
-    if left:
-        what = "array of integers or booleans is" if left == 1 else (
-            "arrays of integers or booleans are"
-        )
-        notes.append(f"{left:,} {what} not in the total (integers=True)")
-    return Stats(
-        names=tuple(p.name for p in parameters),
-        shapes=tuple(p.array.shape for p in parameters),
-        dtypes=tuple(p.array.dtype for p in parameters),
-        rows=rows,
-        total=total,
-        notes=tuple(notes),
-    )
 
 
 def finite_or_raise(parameters: Sequence[Parameter], rows: npt.NDArray[Any], what: str) -> None:

@@ -21,7 +21,7 @@ from oracle import DTYPES, FORMATS
 from slow_plan import SlowPlan, joined, prox_exact, weighted_bits
 
 import fastreg
-from fastreg import model
+from fastreg import _kernels, model
 from fastreg.errors import ArgumentError, DTypeError, LayoutError, NonFiniteError, StaleError
 
 bf16 = ml_dtypes.bfloat16
@@ -617,6 +617,79 @@ def test_stats_of_near_ties(op, source):
     s = fastreg.stats([x.copy() for x, *_ in cases])
     want = [want for _, _, _, want in cases]
     assert s.rows[op].tolist() == want
+
+
+def survey_cases(name: str):
+    """Arrays that take each way through a survey: exact plain sums, and what forbids them."""
+    dtype = DTYPES[name]
+    rng = np.random.default_rng(8)
+    fmt = oracle.FORMATS[name]
+    tiny, normal = 2.0**fmt.emin * 2.0 ** (1 - fmt.precision), 2.0**fmt.emin
+    ordinary = rng.standard_normal(1000)
+    wide = ordinary * 2.0 ** rng.integers(-12, 5, 1000)
+    for n in (1, 2, 3, 5, 8, 15, 16, 17, 31, 64, 100, 999):
+        yield ordinary[:n].astype(dtype)
+        yield wide[:n].astype(dtype)
+    for at in (0, 7, 500, 998, 999):
+        for special in (0.0, -0.0, tiny, -3 * tiny, normal, math.inf, -math.inf, math.nan):
+            x = ordinary.astype(dtype)
+            x[at] = special
+            yield x
+    x = ordinary.astype(dtype)
+    x[::2] = 0.0
+    yield x
+    yield np.zeros(777, dtype)
+    yield np.full(40, math.nan).astype(dtype)
+    yield np.full(40, -math.inf).astype(dtype)
+    yield np.full(9000, tiny).astype(dtype)
+    yield np.full(20000, 1.5).astype(dtype)
+    if name != "f16":
+        # Sums that just exceed 53 bits, where lanes would round many times.
+        for bits_more in (1, 2, 4, 9):
+            top = 2.0 ** (54 - fmt.precision + bits_more)
+            yield np.array([top] + [1.0 + 2.0 ** (1 - fmt.precision)] * 600).astype(dtype)
+
+
+@pytest.mark.parametrize("name", ["f16", "bf16", "f32", "f64"])
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("error_scale", [1.0, 2.0**60])
+def test_a_survey_is_the_oracles(name, threads, error_scale, isa):
+    """Rows and total, on every level, decided by the first pass and by integers."""
+    arrays = list(survey_cases(name))
+    finite = [x for x in arrays if np.isfinite(x.astype(np.float64)).all()]
+    for chosen in (arrays, finite):
+        rows, total = _kernels._survey(chosen, isa, threads, error_scale)
+        want = SlowPlan(chosen, [], []).survey()
+        assert np.array_equal(
+            np.array(rows.tolist(), np.float64), np.array(want, np.float64), equal_nan=True
+        )
+        exact = joined(chosen)
+        for op in ("sum_abs", "sum_squares", "norm"):
+            assert bits(np.float64(total[op])) == [oracle.result_bits(op, exact, "f64")]
+        for field, column in (("n", 0), ("zeros", 5), ("subnormals", 6), ("nans", 7), ("infs", 8)):
+            assert total[field] == sum(row[column] for row in want)
+        largest = [row[4] for row in want]
+        assert total["max_abs"] == max(largest) or math.isnan(sum(largest))
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i1", "u8", "?"])
+def test_a_survey_of_large_and_strided_arrays(dtype):
+    """Arrays that threads share, beside small ones and views."""
+    rng = np.random.default_rng(3)
+    large = rng.integers(0 if dtype == "u8" else -100, 100, 150_000).astype(dtype)
+    arrays = [large, large[::3], large[:100], large[:60_000].reshape(200, 300).T[1:]]
+    for threads in (1, 2, 7):
+        rows, total = _kernels._survey(arrays, None, threads)
+        for x, row in zip(arrays, rows, strict=True):
+            exact = oracle.sums(x)
+            for op in ("sum_abs", "norm"):
+                want = oracle.as_float(oracle.result_bits(op, exact, "f64"), "f64")
+                assert row[op] == want
+            assert (row["n"], row["zeros"]) == (x.size, x.size - np.count_nonzero(x))
+        exact = joined(arrays)
+        assert bits(np.float64(total["sum_squares"])) == [
+            oracle.result_bits("sum_squares", exact, "f64")
+        ]
 
 
 def test_stats_of_squares_that_underflow():

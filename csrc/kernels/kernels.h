@@ -46,14 +46,16 @@ typedef int fr_anchored_kernel(const void *x, size_t n, double anchor[2], fr_sum
  * owes fr_stream_end. */
 typedef void fr_gradient_kernel(const void *x, void *out, size_t n, const fr_slope *s);
 
-/* Adds to *s what [x, x + n) holds: the largest |x| that is not NaN, zeros, subnormals (of x's type),
- * NaNs and infinities. */
+/* What a survey counts: the largest |x| that is not NaN, zeros, subnormals (of x's type), NaNs and
+ * infinities. */
 typedef struct {
     double largest;
     uint64_t zeros, subnormals, nans, infs;
 } fr_survey;
 
-typedef void fr_survey_kernel(const void *x, size_t n, fr_survey *s);
+/* The anchored kernel for both sums, and what [x, x + n) holds added to *s. */
+typedef int fr_survey_kernel(const void *x, size_t n, double anchor[2], fr_sum sum[2],
+                             fr_survey *s);
 
 /* threshold = step l1, divisor = 1 + 2 step l2; flush: subnormal results become 0. */
 typedef struct {

@@ -32,6 +32,7 @@ FR_INLINE vd vd_where_less(vd a, vd b, vd yes, vd no)
     return _mm256_blendv_pd(no, yes, _mm256_cmp_pd(a, b, _CMP_LT_OQ));
 }
 FR_INLINE vd vd_max(vd a, vd b) { return _mm256_max_pd(a, b); }
+FR_INLINE vd vd_min(vd a, vd b) { return _mm256_min_pd(a, b); }
 FR_INLINE vd vd_div(vd a, vd b) { return _mm256_div_pd(a, b); }
 
 FR_INLINE vd vd_load_f64(const void *p) { return _mm256_loadu_pd((const double *)p); }

@@ -32,6 +32,7 @@ FR_INLINE vd vd_where_less(vd a, vd b, vd yes, vd no)
     return _mm512_mask_blend_pd(_mm512_cmp_pd_mask(a, b, _CMP_LT_OQ), no, yes);
 }
 FR_INLINE vd vd_max(vd a, vd b) { return _mm512_max_pd(a, b); }
+FR_INLINE vd vd_min(vd a, vd b) { return _mm512_min_pd(a, b); }
 FR_INLINE vd vd_div(vd a, vd b) { return _mm512_div_pd(a, b); }
 
 FR_INLINE vd vd_load_f64(const void *p) { return _mm512_loadu_pd(p); }

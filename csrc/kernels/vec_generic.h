@@ -11,6 +11,7 @@
  * vd_where_nan(x, yes, no)              per lane: x is NaN ? yes : no
  * vd_where_less(a, b, yes, no)          per lane: a < b ? yes : no (no for NaN)
  * vd_max(a, b)                          per lane: a > b ? a : b, so b if either is NaN
+ * vd_min(a, b)                          per lane: a < b ? a : b, so b if either is NaN
  * vd_load_T(p)                          VL elements of type T from any address, widened exactly
  * vd_store_T(p, a)                      narrowed to T in one rounding to nearest, ties to even; any
  *                                       NaN becomes the canonical one
@@ -36,6 +37,7 @@ FR_INLINE vd vd_where_zero(vd x, vd yes, vd no) { return x == 0.0 ? yes : no; }
 FR_INLINE vd vd_where_nan(vd x, vd yes, vd no) { return x != x ? yes : no; }
 FR_INLINE vd vd_where_less(vd a, vd b, vd yes, vd no) { return a < b ? yes : no; }
 FR_INLINE vd vd_max(vd a, vd b) { return a > b ? a : b; }
+FR_INLINE vd vd_min(vd a, vd b) { return a < b ? a : b; }
 FR_INLINE vd vd_div(vd a, vd b) { return a / b; }
 FR_INLINE vd vd_square_error(vd x, vd square) { return fr_product_error(x, x, square); }
 FR_INLINE vd vd_mul(vd a, vd b) { return a * b; }

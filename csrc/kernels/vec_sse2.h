@@ -28,6 +28,7 @@ FR_INLINE vd vd_where_less(vd a, vd b, vd yes, vd no)
     return fr_select(_mm_cmplt_pd(a, b), yes, no);
 }
 FR_INLINE vd vd_max(vd a, vd b) { return _mm_max_pd(a, b); }
+FR_INLINE vd vd_min(vd a, vd b) { return _mm_min_pd(a, b); }
 FR_INLINE vd vd_div(vd a, vd b) { return _mm_div_pd(a, b); }
 
 /* Dekker's product error for x*x (see fr_product_error). */

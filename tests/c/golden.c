@@ -130,7 +130,7 @@ int main(int argc, char **argv)
                         for (size_t i = 0; i < lengths[k]; ++i)
                             add(get(to, i, width));
                         fastreg_statistics row;
-                        if (fastreg_survey(&a, 1, &o, &row) != FASTREG_OK)
+                        if (fastreg_survey(&a, 1, &o, &row, NULL) != FASTREG_OK)
                             fail("survey", FASTREG_BAD_SHAPE);
                         add_double(row.sum_abs), add_double(row.sum_squares), add_double(row.norm);
                         add_double(row.max_abs), add(row.zeros), add(row.subnormals);
