@@ -139,18 +139,7 @@ def _weight(name: str, weight: Any) -> float:
             message(f"a number {name}", "a tensor, which would get no gradient",
                     f"multiply: {name} * penalty(x, {name}=1.0)")
         )
-    try:
-        number = float(weight)
-    except (TypeError, ValueError) as e:
-        raise DTypeError(
-            message(f"a number as weight {name}", f"{type(weight).__name__} ({e})", "pass a float")
-        ) from None
-    if not 0.0 <= number < math.inf:
-        raise ArgumentError(
-            message(f"a weight {name} that is finite and >= 0", repr(weight),
-                    "pass a non-negative number")
-        )
-    return number
+    return ndarray.weight(name, weight)
 
 
 def _distributed(x: Any) -> bool:
@@ -679,10 +668,7 @@ def _differentiable(x: Any) -> None:
         raise _refuse(x)
     _result(x, None)
     if x.dtype not in _FLOATS:
-        raise DTypeError(
-            message("a float tensor (float16, bfloat16, float32, float64) to differentiate",
-                    f"{x.dtype}", "convert it, for example with x.float()")
-        )
+        raise ndarray.not_differentiable(str(x.dtype), "x.float()")
 
 
 def gradient(x: Any, *, l1: float = 0.0, l2: float = 0.0) -> Any:
