@@ -20,6 +20,11 @@ class FastregError(Exception):
     """Base of all of fastreg's own exceptions."""
 
 
+# TensorFlow raises an error of traced code again, with its place in that code added. It keeps the
+# class of those whose constructor is this very one, and makes a StagingError of all others.
+FastregError.__init__ = Exception.__init__  # type: ignore[method-assign]
+
+
 class DTypeError(FastregError, TypeError):
     """An element type or an object that no kernel accepts."""
 

@@ -8,14 +8,15 @@ weights. On every other device, chosen when the program is compiled for it, and 
 handlers do not fit the installed jaxlib (:func:`handlers` tells), plain ``jax.numpy`` operations of
 the same meaning take their place; :func:`route` forces either.
 
-Arrays that are sharded over several devices are gathered for the kernels, as for every foreign
-call; call within ``shard_map``, or take the route "ops".
+Arrays that are sharded over several devices by the compiler are gathered for the kernels, as for
+every foreign call. Within ``shard_map`` and ``pmap`` each device's part goes to the kernels. Plain
+operations are taken for arrays whose type says how they are sharded (explicit sharding) and for
+those whose size is unknown while tracing (``jax.export``, Keras' symbolic build).
 """
 
 from __future__ import annotations
 
 import functools
-import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastreg import _kernels
-from fastreg.errors import ArgumentError, DTypeError, LayoutError, message
+from fastreg.errors import ArgumentError, DTypeError, message
+from fastreg.ndarray import SHORTEST, check_matrix, not_differentiable, weight
 
 __all__ = [
     "GRADIENT_THRESHOLD",
@@ -134,10 +136,23 @@ def handlers() -> str:
 
 def _native(x: Any) -> tuple[bool, bool]:
     """Whether the kernels compute the value, and whether they compute the gradient."""
-    if _choice.route != "auto":
-        return (_choice.route == "native",) * 2
+    if _choice.route == "ops" or not _callable_on(x):
+        return False, False
+    if _choice.route == "native":
+        return True, True
     fit = handlers() == "registered"
     return fit, fit and x.size <= GRADIENT_THRESHOLD
+
+
+def _callable_on(x: Any) -> bool:
+    """Whether a foreign call can stand for operations on x: known extents, none sharded by type."""
+    if not all(isinstance(n, int) for n in x.shape):
+        return False
+    sharding = getattr(_typeof(x), "sharding", None)
+    return all(axis is None for axis in getattr(sharding, "spec", ()))
+
+
+_typeof = getattr(jax, "typeof", lambda x: None)
 
 
 # -- Leaves: what is computed, by handler or by operations -----------------------------------------
@@ -146,21 +161,43 @@ def _native(x: Any) -> tuple[bool, bool]:
 # there.
 
 
+def _variation(kind: Any) -> dict[str, Any]:
+    """What a type says within ``shard_map``: over which devices its value varies."""
+    for name in ("manual_axis_type", "vma"):  # by JAX's version
+        if varying := getattr(kind, name, None):
+            mesh = kind.sharding.mesh
+            place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+            return {"sharding": place, name: varying}
+    return {}
+
+
+def _result_like(x: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    """Describe a foreign call's result, which varies over devices as x does."""
+    return jax.ShapeDtypeStruct(shape, dtype, **_variation(_typeof(x)))
+
+
+def _one(x: Any) -> Any:
+    """Return 1 as an upstream gradient: of x's type, varying over devices as x does."""
+    one = jnp.ones((), x.dtype)
+    return one + jnp.sum(jnp.ravel(x)[:0]) if _variation(_typeof(x)) else one
+
+
 def _call_value(x: Any, l1: float, l2: float, dtype: Any, rank: int) -> Any:
-    shape = jax.ShapeDtypeStruct(x.shape[:rank], dtype)
+    shape = _result_like(x, x.shape[:rank], dtype)
     call = jax.ffi.ffi_call("fastreg_value", shape, vmap_method="broadcast_all")
     return call(x, l1=np.float64(l1), l2=np.float64(l2))
 
 
 def _call_gradient(x: Any, u: Any, l1: float, l2: float) -> Any:
-    shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    shape = _result_like(x, x.shape, x.dtype)
     call = jax.ffi.ffi_call("fastreg_gradient", shape, vmap_method="broadcast_all")
     return call(x, u, l1=np.float64(l1), l2=np.float64(l2))
 
 
 def _work_dtype(x: Any) -> Any:
-    """The type in which plain operations compute."""
-    return jnp.float64 if x.dtype == jnp.float64 else jnp.float32
+    """The type in which plain operations compute: for integers the widest."""
+    narrow = str(x.dtype) in _FLOATS and x.dtype != jnp.float64
+    return jax.dtypes.canonicalize_dtype(np.float32 if narrow else np.float64)
 
 
 def _inner(x: Any, rank: int) -> tuple[int, ...]:
@@ -265,7 +302,7 @@ def _make_directional() -> Any:
         return _ops_directional(x, t, **weights)
 
     def abstract(x: Any, t: Any, *, dtype: Any, rank: int, **_: Any) -> Any:
-        return shaped(x.shape[:rank], dtype)
+        return shaped(x.shape[:rank], dtype, **_variation(x))
 
     def jvp(primals: Any, tangents: Any, **p: Any) -> Any:
         x, t = primals
@@ -316,7 +353,7 @@ def _penalty_jvp(
     l1: float, l2: float, dtype: Any, native: tuple[bool, bool], primals: Any, tangents: Any
 ) -> Any:
     (x,), (t,) = primals, tangents
-    if _directional is None:
+    if _directional is None or not _callable_on(x):
         along = _ops_directional(x, t, l1, l2, dtype, 0)
     else:
         along = _directional.bind(x, t, l1=l1, l2=l2, dtype=dtype, rank=0, native=native[1])
@@ -341,11 +378,12 @@ def _array(x: Any) -> Any:
             )
         try:
             x = jnp.asarray(x)
-        except (TypeError, ValueError) as e:
+        except Exception as e:
             what = f"{x.dtype} ({str(e).splitlines()[0]})"
             raise DTypeError(message("an array of numbers", what, "convert it first")) from None
     name = str(x.dtype)
-    if name not in _FLOATS and not (x.dtype.kind in "biu" and x.dtype.itemsize <= 8):
+    kind = getattr(x.dtype, "kind", "")  # types of keys have none
+    if name not in _FLOATS and not (kind in tuple("biu") and x.dtype.itemsize <= 8):
         raise DTypeError(
             message(
                 "elements of type float16, bfloat16, float32, float64, bool or an integer type",
@@ -358,6 +396,11 @@ def _array(x: Any) -> Any:
     return x
 
 
+def _is_tree(x: Any) -> bool:
+    """Whether x is a container that JAX knows, and no array (which sparse ones are, too)."""
+    return not (x is None or hasattr(x, "dtype") or jax.tree_util.all_leaves([x]))
+
+
 def _weight(name: str, w: Any) -> float:
     if isinstance(w, jax.core.Tracer):
         raise DTypeError(
@@ -367,19 +410,7 @@ def _weight(name: str, w: Any) -> float:
                 "multiply the penalty of weight 1 by it, or mark the argument static",
             )
         )
-    try:
-        value = float(w)
-    except (TypeError, ValueError) as e:
-        raise DTypeError(
-            message(f"a number as weight {name}", f"{type(w).__name__} ({e})", "pass a float")
-        ) from None
-    if not 0.0 <= value < math.inf:
-        raise ArgumentError(
-            message(
-                f"a weight {name} that is finite and >= 0", repr(value), "pass a positive number"
-            )
-        )
-    return value
+    return weight(name, w)
 
 
 def _result_dtype(x: Any, dtype: Any) -> Any:
@@ -409,10 +440,10 @@ def penalty(x: Any, *, l1: float = 0.0, l2: float = 0.0, dtype: Any = None) -> A
 
     Parameters
     ----------
-    x : jax.Array, tracer, ndarray, KerasVariable, or a list, tuple or dict of them
+    x : jax.Array, tracer, ndarray, KerasVariable, or a pytree of them
         float16, bfloat16, float32 or float64, any shape. bool and integers have a value and no
-        gradient. A list, tuple or dict, nested or not (a pytree), gives the sum of its leaves'
-        penalties, each rounded to the result's type.
+        gradient. A pytree (lists, tuples, dicts and every registered class, nested or not) gives
+        the sum of its leaves' penalties, each rounded to the result's type.
     l1, l2 : float, default 0.0
         Weights, finite and >= 0, known while tracing. A weight of 0 removes its term.
     dtype : dtype, optional
@@ -453,7 +484,7 @@ def penalty(x: Any, *, l1: float = 0.0, l2: float = 0.0, dtype: Any = None) -> A
     (2.75, [1.0, -1.5, 0.0])
     """
     w1, w2 = _weight("l1", l1), _weight("l2", l2)
-    if isinstance(x, (list, tuple, dict)):
+    if _is_tree(x):
         leaves = [penalty(e, l1=w1, l2=w2, dtype=dtype) for e in jax.tree.leaves(x)]
         if not leaves:
             return jnp.zeros((), _result_dtype(np.float32(0), dtype))
@@ -503,15 +534,8 @@ def gradient(x: Any, *, l1: float = 0.0, l2: float = 0.0) -> Any:
     """
     x = jax.lax.stop_gradient(_array(x))
     if str(x.dtype) not in _FLOATS:
-        raise DTypeError(
-            message(
-                "a float array (float16, bfloat16, float32, float64) to differentiate",
-                str(x.dtype),
-                "convert it, for example with x.astype('float32')",
-            )
-        )
-    one = jnp.ones((), x.dtype)
-    return _gradient(x, one, _weight("l1", l1), _weight("l2", l2), _native(x)[1])
+        raise not_differentiable(str(x.dtype), "x.astype('float32')")
+    return _gradient(x, _one(x), _weight("l1", l1), _weight("l2", l2), _native(x)[1])
 
 
 def value_and_gradient(
@@ -548,7 +572,7 @@ def orthogonal(x: Any, *, factor: float, rows: bool = True, dtype: Any = None) -
     Parameters
     ----------
     x : jax.Array, shape (m, n)
-        float16, bfloat16, float32 or float64.
+        Of a float type, or of integers, which have no gradient.
     factor : float
         Finite and >= 0.
     rows : bool, default True
@@ -559,7 +583,7 @@ def orthogonal(x: Any, *, factor: float, rows: bool = True, dtype: Any = None) -
     Returns
     -------
     jax.Array, shape ()
-        Differentiable. 0 for fewer than two rows.
+        Differentiable. 0 for fewer than two rows, and with factor 0 whatever x holds.
 
     Raises
     ------
@@ -582,27 +606,24 @@ def orthogonal(x: Any, *, factor: float, rows: bool = True, dtype: Any = None) -
     0.3
     """
     x = _array(x)
-    if str(x.dtype) not in _FLOATS:
-        raise DTypeError(
-            message(
-                "a float matrix (float16, bfloat16, float32, float64)",
-                str(x.dtype),
-                "convert it, for example with x.astype('float32')",
-            )
-        )
-    if x.ndim != 2:
-        raise LayoutError(
-            message("an input of rank 2", f"one of shape {x.shape}", "reshape it to a matrix")
-        )
     result = _result_dtype(x, dtype)
+    factor = _weight("factor", factor)
+    check_matrix(x.shape, factor)
     wide = x.astype(_work_dtype(x))
+    if factor == 0.0:
+        return jnp.sum(wide[:0]).astype(result)
     wide = wide if rows else wide.T
-    squares = jnp.sum(jnp.square(wide), axis=1, keepdims=True)
-    unit = wide * jax.lax.rsqrt(jnp.maximum(squares, 1e-14))
+    # The largest element of each row is taken out first, so that no square overflows.
+    scale = jnp.maximum(jnp.max(jnp.abs(wide), axis=1, keepdims=True, initial=0.0), SHORTEST)
+    scale = jax.lax.stop_gradient(scale)
+    parts = wide / scale
+    squares = jnp.sum(jnp.square(parts), axis=1, keepdims=True)
+    unit = parts * jax.lax.rsqrt(jnp.maximum(squares, jnp.square(SHORTEST / scale)))
     cosines = jnp.matmul(unit, unit.T, precision="highest")
     n = cosines.shape[0]
     cosines = cosines * (1 - jnp.eye(n, dtype=wide.dtype))
-    total = _weight("factor", factor) * jnp.sum(jnp.abs(cosines)) / max(n * (n - 1), 1)
+    pairs = jax.core.max_dim(n * (n - 1), 1)  # n may be a size unknown while tracing
+    total = factor * jnp.sum(jnp.abs(cosines)) / pairs
     return total.astype(result)
 
 
@@ -620,6 +641,8 @@ def orthogonal_value_and_gradient(
     (0.0, (3, 3))
     """
     x = jax.lax.stop_gradient(_array(x))
+    if str(x.dtype) not in _FLOATS:
+        raise not_differentiable(str(x.dtype), "x.astype('float32')")
 
     def value(x: Any) -> Any:
         return orthogonal(x, factor=factor, rows=rows, dtype=dtype)

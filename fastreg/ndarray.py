@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The NumPy room: arrays, NumPy scalars and every other memory of the host."""
+"""The NumPy room: arrays, NumPy scalars and every other memory of the host.
+
+Also what the rooms of the frameworks say alike about arguments.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -78,7 +82,7 @@ def value_and_gradient(x: Any, *, l1: float = 0.0, l2: float = 0.0, dtype: Any =
 # -- Orthogonality -------------------------------------------------------------------------------
 
 # Keras clamps the squared norm at 1e-14; a row shorter than that counts as of this length.
-_SHORTEST = 1e-7
+SHORTEST = 1e-7
 # Rows of one block of the Gram matrix: with 4096 columns of float64 it takes 16 MiB.
 _BLOCK_ELEMENTS = 1 << 21
 
@@ -126,6 +130,34 @@ def orthogonal_value_and_gradient(
     return _orthogonal(x, factor, rows, dtype, want=True)
 
 
+def weight(name: str, w: Any) -> float:
+    """Return a weight as a float, or say what a weight is."""
+    try:
+        value = float(w)
+    except (TypeError, ValueError) as e:
+        raise DTypeError(
+            message(f"a number as weight {name}", f"{type(w).__name__} ({e})", "pass a float")
+        ) from None
+    if not 0.0 <= value < math.inf:
+        raise ArgumentError(
+            message(
+                f"a weight {name} that is finite and >= 0", repr(w), "pass a non-negative number"
+            )
+        )
+    return value
+
+
+def not_differentiable(received: str, conversion: str) -> DTypeError:
+    """Return the error of a gradient of integers."""
+    return DTypeError(
+        message(
+            "a float array (float16, bfloat16, float32, float64) to differentiate",
+            received,
+            f"convert it, for example with {conversion}",
+        )
+    )
+
+
 def check_matrix(shape: tuple[int, ...], factor: float) -> None:
     """Raise unless a regularizer of rows can work with these."""
     if not 0.0 <= factor < float("inf"):
@@ -149,13 +181,7 @@ def _orthogonal(x: Any, factor: float, rows: bool, dtype: Any, want: bool) -> tu
         raise _refuse(x, e) from None
     check_matrix(host.shape, factor)
     if want and host.dtype not in _WORK:
-        raise DTypeError(
-            message(
-                "a float array (float16, bfloat16, float32, float64) to differentiate",
-                describe(x),
-                "convert x, for example x.astype('float32')",
-            )
-        )
+        raise not_differentiable(describe(x), "x.astype('float32')")
     result = result_name(dtype) if dtype is not None else host.dtype
     value, slope = cosines(host, factor, rows, want)
     # The penalty of one number is the number, rounded to the type that is asked for.
@@ -178,7 +204,7 @@ def cosines(host: HostArray, factor: float, rows: bool, want: bool) -> tuple[flo
         return 0.0, np.zeros(data.shape, work)
     norms = np.array([functional.norm(line, dtype=np.float64) for line in lines])
     with np.errstate(all="ignore"):  # NaN and infinity are answers, not accidents
-        longest = np.maximum(norms, _SHORTEST)
+        longest = np.maximum(norms, SHORTEST)
         units = (lines / longest[:, None]).astype(work, copy=False)
         pairs = float(n) * (n - 1)
         sums = []
@@ -197,7 +223,7 @@ def cosines(host: HostArray, factor: float, rows: bool, want: bool) -> tuple[flo
         slope *= work(2.0 * factor / pairs)
         # Of the unit vector: what points along it is lost, unless its length was the clamp's.
         along = np.einsum("ij,ij->i", units, slope)
-        along[norms < _SHORTEST] = 0.0
+        along[norms < SHORTEST] = 0.0
         slope -= units * along[:, None]
         slope /= longest[:, None].astype(work)
     return value, slope if rows else slope.T

@@ -23,7 +23,8 @@ other than a CPU may run the operation, and while a SavedModel is written.
 Limits of the native route in graphs: it needs Python's lock for microseconds per call, cannot be
 part of a SavedModel that another process runs, and cannot be compiled by XLA. A ``tf.function``
 that was traced outside XLA and is then called from one with ``jit_compile=True`` keeps the route of
-its first trace, so XLA refuses it: trace it within :func:`route` ``("ops")``.
+its first trace, so XLA refuses it: trace it within :func:`route` ``("ops")``, and likewise one
+that is called under ``tf.autodiff.ForwardAccumulator``; an accumulator within the function is seen.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from fastreg import functional
-from fastreg.errors import ArgumentError, DTypeError, FastregError, LayoutError, message
+from fastreg.errors import ArgumentError, DTypeError, FastregError, message
+from fastreg.ndarray import SHORTEST, check_matrix, not_differentiable, weight
 
 __all__ = [
     "GRAPH_THRESHOLD",
@@ -140,6 +142,7 @@ _record_operation = _private("eager.record", "record_operation")
 _could_record = _private("eager.record", "could_possibly_record")
 _in_xla = _private("ops.control_flow_util", "GraphOrParentsInXlaContext")
 _in_save = _private("saved_model.save_context", "in_save_context")
+_tangents = _private("eager.forwardprop_util", "pack_tangents")
 
 
 def _compiled_by_xla() -> bool:
@@ -158,6 +161,8 @@ def _on_cpu(x: Any) -> bool:
 
 def _native(xs: Sequence[Any], l1: Sequence[float], eager: bool) -> bool:
     """Whether the kernels compute this penalty."""
+    if not eager and _tangents is not None and _tangents(list(xs)).indices:
+        return False  # a ForwardAccumulator: it would take the derivative of a Python call for 0
     if _choice.route != "auto":
         return _choice.route == "native"
     if not all(_on_cpu(x) for x in xs):
@@ -188,11 +193,11 @@ def _tensor(x: Any) -> Any:
     else:
         try:
             tensor = tf.convert_to_tensor(x)
-        except (TypeError, ValueError) as e:
+        except (TypeError, ValueError, tf.errors.InvalidArgumentError) as e:
             raise DTypeError(
                 message(
                     "a tensor, a variable, or what tf.convert_to_tensor takes",
-                    f"an object of class {type(x).__name__} ({e})",
+                    f"an object of class {type(x).__name__} ({str(e).splitlines()[0]})",
                     "convert it first",
                 )
             ) from None
@@ -218,21 +223,15 @@ def _is_list(x: Any) -> bool:
 
 
 def _weight(name: str, w: Any) -> float:
-    try:
-        value = float(w)
-    except (TypeError, ValueError) as e:
+    if isinstance(w, (tf.Tensor, tf.Variable)):
         raise DTypeError(
-            message(f"a number as weight {name}", f"{type(w).__name__} ({e})", "pass a float")
-        ) from None
-    if not 0.0 <= value < math.inf:
-        raise ArgumentError(
             message(
-                f"a weight {name} that is finite and >= 0",
-                repr(value),
-                "pass a non-negative number",
+                f"a number as weight {name}",
+                f"a {type(w).__name__}, which would get no gradient",
+                f"multiply: {name} * penalty(x, {name}=1.0)",
             )
         )
-    return value
+    return weight(name, w)
 
 
 def _weights(name: str, w: Any, count: int) -> list[float]:
@@ -600,13 +599,7 @@ def value_and_gradient(
     """
     x = tf.stop_gradient(_tensor(x)) if not tf.executing_eagerly() else _tensor(x)
     if x.dtype not in _FLOATS:
-        raise DTypeError(
-            message(
-                "a float tensor (float16, bfloat16, float32, float64) to differentiate",
-                f"dtype {x.dtype.name}",
-                "convert it, for example with tf.cast(x, tf.float32)",
-            )
-        )
+        raise not_differentiable(f"dtype {x.dtype.name}", "tf.cast(x, tf.float32)")
     w1, w2 = _weight("l1", l1), _weight("l2", l2)
     result = _result_dtype([x], dtype)
     if _native([x], [w1], tf.executing_eagerly()):
@@ -628,7 +621,7 @@ def orthogonal(x: Any, *, factor: float, rows: bool = True, dtype: Any = None) -
     Parameters
     ----------
     x : tensor or variable, shape (m, n)
-        float16, bfloat16, float32 or float64.
+        Of a float type, or of integers, which have no gradient.
     factor : float
         Finite and >= 0.
     rows : bool, default True
@@ -639,7 +632,7 @@ def orthogonal(x: Any, *, factor: float, rows: bool = True, dtype: Any = None) -
     Returns
     -------
     tf.Tensor, shape ()
-        Differentiable. 0 for fewer than two rows.
+        Differentiable. 0 for fewer than two rows, and with factor 0 whatever x holds.
 
     Raises
     ------
@@ -662,31 +655,28 @@ def orthogonal(x: Any, *, factor: float, rows: bool = True, dtype: Any = None) -
     0.30000001192092896
     """
     x = _tensor(x)
-    if x.dtype not in _FLOATS:
-        raise DTypeError(
-            message(
-                "a float matrix (float16, bfloat16, float32, float64)",
-                f"dtype {x.dtype.name}",
-                "convert it, for example with tf.cast(x, tf.float32)",
-            )
-        )
-    if x.shape.rank != 2:
-        raise LayoutError(
-            message(
-                "an input of rank 2", f"one of shape {tuple(x.shape)}", "reshape it to a matrix"
-            )
-        )
+    if x.shape.rank is None:
+        x = tf.ensure_shape(x, (None, None))  # checked when the graph runs
+    factor = _weight("factor", factor)
+    check_matrix(tuple(x.shape), factor)
     result = _result_dtype([x], dtype)
-    weight = _weight("factor", factor)
-    work = tf.float64 if x.dtype == tf.float64 else tf.float32
-    wide = tf.cast(x, work) if rows else tf.transpose(tf.cast(x, work))
-    squares = tf.reduce_sum(tf.square(wide), axis=1, keepdims=True)
-    unit = wide * tf.math.rsqrt(tf.maximum(squares, 1e-14))
+    work = tf.float32 if x.dtype in _FLOATS and x.dtype != tf.float64 else tf.float64
+    wide = tf.cast(x, work)
+    if factor == 0.0:
+        return tf.cast(_ops_term(wide, 0.0, 0.0), result)
+    wide = wide if rows else tf.transpose(wide)
+    # The largest element of each row is taken out first, so that no square overflows.
+    shortest = tf.constant(SHORTEST, work)
+    largest = tf.reduce_max(tf.abs(wide), axis=1, keepdims=True)
+    scale = tf.stop_gradient(tf.maximum(largest, shortest))
+    parts = wide / scale
+    squares = tf.reduce_sum(tf.square(parts), axis=1, keepdims=True)
+    unit = parts * tf.math.rsqrt(tf.maximum(squares, tf.square(shortest / scale)))
     cosines = tf.matmul(unit, unit, transpose_b=True)
     n = tf.shape(cosines)[0]
     cosines *= 1 - tf.eye(n, dtype=work)
     pairs = tf.maximum(tf.cast(n, work) * tf.cast(n - 1, work), 1)
-    return tf.cast(tf.constant(weight, work) * tf.reduce_sum(tf.abs(cosines)) / pairs, result)
+    return tf.cast(tf.constant(factor, work) * tf.reduce_sum(tf.abs(cosines)) / pairs, result)
 
 
 def orthogonal_value_and_gradient(
@@ -703,6 +693,8 @@ def orthogonal_value_and_gradient(
     (0.0, [3, 3])
     """
     x = tf.stop_gradient(_tensor(x))
+    if x.dtype not in _FLOATS:
+        raise not_differentiable(f"dtype {x.dtype.name}", "tf.cast(x, tf.float32)")
     with tf.GradientTape() as tape:
         tape.watch(x)
         v = orthogonal(x, factor=factor, rows=rows, dtype=dtype)

@@ -22,7 +22,7 @@ from torch.autograd import forward_ad
 
 from fastreg import _kernels, ndarray
 from fastreg.arrays import HostArray, host_array, result_name
-from fastreg.errors import ArgumentError, DTypeError, NotAnArrayError, message
+from fastreg.errors import ArgumentError, DTypeError, LayoutError, NotAnArrayError, message
 
 __all__ = [
     "gradient",
@@ -47,6 +47,7 @@ _INTEGERS = frozenset(
 # From here on NumPy advises the kernel to use huge pages; and torch's own alignment.
 _HUGE_PAGES = 1 << 22
 _ALIGNMENT = 64
+_ORDINARY = (torch.Tensor, torch.nn.Parameter)
 # Subclasses such as fake, functional and distributed tensors answer operators themselves.
 _PLAIN_DISPATCH = torch.Tensor.__torch_dispatch__
 
@@ -58,6 +59,7 @@ def _never() -> int:
 # Private, and absent in some releases; without them the eager route is taken. The compiler knows
 # the first one, and evaluates it while it traces.
 _transforms_active = getattr(torch._C, "_are_functorch_transforms_active", _never)
+_transform_stack = getattr(torch._C._functorch, "get_interpreter_stack", tuple)
 _dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", _never)
 _jit_state = getattr(torch._C, "_get_tracing_state", _never)
 
@@ -71,9 +73,23 @@ _expect_one = [True, True]
 
 def _refuse(x: object) -> Exception:
     if not isinstance(x, torch.Tensor):
+        instead = "pass torch.as_tensor(x)"
+        if isinstance(x, torch.nn.Module):
+            instead = "pass x.parameters()"
+        elif isinstance(x, dict):
+            instead = "pass x.values()"
         return NotAnArrayError(
-            message("a torch.Tensor", f"an object of class {type(x).__name__}",
-                    "pass torch.as_tensor(x)")
+            message("a torch.Tensor", f"an object of class {type(x).__name__}", instead)
+        )
+    if torch.nn.parameter.is_lazy(x):
+        return LayoutError(
+            message("a parameter with a shape", f"an {type(x).__name__} of a lazy module",
+                    "call the module once on a batch, which shapes it")
+        )
+    if _module(x) == "torch.masked":
+        return DTypeError(
+            message("a tensor without a mask", f"a {type(x).__name__}",
+                    "pass x.get_data()[x.get_mask()]")
         )
     if x.layout != torch.strided or x.is_nested:
         layout = "a nested tensor" if x.is_nested else f"layout {x.layout}"
@@ -87,9 +103,22 @@ def _refuse(x: object) -> Exception:
     )
 
 
+def _module(x: object) -> str:
+    """Return the first two names of the module that defines x's class."""
+    return ".".join(type(x).__module__.split(".")[:2])
+
+
+def _unwrapped(x: Any) -> Any:
+    """Return the tensor of a Keras variable, and any other object as it is."""
+    value = x if isinstance(x, torch.Tensor) else getattr(x, "value", None)
+    return value if isinstance(value, torch.Tensor) else x
+
+
 def _result(x: Any, dtype: Any) -> Any:
     """Return the torch dtype of the result, or raise."""
     own = x.dtype
+    if type(x) not in _ORDINARY and (torch.nn.parameter.is_lazy(x) or _module(x) == "torch.masked"):
+        raise _refuse(x)
     if own not in _FLOATS:
         if own not in _INTEGERS:
             raise _refuse(x)
@@ -110,13 +139,18 @@ def _weight(name: str, weight: Any) -> float:
             message(f"a number {name}", "a tensor, which would get no gradient",
                     f"multiply: {name} * penalty(x, {name}=1.0)")
         )
-    number = float(weight)
-    if not 0.0 <= number < math.inf:
-        raise ArgumentError(
-            message(f"a weight {name} that is finite and >= 0", repr(weight),
-                    "pass a non-negative number")
-        )
-    return number
+    return ndarray.weight(name, weight)
+
+
+def _distributed(x: Any) -> bool:
+    """Whether x is spread over processes; torch's operations know how to sum it, ours do not."""
+    return _module(x) == "torch.distributed"
+
+
+def _functionalized() -> bool:
+    """Whether ``torch.func.functionalize`` is at work, which knows no autograd.Function."""
+    layers: Iterable[Any] = _transform_stack() or ()
+    return any(layer.key().name == "Functionalize" for layer in layers)
 
 
 def _in_graph(x: Any) -> bool:
@@ -271,15 +305,16 @@ class _Penalty(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, u: Any) -> Any:
+        (x,) = ctx.saved_tensors  # refuses an x that was written to since, whatever u is
         if torch.is_grad_enabled() or _transforms_active():  # create_graph=True, or jacrev
-            return _Gradient.apply(*ctx.saved_tensors, u, *ctx.weights), None, None, None
+            return _Gradient.apply(x, u, *ctx.weights), None, None, None
         # Given away once: the receiver may keep it as x.grad and write to it.
         ready, ctx.gradient = ctx.gradient, None
         if u.device.type == "cpu":
             one = _expect_one[ctx.leaf] = _number(u) == 1.0
             if one and ready is not None:
                 return ready, None, None, None
-        (x,), (l1, l2) = ctx.saved_tensors, ctx.weights
+        l1, l2 = ctx.weights
         return _gradient_now(x, u, l1, l2, ready), None, None, None
 
 
@@ -474,7 +509,8 @@ def penalty(x: Any, *, l1: Any = 0.0, l2: Any = 0.0, dtype: Any = None) -> Any:
     ----------
     x : torch.Tensor, or an iterable of tensors such as ``model.parameters()``
         Any shape and strides, dense; float16, bfloat16, float32, float64, or bool and integers,
-        which are summed exactly and have no gradient. Never copied.
+        which are summed exactly and have no gradient. Never copied. Variables of Keras on torch
+        stand for their tensors.
     l1, l2 : float, or for a list one float for each tensor
         Weights, finite and >= 0; zero removes a term (also where Keras gives ``0 * inf = nan``).
     dtype : torch.dtype or str, optional
@@ -496,6 +532,8 @@ def penalty(x: Any, *, l1: Any = 0.0, l2: Any = 0.0, dtype: Any = None) -> Any:
         (a TypeError) For complex, quantized and 8-bit float elements, sparse and nested tensors.
     ArgumentError
         (a ValueError) For a weight that is negative, not finite, or a tensor.
+    LayoutError
+        (a ValueError) For a parameter of a lazy module that has no shape yet.
 
     Notes
     -----
@@ -514,7 +552,8 @@ def penalty(x: Any, *, l1: Any = 0.0, l2: Any = 0.0, dtype: Any = None) -> Any:
     ``l2`` take 5 us and 47 us with backward; Keras' operations 9 and 49, ``l2 * (x * x).sum()``
     7 and 41.
 
-    On other devices torch's operations there sum in float64 (float32 on ``mps``) and compute the
+    On other devices, for a ``DTensor`` and in programs under ``torch.func`` transforms torch's
+    operations sum in float64 (float32 on ``mps``) and compute the
     gradient in x's type, float32 for half precision.
 
     Examples
@@ -527,17 +566,23 @@ def penalty(x: Any, *, l1: Any = 0.0, l2: Any = 0.0, dtype: Any = None) -> Any:
     (2.75, tensor([ 1.0000, -1.5000]))
     """
     if not isinstance(x, torch.Tensor):
-        return _list_penalty(x, l1, l2, dtype)
+        x = _unwrapped(x)
+        if not isinstance(x, torch.Tensor):
+            return _list_penalty(x, l1, l2, dtype)
     if not (type(l1) is type(l2) is float and 0.0 <= l1 < math.inf and 0.0 <= l2 < math.inf):
         l1, l2 = _weight("l1", l1), _weight("l2", l2)
     result = _result(x, dtype)
     if torch.compiler.is_compiling():
-        if _transforms_active() or x.device.type not in ("cpu", "meta"):
+        if _transforms_active() or _forward_mode() or x.device.type not in ("cpu", "meta"):
             return _native_penalty(x, l1, l2, result)
         return torch.ops.fastreg.penalty(x, l1, l2, result)
     if _in_graph(x):
+        if _transforms_active() or _forward_mode() or _distributed(x):
+            return _native_penalty(x, l1, l2, result)
         return torch.ops.fastreg.penalty(x, l1, l2, result)
     if _transforms_active() or _forward_mode():
+        if _functionalized():
+            return _native_penalty(x, l1, l2, result)
         return _Transformed.apply(x, l1, l2, result)
     if x.requires_grad and torch.is_grad_enabled():
         return _Penalty.apply(x, l1, l2, result)
@@ -591,7 +636,7 @@ def _weights(name: str, weight: Any, count: int) -> list[float]:
 def _list_penalty(xs: Any, l1: Any, l2: Any, dtype: Any) -> Any:
     if isinstance(xs, (str, bytes, dict)) or not isinstance(xs, Iterable):
         raise _refuse(xs)
-    xs = list(xs)
+    xs = [_unwrapped(x) for x in xs]
     for x in xs:
         if not isinstance(x, torch.Tensor):
             raise _refuse(x)
@@ -623,10 +668,7 @@ def _differentiable(x: Any) -> None:
         raise _refuse(x)
     _result(x, None)
     if x.dtype not in _FLOATS:
-        raise DTypeError(
-            message("a float tensor (float16, bfloat16, float32, float64) to differentiate",
-                    f"{x.dtype}", "convert it, for example with x.float()")
-        )
+        raise ndarray.not_differentiable(str(x.dtype), "x.float()")
 
 
 def gradient(x: Any, *, l1: float = 0.0, l2: float = 0.0) -> Any:
@@ -644,7 +686,9 @@ def gradient(x: Any, *, l1: float = 0.0, l2: float = 0.0) -> Any:
     l1, l2 = _weight("l1", l1), _weight("l2", l2)
     x = x.detach()
     one = torch.ones((), dtype=x.dtype, device=x.device)
-    if torch.compiler.is_compiling() and _transforms_active():
+    if _distributed(x) or (
+        _transforms_active() and (torch.compiler.is_compiling() or _functionalized())
+    ):
         return _native_gradient(x, one, l1, l2)
     if torch.compiler.is_compiling() or _in_graph(x):
         return torch.ops.fastreg.gradient(x, one, l1, l2)
@@ -679,6 +723,8 @@ def value_and_gradient(
 
 def _native_orthogonal(x: Any, factor: float, rows: bool, dtype: Any) -> Any:
     """Return the orthogonality penalty as torch's operations."""
+    if _distributed(x):
+        x = x.full_tensor()
     lines = x if rows else x.mT
     n = lines.shape[0]
     wide = _wide(x.device)
@@ -701,7 +747,7 @@ def _orthogonal_now(x: Any, factor: float, rows: bool, dtype: Any, want: bool) -
         host if isinstance(host, HostArray) else host_array(host), factor, rows, want
     )
     value = torch.tensor(value, dtype=dtype, device="cpu")
-    return value, torch.from_numpy(slope).to(x.dtype) if want else None
+    return value, torch.from_numpy(slope) if want else None
 
 
 class _Orthogonal(torch.autograd.Function):
@@ -716,13 +762,14 @@ class _Orthogonal(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, u: Any) -> Any:
+        (x,) = ctx.saved_tensors
         if torch.is_grad_enabled() or _transforms_active():
-            (x,) = ctx.saved_tensors
             with torch.enable_grad():
                 value = _native_orthogonal(x, *ctx.arguments)
             (slope,) = torch.autograd.grad(value, x, u, create_graph=True)
             return slope, None, None, None
-        return (ctx.slope * u).to(ctx.slope.dtype), None, None, None
+        # The slope of half precision is float32: a scaled loss brings back what would vanish.
+        return (ctx.slope * u).to(x.dtype), None, None, None
 
 
 def orthogonal(x: Any, *, factor: float, rows: bool = True, dtype: Any = None) -> Any:
@@ -767,7 +814,8 @@ def orthogonal_value_and_gradient(
     _differentiable(x)
     x = x.detach()
     if x.device.type == "cpu" and not (_in_graph(x) or _transforms_active()):
-        return _orthogonal_now(x, factor, rows, result, want=True)
+        value, slope = _orthogonal_now(x, factor, rows, result, want=True)
+        return value, slope.to(x.dtype)
     x.requires_grad_()
     with torch.enable_grad():
         value = _native_orthogonal(x, factor, rows, result)

@@ -19,6 +19,7 @@ import ml_dtypes  # noqa: E402
 
 import fastreg  # noqa: E402
 import fastreg.jax as fjax  # noqa: E402
+from fastreg import ndarray  # noqa: E402
 from fastreg.errors import ArgumentError, DTypeError, LayoutError  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -232,6 +233,167 @@ def test_refused_weights_routes_and_types():
         fjax.penalty(jnp.ones(3).astype(jnp.float8_e4m3fn), l2=1.0)
 
 
+def test_keys_and_sparse_arrays_are_refused():
+    from jax.experimental import sparse
+
+    for bad in (jax.random.key(0), sparse.BCOO.fromdense(jnp.eye(3))):
+        with pytest.raises(DTypeError, match=r"expected .*; received .*; convert"):
+            fjax.penalty(bad, l2=1.0)
+
+
+def test_integers_by_plain_operations():
+    x = jnp.asarray(np.array([2**24 + 1, 2], "int32"))
+    with fjax.route("ops"):
+        assert float(fjax.penalty(x, l1=1.0)) == 2**24 + 3
+
+
+def test_registered_classes_are_pytrees():
+    from collections import namedtuple
+
+    Pair = namedtuple("Pair", "a b")
+
+    @jax.tree_util.register_pytree_node_class
+    class Box:
+        def __init__(self, w):
+            self.w = w
+
+        def tree_flatten(self):
+            return (self.w,), None
+
+        @classmethod
+        def tree_unflatten(cls, _, leaves):
+            return cls(*leaves)
+
+    x = sample(5)
+    one = fjax.penalty(x, l2=0.5)
+    assert fjax.penalty(Box(x), l2=0.5) == one
+    assert float(fjax.penalty(Pair(x, Box({"w": x, "none": None})), l2=0.5)) == 2 * float(one)
+    g = jax.grad(lambda b: fjax.penalty(b, l2=0.5))(Box(x))
+    assert type(g) is Box
+    np.testing.assert_array_equal(g.w, x)
+
+
+@pytest.mark.parametrize("name", ["auto", "native", "ops"])
+def test_sizes_unknown_while_tracing(name):
+    """As Keras builds layers on JAX, and as programs are exported for any batch."""
+    from jax import export
+
+    (n,) = export.symbolic_shape("n")
+
+    def f(x):
+        with fjax.route(name):
+            return fjax.penalty(x, l1=0.5, l2=0.25)
+
+    for function in (f, jax.grad(f), lambda x: fjax.orthogonal(x, factor=0.5)):
+        program = export.export(jax.jit(function))(jax.ShapeDtypeStruct((n, 3), "float32"))
+        again = export.deserialize(program.serialize())
+        for rows in (1, 4):
+            x = sample((rows, 3))
+            np.testing.assert_allclose(again.call(x), function(x), rtol=1e-5)
+
+
+def test_routes_under_other_transformations():
+    x = sample((4, 6))
+    f = functools.partial(fjax.penalty, l1=0.25, l2=0.5)
+    g = fastreg.gradient(np.asarray(x), l1=0.25, l2=0.5)
+    with jax.disable_jit():
+        np.testing.assert_array_equal(jax.grad(f)(x), g)
+    with jax.checking_leaks():
+        np.testing.assert_array_equal(jax.jit(jax.grad(f))(x), g)
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        for dtype in ("float16", "bfloat16", "float32"):
+            assert jax.jit(jax.grad(f))(x.astype(dtype)).dtype == dtype
+            assert jax.hessian(f)(x[0].astype(dtype)).shape == (6, 6)
+    np.testing.assert_array_equal(jax.lax.map(f, x, batch_size=3), [f(row) for row in x])
+    np.testing.assert_array_equal(jax.vmap(f)(jnp.zeros((3, 0))), np.zeros(3))
+    assert jax.vmap(jax.grad(f))(jnp.zeros((0, 3))).shape == (0, 3)
+    donated = jax.jit(lambda x: (jax.grad(f)(x), f(x)), donate_argnums=0)
+    np.testing.assert_array_equal(donated(x + 0)[0], g)
+
+
+SHARDED = r"""
+import functools
+import jax, jax.numpy as jnp, numpy as np
+import fastreg
+import fastreg.jax as fjax
+from fastreg.regularizers import L1L2, OrthogonalRegularizer
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+devices = jax.devices()
+assert len(devices) == 4
+one = L1L2(0.25, 0.5)
+x = jnp.asarray(np.random.default_rng(0).normal(size=(8, 6)), jnp.float32)
+value, gradient = fastreg.value_and_gradient(np.asarray(x), l1=0.25, l2=0.5)
+both = jax.value_and_grad(one)
+mesh = Mesh(np.array(devices), ("d",))
+square = Mesh(np.array(devices).reshape(2, 2), ("a", "b"))
+
+def check(pair, exact=True):
+    v, g = pair
+    if exact:
+        assert float(v) == value and np.array_equal(g, gradient), (v, value)
+    np.testing.assert_allclose(v, value, rtol=1e-6)
+    np.testing.assert_allclose(g, gradient, rtol=1e-6)
+
+# Sharded by the compiler: gathered, and so with the same bits.
+for sharding in [NamedSharding(mesh, P("d")), *(NamedSharding(square, p) for p in
+                 (P("a", "b"), P(None, "b"), P(), P(("a", "b"))))]:
+    s = jax.device_put(x, sharding)
+    check(both(s))
+    check(jax.jit(both)(s))
+    check(jax.jit(both, in_shardings=sharding, out_shardings=(None, sharding))(x))
+    check(one.value_and_gradient(s))
+    np.testing.assert_allclose(jax.jit(jax.vmap(one))(s), [one(row) for row in x], rtol=1e-6)
+    np.testing.assert_allclose(OrthogonalRegularizer()(s), OrthogonalRegularizer()(x), rtol=1e-5)
+large = jax.device_put(jnp.ones(1 << 18), NamedSharding(mesh, P("d")))
+v, g = jax.jit(both)(large)
+assert float(v) == 0.75 * (1 << 18) and (g == 1.25).all()
+assert g.sharding.is_equivalent_to(large.sharding, 1)
+check(both(jax.device_put(x, devices[2])))
+
+# Each device's part to the kernels.
+for name in ("auto", "native", "ops"):
+    with fjax.route(name):
+        for checked in (True, False):
+            over = functools.partial(jax.shard_map, mesh=mesh, in_specs=P("d"), check_vma=checked)
+            s = jax.device_put(x, NamedSharding(mesh, P("d")))
+            total = over(lambda b: jax.lax.psum(one(b), "d"), out_specs=P())
+            for f in (total, jax.jit(total)):
+                np.testing.assert_allclose(f(s), value, rtol=1e-6)
+            check((value, over(jax.grad(one), out_specs=P("d"))(s)), exact=name != "ops")
+            check((value, over(one.gradient, out_specs=P("d"))(s)), exact=name != "ops")
+            check(jax.value_and_grad(total)(s), exact=False)
+            check(jax.jit(jax.value_and_grad(total))(s), exact=False)
+            rows = over(jax.vmap(one), out_specs=P("d"))(s)
+            np.testing.assert_allclose(rows, [one(row) for row in x], rtol=1e-6)
+        parts = x.reshape(4, 2, 6)
+        np.testing.assert_allclose(jax.pmap(one)(parts), [one(p) for p in parts], rtol=1e-6)
+        grads = jax.pmap(jax.grad(one))(parts)
+        check((value, grads.reshape(8, 6)), exact=name != "ops")
+text = jax.jit(jax.shard_map(one.value, mesh=mesh, in_specs=P(), out_specs=P())).lower(x).as_text()
+assert "fastreg_value" in text
+
+# Sharded by type: plain operations.
+if hasattr(jax.sharding, "AxisType"):
+    explicit = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Explicit,))
+    with jax.set_mesh(explicit):
+        s = jax.device_put(x, NamedSharding(explicit, P("d")))
+        check(both(s), exact=False)
+        check(jax.jit(both)(s), exact=False)
+        check(one.value_and_gradient(s), exact=False)
+        assert jax.jit(both)(s)[1].sharding.spec[0] == "d"
+        np.testing.assert_allclose(jax.jit(jax.vmap(one))(s), [one(row) for row in x], rtol=1e-6)
+"""
+
+
+def test_sharded_arrays():
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    done = subprocess.run(
+        [sys.executable, "-c", SHARDED], capture_output=True, text=True, env=environment,
+        timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 def test_value_and_gradient():
     x = sample()
     v, g = fjax.value_and_gradient(x, l1=0.3, l2=0.7)
@@ -256,6 +418,22 @@ def test_orthogonal(dtype):
     assert float(fjax.orthogonal(x[:1], factor=0.5)) == 0.0
     with pytest.raises(LayoutError, match="rank 2"):
         fjax.orthogonal(jnp.ones(3), factor=0.5)
+
+
+def test_orthogonal_edges():
+    for x in (np.full((2, 2), 1e30, "float32"), np.full((2, 3), 1e-20), np.zeros((2, 3)),
+              np.zeros((3, 0)), np.zeros((0, 3)), np.array([[3, 4, 0], [1, 0, 0]])):  # fmt: skip
+        expected = float(ndarray.orthogonal(x, factor=0.5))
+        assert float(fjax.orthogonal(jnp.asarray(x), factor=0.5)) == pytest.approx(expected)
+    x = jnp.array([[1.0, np.nan], [1.0, 1.0]])
+    assert np.isnan(fjax.orthogonal(x, factor=0.5))
+    assert fjax.orthogonal(x, factor=0.0) == 0.0
+    assert fjax.orthogonal_value_and_gradient(x, factor=0.0)[1].tolist() == [[0, 0], [0, 0]]
+    assert np.isnan(fjax.orthogonal(x.at[0, 1].set(np.inf), factor=0.5))
+    short = np.array([[1e-9, 2e-9], [1.0, 1.0]])
+    _, g = fjax.orthogonal_value_and_gradient(jnp.asarray(short), factor=0.5)
+    _, e = ndarray.orthogonal_value_and_gradient(short, factor=0.5)
+    np.testing.assert_allclose(g, e, rtol=1e-6)
 
 
 def test_a_misfit_falls_back(monkeypatch):

@@ -14,6 +14,7 @@ tf = pytest.importorskip("tensorflow", reason="tensorflow is not installed")
 
 import fastreg  # noqa: E402
 import fastreg.tensorflow as ftf  # noqa: E402
+from fastreg import ndarray  # noqa: E402
 from fastreg.errors import ArgumentError, DTypeError, LayoutError  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -212,6 +213,87 @@ def test_forward_mode():
     assert float(acc.jvp(y)) == pytest.approx(-0.5)
 
 
+@pytest.mark.parametrize("name", ["auto", "native", "ops"])
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_forward_mode_of_values_and_gradients(name, mode):
+    x, t = tf.constant([1.0, -2.0, 0.5]), tf.constant([1.0, 0.0, 2.0])
+
+    def function(x, t):
+        with ftf.route(name), tf.autodiff.ForwardAccumulator(x, t) as acc:
+            y, g = taped(lambda x: ftf.penalty(x, l1=0.1, l2=0.5), x)
+        return acc.jvp(y), acc.jvp(g)
+
+    along, slope = (function if mode == "eager" else tf.function(function))(x, t)
+    assert float(along) == pytest.approx(1.1 + 2 * 0.6)
+    np.testing.assert_allclose(slope, t)
+
+
+@pytest.mark.parametrize("name", ["native", "ops"])
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_jacobians(name, mode):
+    def function(x):
+        with ftf.route(name), tf.GradientTape(persistent=True) as outer:
+            outer.watch(x)
+            y, g = taped(lambda x: ftf.penalty(x, l1=0.1, l2=0.5), x)
+            both = tf.stack([y, 3.0 * y])
+        return outer.jacobian(g, x), outer.jacobian(both, x)
+
+    x = tf.constant([1.0, -2.0, 0.0])
+    h, j = (function if mode == "eager" else tf.function(function))(x)
+    np.testing.assert_allclose(h, np.eye(3))
+    slope = np.array([1.1, -2.1, 0.0])
+    np.testing.assert_allclose(j, [slope, 3 * slope], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["native", "ops"])
+def test_recomputed_gradients_and_unknown_rank(name):
+    @tf.function(input_signature=[tf.TensorSpec(None)])
+    def function(x):
+        with ftf.route(name):
+            f = tf.recompute_grad(lambda x: ftf.penalty(2.0 * x, l2=0.5))
+            return taped(f, x)
+
+    for x in (tf.ones(3), tf.ones((2, 2)), tf.constant(3.0), tf.zeros((0, 2))):
+        y, g = function(x)
+        assert float(y) == pytest.approx(2.0 * float(tf.reduce_sum(x * x)))
+        np.testing.assert_allclose(g, 4.0 * x)
+
+
+def test_a_function_is_traced_once_for_each_shape():
+    traces = []
+
+    @tf.function
+    def function(x):
+        traces.append(x.shape)
+        return ftf.penalty(x, l1=0.1, l2=0.5)
+
+    for k in range(4):
+        function(tf.fill((3,), float(k)))
+    function(tf.ones(4))
+    assert len(traces) == 2
+
+
+def test_errors_keep_their_class_in_traced_code():
+    """TensorFlow raises them again, with their place in the code added."""
+
+    @tf.function
+    def penalty(x, w):
+        return ftf.penalty(x, l2=w)
+
+    @tf.function
+    def orthogonal(x):
+        return ftf.orthogonal(x, factor=0.5)
+
+    with pytest.raises(DTypeError, match="would get no gradient; multiply"):
+        penalty(tf.ones(3), tf.constant(0.5))
+    with pytest.raises(DTypeError, match="complex64"):
+        penalty(tf.constant([1j], tf.complex64), 0.5)
+    with pytest.raises(ArgumentError, match="finite and >= 0"):
+        penalty(tf.ones(3), -1.0)
+    with pytest.raises(LayoutError, match="rank 2"):
+        orthogonal(tf.ones(3))
+
+
 @pytest.mark.parametrize("mode", ["eager", "graph"])
 @pytest.mark.parametrize("scale", [32768.0, float("inf"), float("nan")])
 def test_upstream_factor(mode, scale):
@@ -285,6 +367,9 @@ def test_refused_weights(name, weight):
         ftf.penalty(tf.ones(3), l2=weight)
     with pytest.raises(ArgumentError, match="2 weights l1"):
         ftf.penalty([tf.ones(3), tf.ones(2)], l1=[1.0])
+    for bad in (None, "a", 1j, [0.5], tf.constant(0.5), tf.Variable(0.5)):
+        with pytest.raises(DTypeError, match="a number as weight l2"):
+            ftf.penalty(tf.ones(3), l2=bad)
 
 
 def test_refused_route_and_dtype():
@@ -535,8 +620,42 @@ def test_orthogonal(dtype):
     assert float(ftf.orthogonal(x[:1], factor=0.5)) == 0.0
     with pytest.raises(LayoutError, match="rank 2"):
         ftf.orthogonal(tf.ones(3), factor=0.5)
-    with pytest.raises(DTypeError):
-        ftf.orthogonal(tf.ones((3, 3), tf.int32), factor=0.5)
+    with pytest.raises(DTypeError, match="to differentiate"):
+        ftf.orthogonal_value_and_gradient(tf.ones((3, 3), tf.int32), factor=0.5)
+
+
+def test_orthogonal_edges():
+    for x in (np.full((2, 2), 1e30, "float32"), np.full((2, 3), 1e-20), np.zeros((2, 3)),
+              np.zeros((3, 0)), np.zeros((0, 3)), np.array([[3, 4, 0], [1, 0, 0]])):  # fmt: skip
+        expected = ndarray.orthogonal(x, factor=0.5)
+        got = ftf.orthogonal(tf.constant(x), factor=0.5)
+        assert float(got) == pytest.approx(float(expected))
+        assert got.dtype.name == expected.dtype
+    x = tf.constant([[1.0, np.nan], [1.0, 1.0]])
+    assert np.isnan(ftf.orthogonal(x, factor=0.5))
+    assert float(ftf.orthogonal(x, factor=0.0)) == 0.0
+    _, g = ftf.orthogonal_value_and_gradient(x, factor=0.0)
+    assert g.numpy().tolist() == [[0, 0], [0, 0]]
+    assert np.isnan(ftf.orthogonal(tf.constant([[1.0, np.inf], [1.0, 1.0]]), factor=0.5))
+    short = np.array([[1e-9, 2e-9], [1.0, 1.0]])
+    _, g = ftf.orthogonal_value_and_gradient(tf.constant(short), factor=0.5)
+    _, e = ndarray.orthogonal_value_and_gradient(short, factor=0.5)
+    np.testing.assert_allclose(g, e, rtol=1e-6)
+
+
+@pytest.mark.parametrize("xla", [False, True])
+def test_orthogonal_of_unknown_shapes(xla):
+    for shape in (None, (None, None)):
+        f = tf.function(
+            lambda x: ftf.orthogonal(x, factor=0.5), jit_compile=xla,
+            input_signature=[tf.TensorSpec(shape)],
+        )  # fmt: skip
+        for size in ((2, 3), (1, 3), (0, 3)):
+            x = np.ones(size, "float32")
+            expected = ndarray.orthogonal(x, factor=0.5)
+            assert float(f(x)) == pytest.approx(float(expected))
+        with pytest.raises((ValueError, TypeError, tf.errors.InvalidArgumentError)):
+            f(tf.ones(3))
 
 
 def test_examples():

@@ -254,6 +254,32 @@ def test_bad_input():
         room.penalty(x, 1.0)
 
 
+def test_refused_weights_and_containers_say_what_to_pass():
+    for weight in ("a", None, 1j, [0.5]):
+        with pytest.raises(TypeError, match="expected a number as weight l2; received"):
+            room.penalty(torch.ones(2), l2=weight)
+    one = torch.ones(2)
+    for x, instead in ((torch.nn.Linear(2, 2), "x.parameters"), ({"a": one}, "x.values")):
+        with pytest.raises(errors.NotAnArrayError, match=instead):
+            room.penalty(x, l2=1.0)
+
+
+def test_lazy_parameters_are_refused_until_they_have_a_shape():
+    module = torch.nn.LazyLinear(3)
+    for call in (R.L2(), R.OrthogonalRegularizer(), lambda w: room.penalty([w], l2=1.0)):
+        with pytest.raises(ValueError, match="shape; received an UninitializedParameter"):
+            call(module.weight)
+    module(torch.ones(2, 5))
+    assert R.L2(0.5)(module.weight).requires_grad
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of MaskedTensors:UserWarning")
+def test_masked_tensors_are_refused():
+    x = torch.masked.masked_tensor(torch.tensor([1.0, 2.0]), torch.tensor([True, False]))
+    with pytest.raises(TypeError, match=r"get_data\(\)\[x.get_mask\(\)\]"):
+        R.L2()(x)
+
+
 @pytest.mark.filterwarnings("ignore:.*nested tensors is in prototype.*:UserWarning")
 def test_nested_tensors_are_refused():
     with pytest.raises(TypeError, match="nested"):
@@ -330,6 +356,48 @@ def test_backward_twice():
         z.backward()
 
 
+@pytest.mark.parametrize("factor", [1.0, 2.0])
+@pytest.mark.parametrize(
+    "one", [R.L2(0.5), R.OrthogonalRegularizer(0.5)], ids=["L2", "orthogonal"]
+)
+def test_an_input_written_to_since_is_an_error_whatever_the_factor(one, factor):
+    x = sample(3, 3, requires_grad=True)
+    y = one(x) * factor
+    with torch.no_grad():
+        x.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.backward()
+
+
+def test_34_loss_scaling_of_the_orthogonal_one():
+    x = sample(3, 3, dtype=torch.float16, requires_grad=True)
+    (expected,) = torch.autograd.grad(R.OrthogonalRegularizer(1e-7 * 65536, dtype="float32")(x), x)
+    (got,) = torch.autograd.grad(R.OrthogonalRegularizer(1e-7, dtype="float32")(x) * 65536, x)
+    assert expected.abs().max() > 1e-4
+    assert torch.allclose(got, expected, rtol=2e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_gradient_checkpointing(reentrant):
+    for factor in (1.0, 3.0):
+        x = sample(20, requires_grad=True)
+        y = torch.utils.checkpoint.checkpoint(
+            lambda x: room.penalty(x * 2, l2=0.5), x, use_reentrant=reentrant
+        )
+        (y * factor).backward()
+        assert torch.allclose(x.grad, 4 * factor * x.detach())
+
+
+def test_saved_tensors_may_be_packed():
+    x = sample(5, requires_grad=True)
+    hooks = torch.autograd.graph.saved_tensors_hooks(lambda t: t.numpy(force=True),
+                                                     torch.from_numpy)  # fmt: skip
+    with hooks:
+        y = 3 * room.penalty(x, l2=0.5)
+    y.backward()
+    same(x.grad, numpy_gradient(x, 0.0, 0.5, 3.0))
+
+
 def test_35_second_derivatives():
     x = sample(6, requires_grad=True)
     for one, second in ((R.L1(0.3), 0.0), (R.L2(0.3), 0.6), (R.L1L2(0.3, 0.3), 0.6)):
@@ -391,6 +459,87 @@ def test_func_transforms():
     slope = torch.func.grad(R.OrthogonalRegularizer())(x)
     assert torch.allclose(slope, R.OrthogonalRegularizer().gradient(x), atol=1e-7)
     assert torch.vmap(room.gradient)(x).shape == x.shape
+
+
+def elastic(x):
+    return hosts.penalty(x, 0.25, 0.5)
+
+
+TRANSFORMED = {
+    "vmap": torch.vmap(elastic),
+    "vmap of grad": torch.vmap(torch.func.grad(elastic)),
+    "grad": torch.func.grad(elastic),
+    "jvp": lambda x: torch.func.jvp(elastic, (x,), (x.cos(),))[1],
+    "hessian": lambda x: torch.func.hessian(elastic)(x[0]),
+    "list": torch.func.grad(lambda x: room.penalty([x, x], l2=0.5)),
+    "vmap of gradient": torch.vmap(lambda x: room.gradient(x, l2=0.5)),
+    "both": lambda x: room.value_and_gradient(x, l1=0.25)[1],
+    "orthogonal": lambda x: hosts.orthogonal(x, 0.3),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMED)
+def test_transforms_within_recorded_programs(name):
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    f = TRANSFORMED[name]
+    graph = make_fx(f)(sample(3, 4))
+    x = sample(3, 4, seed=9)
+    assert torch.allclose(graph(x), f(x), rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node:UserWarning")
+def test_linearize_has_the_directional_derivative():
+    x, t = torch.tensor([1.0, -2.0, 3.0]), torch.tensor([1.0, 1.0, 2.0])
+    value, along = torch.func.linearize(elastic, x)
+    assert value.item() == elastic(x).item()
+    assert along(t).item() == pytest.approx(float(room.gradient(x, l1=0.25, l2=0.5) @ t))
+
+
+def test_forward_mode_in_compiled_programs():
+    from torch.autograd import forward_ad
+
+    def f(x, t):
+        with forward_ad.dual_level():
+            return forward_ad.unpack_dual(elastic(forward_ad.make_dual(x, t))).tangent
+
+    x, t = sample(5), sample(5, seed=1)
+    assert torch.allclose(torch.compile(f, backend="aot_eager")(x, t), f(x, t))
+
+
+def test_functionalize():
+    x = sample(3, 4)
+    for f in (elastic, torch.func.grad(elastic), TRANSFORMED["list"],
+              lambda x: room.gradient(x, l2=0.5)):  # fmt: skip
+        assert torch.allclose(torch.func.functionalize(f)(x), f(x))
+
+
+def test_distributed_tensors():
+    if not torch.distributed.is_available():
+        pytest.skip("this build of torch has no torch.distributed")
+    code = """
+import torch
+import torch.distributed as processes
+from torch.distributed.tensor import Shard, distribute_tensor, init_device_mesh
+import fastreg.torch as room
+from fastreg import regularizers as R
+store = processes.HashStore()
+processes.init_process_group("gloo", store=store, rank=0, world_size=1)
+plain = torch.arange(12.0).reshape(4, 3) - 5
+x = distribute_tensor(plain, init_device_mesh("cpu", (1,)), [Shard(0)]).requires_grad_()
+one = R.L1L2(0.25, 0.5)
+y = one(x)
+y.backward()
+same = lambda a, b: torch.testing.assert_close(a.full_tensor(), b)
+same(y.detach(), one(plain))
+same(x.grad, one.gradient(plain))
+same(room.gradient(x, l2=0.5), plain)
+same(room.penalty([x, x], l2=0.5).detach(), 2 * room.penalty(plain, l2=0.5))
+torch.testing.assert_close(R.OrthogonalRegularizer()(x).detach(), R.OrthogonalRegularizer()(plain))
+processes.destroy_process_group()
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert out.returncode == 0, out.stderr[-3000:]
 
 
 # -- Programs -------------------------------------------------------------------------------------
