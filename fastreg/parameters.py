@@ -8,6 +8,7 @@ optree. No framework is imported for it: an object of one brings its framework a
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import weakref
@@ -32,12 +33,14 @@ __all__ = [
     "FLOATS",
     "Gathered",
     "Guard",
+    "Outline",
     "Parameter",
     "check_mutable",
     "collect",
     "gather",
     "leaves",
     "named",
+    "outlined",
     "tensors_of",
     "written",
 ]
@@ -55,6 +58,30 @@ _COMMON = {np.dtype("=f4"): "f32", np.dtype("=f8"): "f64", np.dtype("=f2"): "f16
 _packages: dict[type, str] = {np.ndarray: ""}
 
 
+_SHORT_NAMES = {"float16": "f16", "bfloat16": "bf16", "float32": "f32", "float64": "f64"}
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What can be told of an array without its memory: on another device, or in a traced program.
+
+    Attributes
+    ----------
+    dtype : str
+        Short name of a float type, or the framework's own name of another.
+    shape : tuple
+        Extents; None for one that is not known yet.
+    """
+
+    dtype: str
+    shape: tuple[Any, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of elements; extents that are not known count as one."""
+        return math.prod(n or 0 if n is not None else 1 for n in self.shape)
+
+
 @dataclass(slots=True)
 class Parameter:
     """One array of a model.
@@ -67,7 +94,7 @@ class Parameter:
     original : object
         What stood there: an ndarray, a tensor, a variable.
     array : HostArray
-        Its memory.
+        Its memory; only an Outline of it from :func:`outlined`.
     path : tuple
         The keys and positions that lead to it.
     aliases : tuple of str
@@ -147,6 +174,28 @@ def gather(params: Any) -> Gathered:
     ]
     out.parameters = _untied(found)
     return out
+
+
+def outlined(params: Any) -> list[Parameter]:
+    """Return what :func:`collect` does, but of any device and of traced programs: memory is not read.
+
+    An object found twice is listed once; two objects that share memory are two. Leaves are all
+    objects with a shape and a dtype; the ``array`` of each is an :class:`Outline`.
+    """
+    kept: dict[int, Parameter] = {}
+    for path, leaf in leaves(params, is_leaf=_has_outline):
+        p = kept.get(id(leaf))
+        if p is not None:
+            p.aliases = (*p.aliases, _join(path))
+            continue
+        name = getattr(leaf.dtype, "name", None) or str(leaf.dtype).removeprefix("torch.")
+        outline: Any = Outline(_SHORT_NAMES.get(name, name), tuple(leaf.shape))
+        kept[id(leaf)] = Parameter(_join(path), leaf, outline, path)
+    return list(kept.values())
+
+
+def _has_outline(x: Any) -> bool:
+    return hasattr(x, "shape") and hasattr(x, "dtype") and not isinstance(x, (Mapping, list, tuple))
 
 
 def _untied(found: list[Parameter]) -> list[Parameter]:

@@ -18,13 +18,14 @@ import numpy as np
 
 from fastreg.checkpoints import printable
 from fastreg.errors import ArgumentError, message
-from fastreg.parameters import FLOATS, Parameter, gather, leaves
+from fastreg.parameters import FLOATS, Parameter, gather, leaves, outlined
 
 __all__ = [
     "CONVENTIONS",
     "Decision",
     "Select",
     "Weight",
+    "choose",
     "decide",
     "explain",
     "print_decisions",
@@ -365,6 +366,47 @@ def weights_of(
             _number(product, f"{what} * weights", p.label)
         out.append(products)
     return out[0], out[1]
+
+
+def choose(
+    params: Any,
+    *,
+    l1: Weight = 0.0,
+    l2: Weight = 0.0,
+    select: Select = "kernels",
+    weights: Weight = 1.0,
+    convention: str = "keras",
+) -> tuple[list[str], list[Any], list[float], list[float]]:
+    """Return the chosen arrays of a container and their weights, without looking at their memory.
+
+    For framework rooms, whose arrays may be on another device or in a traced program.
+
+    Parameters
+    ----------
+    params, l1, l2, select, weights, convention
+        As in :func:`fastreg.penalty`.
+
+    Returns
+    -------
+    names, arrays, l1s, l2s : lists of the same length
+        The objects that stood in the container, with the weights of each.
+
+    Raises
+    ------
+    DTypeError, ArgumentError
+        As :func:`fastreg.penalty`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> params = {"dense": {"kernel": np.ones((2, 2)), "bias": np.ones(2)}}
+    >>> names, arrays, l1s, l2s = choose(params, l2={"dense.*": 0.5}, convention="half")
+    >>> names, l1s, l2s
+    (['dense.kernel'], [0.0], [0.25])
+    """
+    chosen = [d.parameter for d in selected(outlined(params), select) if d.included]
+    l1s, l2s = weights_of(chosen, l1, l2, weights, convention)
+    return [p.name for p in chosen], [p.original for p in chosen], l1s, l2s
 
 
 # -- Explaining ------------------------------------------------------------------------------------
