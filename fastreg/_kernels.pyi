@@ -36,6 +36,21 @@ def list_value(
     arrays: Iterable[Any], *, l1: _Weights = 0.0, l2: _Weights = 0.0, dtype: Any = None
 ) -> Any: ...
 def list_norm(arrays: Iterable[Any], *, dtype: Any = None) -> Any: ...
+def list_gradient(
+    xs: list[Any],
+    l1: list[float],
+    l2: list[float],
+    outs: list[Any],
+    *,
+    scale: float = 1.0,
+    accumulate: bool = False,
+) -> None: ...
+def plain_list_gradient(
+    xs: list[Any], l1: list[float], l2: list[float], scale: float, outs: list[Any]
+) -> None: ...
+def plain_list_value_and_gradient(
+    xs: list[Any], l1: list[float], l2: list[float], outs: list[Any], dtype: str
+) -> Any: ...
 def are_the_items(container: Any, items: list[Any]) -> bool: ...
 
 class Plan:

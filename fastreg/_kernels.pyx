@@ -10,7 +10,8 @@ prepared by :mod:`fastreg.arrays`.
 
 cimport numpy as cnp
 from cpython.ref cimport PyObject
-from libc.stdlib cimport free, malloc
+from libc.stdint cimport uintptr_t
+from libc.stdlib cimport free, malloc, qsort
 from libc.string cimport memcpy
 
 import numpy as np
@@ -634,6 +635,143 @@ def list_norm(arrays, *, dtype=None):
     return _list(NORM, arrays, 0.0, 1.0, dtype, &o)
 
 
+cdef struct _span:
+    uintptr_t low
+    uintptr_t high
+    bint written
+
+
+cdef int _by_address(const void *a, const void *b) noexcept nogil:
+    cdef uintptr_t x = (<const _span *>a).low, y = (<const _span *>b).low
+    return (x > y) - (x < y)
+
+
+cdef inline size_t _itemsize(fastreg_dtype dtype) noexcept nogil:
+    return 8 if dtype == FASTREG_F64 else 4 if dtype == FASTREG_F32 else 2
+
+
+cdef bint _plainly_fit(const fastreg_array *a, Py_ssize_t count, list targets) except -1:
+    """Whether all arrays are dense floats, written where ``gradient`` says, without any overlap.
+
+    Says nothing if not: then :func:`fastreg.arrays.check_targets` looks closer, and names the place.
+    ``targets`` are the ndarrays to be written, or None.
+    """
+    cdef Py_ssize_t k, spans = 0
+    cdef size_t nbytes
+    cdef uintptr_t written = 0, any = 0
+    cdef bint fit = True
+    cdef _span *s = <_span *>malloc((2 * <size_t>count + 1) * sizeof(_span))
+    if s == NULL:
+        raise MemoryError
+    for k in range(count):
+        nbytes = _count(&a[k]) * _itemsize(a[k].dtype)
+        if a[k].dtype >= FASTREG_BOOL or a[k].strides != NULL or a[k].gradient_strides != NULL:
+            fit = False
+            break
+        if nbytes == 0:
+            continue
+        s[spans].low = <uintptr_t>a[k].data
+        s[spans].written = a[k].gradient == a[k].data
+        s[spans].high = s[spans].low + nbytes
+        spans += 1
+        if a[k].gradient == NULL:
+            continue
+        if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray>targets[k]):
+            fit = False
+            break
+        if a[k].gradient != a[k].data:
+            s[spans].low = <uintptr_t>a[k].gradient
+            s[spans].high = s[spans].low + nbytes
+            s[spans].written = True
+            spans += 1
+    if fit:
+        qsort(s, <size_t>spans, sizeof(_span), _by_address)
+        for k in range(spans):
+            if s[k].low < written or (s[k].written and s[k].low < any):
+                fit = False
+                break
+            any = max(any, s[k].high)
+            if s[k].written:
+                written = max(written, s[k].high)
+    free(s)
+    return fit
+
+
+cdef object _list_with_gradient(_operation op, list xs, list l1s, list l2s, double scale, list outs,
+                                bint accumulate, object dtype, bint fresh, bint plain):
+    """The gradients of many arrays into ``outs``, of which None takes none."""
+    cdef Py_ssize_t count = len(xs), k
+    cdef fastreg_array g
+    cdef fastreg_array *a
+    cdef fastreg_options o
+    cdef fastreg_dtype result
+    cdef fastreg_status status
+    cdef double v = 0.0
+    cdef size_t n = 0
+    cdef list kept = [], targets = []
+    cdef bint alike = True
+    _result(dtype, FASTREG_F64, &result)
+    _no_options(&o)
+    a = <fastreg_array *>malloc((<size_t>count + 1) * sizeof(fastreg_array))
+    if a == NULL:
+        raise MemoryError
+    try:
+        for k in range(count):
+            kept.append(_fill(&a[k], xs[k]))
+            a[k].l1 = l1s[k]
+            a[k].l2 = l2s[k]
+            n += _count(&a[k])
+            if outs[k] is None:
+                targets.append(None)
+                continue
+            keep = _fill(&g, outs[k])
+            kept.append(keep)
+            out = outs[k] if keep is None else keep.data
+            targets.append(out)
+            alike = alike and g.dtype == a[k].dtype and g.ndim == a[k].ndim and _same_shape(&g, &a[k])
+            a[k].gradient = <void *>g.data
+            a[k].gradient_strides = g.strides
+        if not fresh and not (alike and _plainly_fit(a, count, targets)):
+            _arrays.check_targets([_arrays.host_array(x) for x in xs],
+                                  [None if t is None else _arrays.host_array(t) for t in outs])
+        status = _call(op, a, <size_t>count, n, scale, accumulate, result, &o, &v)
+    finally:
+        free(a)
+    if status != FASTREG_OK:
+        _fail(status, 0.0, 0.0, scale)
+    return v if plain else _scalar(result, v)
+
+
+cdef inline bint _same_shape(const fastreg_array *a, const fastreg_array *b) noexcept:
+    cdef int d
+    for d in range(a.ndim):
+        if a.shape[d] != b.shape[d]:
+            return False
+    return True
+
+
+def list_gradient(list xs, list l1, list l2, list outs, *, double scale=1.0, bint accumulate=False):
+    """Write (or add) the gradients of arrays with their weights into ``outs``; None takes none.
+
+    Raises
+    ------
+    DTypeError, LayoutError
+        As :func:`fastreg.gradient` for ``out``, naming the position; also if two targets, or a
+        target and another array, share memory. Nothing has been written then.
+    """
+    _list_with_gradient(GRADIENT, xs, l1, l2, scale, outs, accumulate, None, False, True)
+
+
+def plain_list_gradient(list xs, list l1, list l2, double scale, list outs):
+    """``list_gradient(xs, l1, l2, outs, scale=scale)`` into new memory, not checked again."""
+    _list_with_gradient(GRADIENT, xs, l1, l2, scale, outs, False, None, True, True)
+
+
+def plain_list_value_and_gradient(list xs, list l1, list l2, list outs, str dtype):
+    """The value, and the gradients into new memory, in one pass; a float for bfloat16."""
+    return _list_with_gradient(BOTH, xs, l1, l2, 1.0, outs, False, dtype, True, dtype == "bf16")
+
+
 def are_the_items(container, list items):
     """Tell whether the items of a list or tuple, or the values of a dict, are these very objects."""
     cdef Py_ssize_t k = 0, place = 0
@@ -771,19 +909,32 @@ cdef class Plan:
         """
         cdef Py_ssize_t k
         cdef fastreg_array g
+        cdef bint alike
         if len(targets) != self._count:
             raise LayoutError(message(f"{self._count} targets", f"{len(targets)}",
                                       "pass one (or None) for each array"))
         hosts = [None if t is None else _arrays.host_array(t) for t in targets]
-        _arrays.check_targets(self._hosts, hosts)
-        self._targets = hosts
+        alike = True
         for k in range(self._count):
             self._arrays[k].gradient = NULL
             self._arrays[k].gradient_strides = NULL
             if hosts[k] is not None:
                 _fill(&g, hosts[k])
+                alike = alike and (g.dtype == self._arrays[k].dtype
+                                   and g.ndim == self._arrays[k].ndim
+                                   and _same_shape(&g, &self._arrays[k]))
                 self._arrays[k].gradient = <void *>g.data
                 self._arrays[k].gradient_strides = g.strides
+        self._targets = []
+        try:
+            if not (alike and _plainly_fit(self._arrays, self._count,
+                                           [None if h is None else h.data for h in hosts])):
+                _arrays.check_targets(self._hosts, hosts)
+        except BaseException:
+            for k in range(self._count):
+                self._arrays[k].gradient = NULL
+            raise
+        self._targets = hosts
 
     cdef _bind_if_given(self, list targets):
         if targets is not None:
@@ -853,21 +1004,26 @@ cdef class Plan:
         cdef Py_ssize_t k
         cdef cnp.ndarray v
         cdef fastreg_array *copy
-        # Shapes and overlaps cannot change while the plan holds the arrays; writability can.
-        if not self._can_be_written:
-            _arrays.check_targets(self._hosts, self._hosts)
-            self._can_be_written = True
-        for k in range(self._count):
-            v = <cnp.ndarray>self._hosts[k].data
-            if not cnp.PyArray_ISWRITEABLE(v):
-                _arrays.check_targets(self._hosts, self._hosts)
         copy = self._copy(l1, l2)
-        for k in range(self._count):
-            copy[k].gradient = <void *>copy[k].data
-            copy[k].gradient_strides = copy[k].strides
-            if prox:
-                copy[k].l1 = self._arrays[k].l1
-                copy[k].l2 = self._arrays[k].l2
+        try:
+            for k in range(self._count):
+                copy[k].gradient = <void *>copy[k].data
+                copy[k].gradient_strides = copy[k].strides
+                if prox:
+                    copy[k].l1 = self._arrays[k].l1
+                    copy[k].l2 = self._arrays[k].l2
+            # Shapes and overlaps cannot change while the plan holds the arrays; writability can.
+            if not self._can_be_written:
+                if not _plainly_fit(copy, self._count, [host.data for host in self._hosts]):
+                    _arrays.check_targets(self._hosts, self._hosts)
+                self._can_be_written = True
+            for k in range(self._count):
+                v = <cnp.ndarray>self._hosts[k].data
+                if not cnp.PyArray_ISWRITEABLE(v):
+                    _arrays.check_targets(self._hosts, self._hosts)
+        except BaseException:
+            free(copy)
+            raise
         _no_options(&o)
         poll.next = fr_milliseconds() + POLL_MILLISECONDS
         o.poll = _poll

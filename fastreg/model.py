@@ -238,6 +238,7 @@ class Plan:
                     self._bound = None
                 else:
                     return
+        self._bound = None
         gathered = Gathered()
         targets = self._match(grads, gathered)
         hosts = [None if t is None else _own_view(t.array) for t in targets]

@@ -177,7 +177,7 @@ def gather(params: Any) -> Gathered:
 
 
 def outlined(params: Any) -> list[Parameter]:
-    """Return what :func:`collect` does, but of any device and of traced programs: memory is not read.
+    """Do what :func:`collect` does without reading memory: on any device, and in traced programs.
 
     An object found twice is listed once; two objects that share memory are two. Leaves are all
     objects with a shape and a dtype; the ``array`` of each is an :class:`Outline`.

@@ -13,7 +13,7 @@ Importing this module imports torch; ``import fastreg`` does not import this mod
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,13 +22,24 @@ from torch.autograd import forward_ad
 
 from fastreg import _kernels, ndarray
 from fastreg.arrays import HostArray, host_array, result_name
-from fastreg.errors import ArgumentError, DTypeError, LayoutError, NotAnArrayError, message
+from fastreg.errors import (
+    ArgumentError,
+    DTypeError,
+    FastregError,
+    LayoutError,
+    NotAnArrayError,
+    message,
+)
+from fastreg.parameters import Parameter, named
+from fastreg.selection import choose
 
 __all__ = [
+    "add_gradient_",
     "gradient",
     "orthogonal",
     "orthogonal_value_and_gradient",
     "penalty",
+    "prox_",
     "value_and_gradient",
 ]
 
@@ -74,10 +85,6 @@ _expect_one = [True, True]
 def _refuse(x: object) -> Exception:
     if not isinstance(x, torch.Tensor):
         instead = "pass torch.as_tensor(x)"
-        if isinstance(x, torch.nn.Module):
-            instead = "pass x.parameters()"
-        elif isinstance(x, dict):
-            instead = "pass x.values()"
         return NotAnArrayError(
             message("a torch.Tensor", f"an object of class {type(x).__name__}", instead)
         )
@@ -498,8 +505,17 @@ def _hide_from_the_compiler() -> None:
 # -- Public ----------------------------------------------------------------------------------------
 
 
-def penalty(x: Any, *, l1: Any = 0.0, l2: Any = 0.0, dtype: Any = None) -> Any:
-    """Return ``l1 * sum(|x|) + l2 * sum(x**2)`` of a tensor, differentiable.
+def penalty(
+    x: Any,
+    *,
+    l1: Any = 0.0,
+    l2: Any = 0.0,
+    dtype: Any = None,
+    select: Any = None,
+    weights: Any = 1.0,
+    convention: str = "keras",
+) -> Any:
+    """Return ``l1 * sum(|x|) + l2 * sum(x**2)`` of a tensor or a model, differentiable.
 
     What Keras' ``L1L2(l1, l2)(x)`` returns, and ``l1 * x.abs().sum() + l2 * (x * x).sum()`` up to
     its rounding errors and overflows: on the CPU this is the exact number rounded once, the bits
@@ -507,15 +523,22 @@ def penalty(x: Any, *, l1: Any = 0.0, l2: Any = 0.0, dtype: Any = None) -> Any:
 
     Parameters
     ----------
-    x : torch.Tensor, or an iterable of tensors such as ``model.parameters()``
-        Any shape and strides, dense; float16, bfloat16, float32, float64, or bool and integers,
-        which are summed exactly and have no gradient. Never copied. Variables of Keras on torch
-        stand for their tensors.
-    l1, l2 : float, or for a list one float for each tensor
+    x : torch.Tensor, an iterable of tensors, or a model
+        A model is a module, a mapping, or an iterable of (name, tensor) such as
+        ``model.named_parameters()``: one node of the graph for all of it. Tensors of any shape and
+        strides, dense; float16, bfloat16, float32, float64, or bool and integers, which are summed
+        exactly and have no gradient. Never copied. Variables of Keras on torch stand for their
+        tensors.
+    l1, l2 : float, for a list one float for each tensor, for a model a mapping or callable too
         Weights, finite and >= 0; zero removes a term (also where Keras gives ``0 * inf = nan``).
     dtype : torch.dtype or str, optional
         Type of the result: x's by default, for a list the type to which its tensors' types promote;
         float64 for integers. ``torch.float32`` keeps penalties of half precision finite.
+    select : optional
+        Which tensors of a model, as in :func:`fastreg.penalty`: by default ``"kernels"`` where
+        there are names (no bias, no normalisation, nothing frozen, ndim >= 2), and all of a list.
+    weights, convention
+        As in :func:`fastreg.penalty`.
 
     Returns
     -------
@@ -564,11 +587,16 @@ def penalty(x: Any, *, l1: Any = 0.0, l2: Any = 0.0, dtype: Any = None) -> Any:
     >>> loss.backward()
     >>> loss.item(), w.grad
     (2.75, tensor([ 1.0000, -1.5000]))
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.LayerNorm(4))
+    >>> penalty(model, l2=1e-4).grad_fn.name()  # of the one kernel: no bias, no LayerNorm
+    '_ListPenaltyBackward'
     """
     if not isinstance(x, torch.Tensor):
         x = _unwrapped(x)
-        if not isinstance(x, torch.Tensor):
-            return _list_penalty(x, l1, l2, dtype)
+    if not isinstance(x, torch.Tensor) or not (
+        select is None and type(weights) is float and weights == 1.0 and convention == "keras"
+    ):
+        return _list_penalty(x, l1, l2, dtype, select, weights, convention)
     if not (type(l1) is type(l2) is float and 0.0 <= l1 < math.inf and 0.0 <= l2 < math.inf):
         l1, l2 = _weight("l1", l1), _weight("l2", l2)
     result = _result(x, dtype)
@@ -594,25 +622,59 @@ def _forward_mode() -> bool:
 
 
 class _ListPenalty(torch.autograd.Function):
-    """The penalty of several host tensors, summed exactly over all of them."""
+    """The penalty of several host tensors, summed exactly over all of them: one node.
+
+    As in :class:`_Penalty`, the gradients come from the pass that reads the values, if the upstream
+    gradient was 1 the last time.
+    """
 
     @staticmethod
     def forward(ctx: Any, l1s: list[float], l2s: list[float], dtype: Any, *xs: Any) -> Any:
         ctx.save_for_backward(*xs)
         ctx.weights = (l1s, l2s)
-        return _list_now(xs, l1s, l2s, dtype)
+        ctx.leaf = leaf = all(x.is_leaf for x in xs)
+        ctx.gradients = None
+        if not _expect_one[leaf]:
+            return _list_now(xs, l1s, l2s, dtype)
+        wanted = [
+            x.requires_grad and (l1 or l2) for x, l1, l2 in zip(xs, l1s, l2s, strict=True)
+        ]
+        ctx.gradients = [_empty_like(x) if w else None for x, w in zip(xs, wanted, strict=True)]
+        value = _kernels.plain_list_value_and_gradient(
+            [_host(x) for x in xs], l1s, l2s, _hosts(ctx.gradients), _FLOATS[dtype]
+        )
+        return _scalar(value, dtype)
 
     @staticmethod
     def backward(ctx: Any, u: Any) -> Any:
-        again = torch.is_grad_enabled() or _transforms_active()
-        compute = _Gradient.apply if again else _gradient_now
-        gradients = [
-            compute(x, u, l1, l2) if needed else None
-            for x, l1, l2, needed in zip(
-                ctx.saved_tensors, *ctx.weights, ctx.needs_input_grad[3:], strict=True
-            )
+        xs = ctx.saved_tensors  # refuses tensors that were written to since, whatever u is
+        l1s, l2s = ctx.weights
+        needed = ctx.needs_input_grad[3:]
+        if torch.is_grad_enabled() or _transforms_active():
+            each = zip(xs, l1s, l2s, needed, strict=True)
+            out = [_Gradient.apply(x, u, l1, l2) if n else None for x, l1, l2, n in each]
+            return None, None, None, *out
+        # Given away once: the receiver may keep them as grad and write to them.
+        ready, ctx.gradients = ctx.gradients, None
+        scale = _number(u)
+        one = _expect_one[ctx.leaf] = scale == 1.0
+        if one and ready is not None:
+            return None, None, None, *ready
+        if not math.isfinite(scale):
+            each = zip(xs, l1s, l2s, needed, strict=True)
+            out = [_native_gradient(x, u, l1, l2) if n else None for x, l1, l2, n in each]
+            return None, None, None, *out
+        # No weight: no gradient, which autograd takes for zeros.
+        out = ready or [
+            _empty_like(x) if n and (l1 or l2) else None
+            for x, l1, l2, n in zip(xs, l1s, l2s, needed, strict=True)
         ]
-        return None, None, None, *gradients
+        _kernels.plain_list_gradient([_host(x) for x in xs], l1s, l2s, scale, _hosts(out))
+        return None, None, None, *out
+
+
+def _hosts(xs: Iterable[Any]) -> list[Any]:
+    return [None if x is None else _host(x) for x in xs]
 
 
 def _list_now(xs: Sequence[Any], l1s: list[float], l2s: list[float], dtype: Any) -> Any:
@@ -633,14 +695,43 @@ def _weights(name: str, weight: Any, count: int) -> list[float]:
     return [_weight(name, weight)] * count
 
 
-def _list_penalty(xs: Any, l1: Any, l2: Any, dtype: Any) -> Any:
-    if isinstance(xs, (str, bytes, dict)) or not isinstance(xs, Iterable):
-        raise _refuse(xs)
-    xs = [_unwrapped(x) for x in xs]
+def _chosen(
+    params: Any, l1: Any, l2: Any, select: Any, weights: Any, convention: str
+) -> tuple[list[str], list[Any], list[float], list[float]]:
+    """Return names, tensors and weights of what a call is about: see :func:`penalty`."""
+    containers = (torch.Tensor, torch.nn.Module, Mapping, Iterable)
+    foreign = not isinstance(params, torch.Tensor) and hasattr(params, "dtype")
+    if foreign or isinstance(params, (str, bytes)) or not isinstance(params, containers):
+        raise _refuse(params)
+    if isinstance(params, Iterable) and not isinstance(params, (torch.Tensor, Mapping)):
+        params = list(params)
+        for x in params:
+            if not isinstance(_unwrapped(x), (torch.Tensor, torch.nn.Module, Mapping, tuple, list)):
+                raise _refuse(x)
+    bare = isinstance(params, torch.Tensor) or (
+        isinstance(params, list) and all(isinstance(_unwrapped(x), torch.Tensor) for x in params)
+    )
+    if bare and select is None:
+        xs = [params] if isinstance(params, torch.Tensor) else [_unwrapped(x) for x in params]
+        if type(weights) is float and weights == 1.0 and convention == "keras":
+            count = len(xs)
+            names = [str(k) for k in range(count)]
+            return names, xs, _weights("l1", l1, count), _weights("l2", l2, count)
+        select = "all"
+    names, xs, l1s, l2s = choose(
+        params, l1=l1, l2=l2, select="kernels" if select is None else select, weights=weights,
+        convention=convention,
+    )
+    return names, [_unwrapped(x) for x in xs], l1s, l2s
+
+
+def _list_penalty(
+    params: Any, l1: Any, l2: Any, dtype: Any, select: Any, weights: Any, convention: str
+) -> Any:
+    _, xs, l1s, l2s = _chosen(params, l1, l2, select, weights, convention)
     for x in xs:
         if not isinstance(x, torch.Tensor):
             raise _refuse(x)
-    l1s, l2s = _weights("l1", l1, len(xs)), _weights("l2", l2, len(xs))
     own = [_result(x, None) for x in xs]
     if dtype is None:
         result = own[0] if own else torch.get_default_dtype()
@@ -716,6 +807,200 @@ def value_and_gradient(
     if torch.compiler.is_compiling() or _in_graph(x) or _transforms_active():
         return penalty(x, l1=l1, l2=l2, dtype=dtype), gradient(x, l1=l1, l2=l2)
     return _both_now(x, l1, l2, _result(x, dtype))
+
+
+# -- Models, in place ------------------------------------------------------------------------------
+
+
+def add_gradient_(
+    params: Any,
+    *,
+    l1: Any = 0.0,
+    l2: Any = 0.0,
+    select: Any = None,
+    weights: Any = 1.0,
+    convention: str = "keras",
+    scale: float = 1.0,
+) -> None:
+    """Add the gradient of :func:`penalty` to the ``grad`` of each tensor, in one pass.
+
+    After ``loss.backward()`` and before the optimiser's step this is what adding the penalty to the
+    loss would have done, without a graph: ``grad = RN_T(grad + g)``. Without a ``grad`` there it
+    becomes g.
+
+    Parameters
+    ----------
+    params, l1, l2, select, weights, convention
+        As in :func:`penalty`; leaves of float types.
+    scale : float, finite, default 1
+        The upstream gradient: what the penalty is multiplied by, as a GradScaler's ``get_scale()``.
+
+    Raises
+    ------
+    DTypeError, ArgumentError
+        As in :func:`penalty`; for integers, and for a scale that is not finite.
+    LayoutError
+        (a ValueError) Naming the tensor: for one that is no leaf, a ``grad`` that is sparse, and
+        memory that two of them share. Nothing has been written then.
+
+    Examples
+    --------
+    >>> import torch
+    >>> layer = torch.nn.Linear(2, 1)
+    >>> _ = torch.nn.init.constant_(layer.weight, 3.0)
+    >>> layer(torch.ones(1, 2)).sum().backward()
+    >>> add_gradient_(layer, l2=0.5)
+    >>> layer.weight.grad, layer.bias.grad
+    (tensor([[4., 4.]]), tensor([1.]))
+    """
+    names, xs, l1s, l2s = _chosen(params, l1, l2, select, weights, convention)
+    if isinstance(scale, (bool, str, bytes)) or not math.isfinite(scale):
+        raise ArgumentError(message("a finite scale", repr(scale)[:80], "pass an ordinary number"))
+    scale = float(scale)
+    for name, x in zip(names, xs, strict=True):
+        _check_leaf(name, x)
+        if x.grad is not None and (x.grad.layout != torch.strided or x.grad.is_nested):
+            raise LayoutError(
+                message(f"a dense grad at '{name}'", f"one of layout {x.grad.layout}",
+                        "make the layer's gradient dense (sparse=False), or leave it out")
+            )
+        if x.grad is not None and x.numel() and x.grad.data_ptr() == x.data_ptr():
+            raise LayoutError(
+                message(f"a grad with memory of its own at '{name}'", "the tensor's own memory",
+                        "set it to None, or to a copy")
+            )
+    every = range(len(xs))
+    here = [k for k in every if xs[k].device.type == "cpu"]
+    added = [k for k in here if xs[k].grad is not None]
+    fresh = [k for k in here if xs[k].grad is None]
+    targets = [_grad_memory(xs[k].grad) for k in added]
+    with torch.no_grad(), _names(names, added):
+        _kernels.list_gradient(
+            [_host(xs[k]) for k in added], [l1s[k] for k in added], [l2s[k] for k in added],
+            targets, scale=scale, accumulate=True,
+        )
+    with torch.no_grad():
+        torch.autograd.graph.increment_version([xs[k].grad for k in added])
+        new = [_empty_like(xs[k]) for k in fresh]
+        _kernels.plain_list_gradient(
+            [_host(xs[k]) for k in fresh], [l1s[k] for k in fresh], [l2s[k] for k in fresh],
+            scale, _hosts(new),
+        )
+        for k, g in zip(fresh, new, strict=True):
+            xs[k].grad = g
+        for k in every:
+            if xs[k].device.type != "cpu":
+                u = torch.tensor(scale, dtype=torch.float32, device=xs[k].device)
+                g = _native_gradient(xs[k].detach(), u, l1s[k], l2s[k])
+                xs[k].grad = g if xs[k].grad is None else xs[k].grad.add_(g)
+
+
+def prox_(
+    params: Any,
+    *,
+    step: float,
+    l1: Any = 0.0,
+    l2: Any = 0.0,
+    select: Any = None,
+    weights: Any = 1.0,
+    convention: str = "keras",
+    flush: bool = False,
+) -> None:
+    """Take a proximal step of the penalty in place: the soft threshold, which makes exact zeros.
+
+    After ``optimizer.step()`` of the loss without the penalty, with ``step`` the learning rate:
+    what :func:`fastreg.prox_` does, on any device and under ``no_grad``.
+
+    Parameters
+    ----------
+    params, l1, l2, select, weights, convention
+        As in :func:`penalty`; leaves of float types.
+    step : float, finite, >= 0
+        The learning rate.
+    flush : bool, default False
+        Turn results that are subnormal in the tensor's type into 0.
+
+    Raises
+    ------
+    DTypeError, ArgumentError, LayoutError
+        As in :func:`add_gradient_`, and for a bad step. Nothing has been written then.
+
+    Examples
+    --------
+    >>> import torch
+    >>> w = torch.tensor([3.0, -0.5, 1.0], requires_grad=True)
+    >>> prox_(w, l1=2.0, step=0.5)
+    >>> w
+    tensor([2., 0., 0.], requires_grad=True)
+    """
+    names, xs, l1s, l2s = _chosen(params, l1, l2, select, weights, convention)
+    if isinstance(step, (bool, str, bytes)) or not 0.0 <= step < math.inf:
+        raise ArgumentError(
+            message("a step that is finite and >= 0", repr(step)[:80], "pass such a number")
+        )
+    step = float(step)
+    for name, x in zip(names, xs, strict=True):
+        _check_leaf(name, x)
+    here = [k for k, x in enumerate(xs) if x.device.type == "cpu"]
+    hosts = [host_array(_grad_memory(xs[k])) for k in here]
+    plan = _kernels.Plan(hosts, [l1s[k] for k in here], [l2s[k] for k in here])
+    with torch.no_grad(), _names(names, here):
+        plan.prox_(step, bool(flush))
+    torch.autograd.graph.increment_version([xs[k] for k in here])
+    with torch.no_grad():
+        for k, x in enumerate(xs):
+            if x.device.type != "cpu":
+                x.copy_(_native_prox(x, step, l1s[k], l2s[k], bool(flush)))
+
+
+def _check_leaf(name: str, x: Any) -> None:
+    """Refuse what has no ``grad`` or no memory to be written."""
+    if not isinstance(x, torch.Tensor):
+        raise _refuse(x)
+    _differentiable(x)
+    if not x.is_leaf:
+        raise LayoutError(
+            message(f"a leaf, such as a parameter, at '{name}'", "a result of other tensors",
+                    "pass the parameters that it was computed from")
+        )
+    if _in_graph(x):
+        raise LayoutError(
+            message(f"a tensor with memory at '{name}'", f"a {type(x).__name__} on {x.device}",
+                    "call this outside of compiled or traced functions")
+        )
+
+
+def _grad_memory(x: Any) -> Any:
+    """View the memory that is to be written."""
+    if x.is_neg():
+        raise LayoutError(
+            message("a tensor that is no lazy negation", "one", "pass x.resolve_neg()")
+        )
+    return _host(x)
+
+
+class _names:
+    """Replace positions in the kernels' errors by names."""
+
+    def __init__(self, names: list[str], places: list[int]) -> None:
+        self._names = [names[k] for k in places]
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if isinstance(error, FastregError):
+            nothing: Any = None
+            raise named(error, [Parameter(n, nothing, nothing) for n in self._names]) from None
+
+
+def _native_prox(x: Any, step: float, l1: float, l2: float, flush: bool) -> Any:
+    wide = x.to(_wide(x.device))
+    shrunk = (wide.abs() - step * l1).clamp_min(0.0) / (1.0 + 2.0 * step * l2)
+    out = torch.copysign(shrunk, wide).to(x.dtype)
+    if flush:
+        out = torch.where(out.abs() < torch.finfo(x.dtype).tiny, 0.0, out)
+    return torch.where(out == 0.0, 0.0, out).to(x.dtype)  # zeros are positive
 
 
 # -- Orthogonality --------------------------------------------------------------------------------
