@@ -3,6 +3,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 _Weights: TypeAlias = float | Sequence[float]
+_Memory: TypeAlias = tuple[list[int], list[int], list[str]]
 
 def value(x: Any, *, l1: float = 0.0, l2: float = 0.0, dtype: Any = None) -> Any: ...
 def sum_squares(x: Any, *, dtype: Any = None) -> Any: ...
@@ -45,12 +46,26 @@ def list_gradient(
     scale: float = 1.0,
     accumulate: bool = False,
 ) -> None: ...
-def plain_list_gradient(
-    xs: list[Any], l1: list[float], l2: list[float], scale: float, outs: list[Any]
-) -> None: ...
-def plain_list_value_and_gradient(
-    xs: list[Any], l1: list[float], l2: list[float], outs: list[Any], dtype: str
+def dense_value(
+    memory: _Memory, l1: _Weights, l2: _Weights, dtype: Any, plain: bool = False
 ) -> Any: ...
+def dense_norm(memory: _Memory, dtype: Any = None) -> Any: ...
+def dense_gradient(
+    memory: _Memory,
+    l1: _Weights,
+    l2: _Weights,
+    targets: list[int],
+    *,
+    scale: float = 1.0,
+    accumulate: bool = False,
+    fresh: bool = False,
+) -> bool: ...
+def dense_value_and_gradient(
+    memory: _Memory, l1: _Weights, l2: _Weights, targets: list[int], dtype: Any, plain: bool = False
+) -> Any: ...
+def dense_prox_(
+    memory: _Memory, l1: _Weights, l2: _Weights, step: float, flush: bool
+) -> bool: ...
 def are_the_items(container: Any, items: list[Any]) -> bool: ...
 
 class Plan:

@@ -654,7 +654,7 @@ cdef bint _plainly_fit(const fastreg_array *a, Py_ssize_t count, list targets) e
     """Whether all arrays are dense floats, written where ``gradient`` says, without any overlap.
 
     Says nothing if not: then :func:`fastreg.arrays.check_targets` looks closer, and names the place.
-    ``targets`` are the ndarrays to be written, or None.
+    ``targets`` are the ndarrays to be written, or None; None for memory that may be written.
     """
     cdef Py_ssize_t k, spans = 0
     cdef size_t nbytes
@@ -676,7 +676,7 @@ cdef bint _plainly_fit(const fastreg_array *a, Py_ssize_t count, list targets) e
         spans += 1
         if a[k].gradient == NULL:
             continue
-        if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray>targets[k]):
+        if targets is not None and not cnp.PyArray_ISWRITEABLE(<cnp.ndarray>targets[k]):
             fit = False
             break
         if a[k].gradient != a[k].data:
@@ -697,20 +697,24 @@ cdef bint _plainly_fit(const fastreg_array *a, Py_ssize_t count, list targets) e
     return fit
 
 
-cdef object _list_with_gradient(_operation op, list xs, list l1s, list l2s, double scale, list outs,
-                                bint accumulate, object dtype, bint fresh, bint plain):
-    """The gradients of many arrays into ``outs``, of which None takes none."""
+def list_gradient(list xs, list l1, list l2, list outs, *, double scale=1.0, bint accumulate=False):
+    """Write (or add) the gradients of arrays with their weights into ``outs``; None takes none.
+
+    Raises
+    ------
+    DTypeError, LayoutError
+        As :func:`fastreg.gradient` for ``out``, naming the position; also if two targets, or a
+        target and another array, share memory. Nothing has been written then.
+    """
     cdef Py_ssize_t count = len(xs), k
     cdef fastreg_array g
     cdef fastreg_array *a
     cdef fastreg_options o
-    cdef fastreg_dtype result
     cdef fastreg_status status
     cdef double v = 0.0
     cdef size_t n = 0
     cdef list kept = [], targets = []
     cdef bint alike = True
-    _result(dtype, FASTREG_F64, &result)
     _no_options(&o)
     a = <fastreg_array *>malloc((<size_t>count + 1) * sizeof(fastreg_array))
     if a == NULL:
@@ -718,28 +722,27 @@ cdef object _list_with_gradient(_operation op, list xs, list l1s, list l2s, doub
     try:
         for k in range(count):
             kept.append(_fill(&a[k], xs[k]))
-            a[k].l1 = l1s[k]
-            a[k].l2 = l2s[k]
+            a[k].l1 = l1[k]
+            a[k].l2 = l2[k]
             n += _count(&a[k])
             if outs[k] is None:
                 targets.append(None)
                 continue
             keep = _fill(&g, outs[k])
             kept.append(keep)
-            out = outs[k] if keep is None else keep.data
-            targets.append(out)
-            alike = alike and g.dtype == a[k].dtype and g.ndim == a[k].ndim and _same_shape(&g, &a[k])
+            targets.append(outs[k] if keep is None else keep.data)
+            alike = alike and (g.dtype == a[k].dtype and g.ndim == a[k].ndim
+                               and _same_shape(&g, &a[k]))
             a[k].gradient = <void *>g.data
             a[k].gradient_strides = g.strides
-        if not fresh and not (alike and _plainly_fit(a, count, targets)):
+        if not (alike and _plainly_fit(a, count, targets)):
             _arrays.check_targets([_arrays.host_array(x) for x in xs],
                                   [None if t is None else _arrays.host_array(t) for t in outs])
-        status = _call(op, a, <size_t>count, n, scale, accumulate, result, &o, &v)
+        status = _call(GRADIENT, a, <size_t>count, n, scale, accumulate, FASTREG_F64, &o, &v)
     finally:
         free(a)
     if status != FASTREG_OK:
         _fail(status, 0.0, 0.0, scale)
-    return v if plain else _scalar(result, v)
 
 
 cdef inline bint _same_shape(const fastreg_array *a, const fastreg_array *b) noexcept:
@@ -750,26 +753,116 @@ cdef inline bint _same_shape(const fastreg_array *a, const fastreg_array *b) noe
     return True
 
 
-def list_gradient(list xs, list l1, list l2, list outs, *, double scale=1.0, bint accumulate=False):
-    """Write (or add) the gradients of arrays with their weights into ``outs``; None takes none.
+# -- Dense arrays by address: for frameworks whose tensors take longer to become ndarrays than to read --
 
-    Raises
-    ------
-    DTypeError, LayoutError
-        As :func:`fastreg.gradient` for ``out``, naming the position; also if two targets, or a
-        target and another array, share memory. Nothing has been written then.
+cdef fastreg_array *_dense(tuple memory, l1, l2, list targets, size_t *n) except NULL:
+    """Describe (addresses, lengths, names of types) to C, to be freed. l1, l2: numbers or lists."""
+    cdef list addresses = memory[0], lengths = memory[1], names = memory[2]
+    cdef Py_ssize_t count = len(addresses), k
+    cdef list l1s = _weights(l1, count), l2s = _weights(l2, count)
+    cdef fastreg_array *a = <fastreg_array *>malloc(
+        (<size_t>count + 1) * (sizeof(fastreg_array) + sizeof(Py_ssize_t)))
+    cdef Py_ssize_t *length = <Py_ssize_t *>(a + count)
+    if a == NULL:
+        raise MemoryError
+    n[0] = 0
+    try:
+        for k in range(count):
+            length[k] = lengths[k]
+            a[k].data = <void *><uintptr_t>addresses[k]
+            a[k].gradient = NULL if targets is None else <void *><uintptr_t>targets[k]
+            a[k].shape = &length[k]
+            a[k].strides = a[k].gradient_strides = NULL
+            a[k].ndim = 1
+            a[k].dtype = <fastreg_dtype><int>_dtype_codes[names[k]]
+            a[k].l1 = l1s[k]
+            a[k].l2 = l2s[k]
+            n[0] += <size_t>length[k]
+    except BaseException:
+        free(a)
+        raise
+    return a
+
+
+cdef bint _dense_call(_operation op, tuple memory, l1, l2, list targets, double scale,
+                      bint accumulate, bint fresh, fastreg_dtype result, double *v) except -1:
+    """Run a call; False, with nothing done, if memory to be written is shared."""
+    cdef fastreg_options o
+    cdef fastreg_status status
+    cdef size_t n
+    cdef Py_ssize_t count = len(memory[0])
+    cdef fastreg_array *a = _dense(memory, l1, l2, targets, &n)
+    _no_options(&o)
+    try:
+        if targets is not None and not fresh and not _plainly_fit(a, count, None):
+            return False
+        status = _call(op, a, <size_t>count, n, scale, accumulate, result, &o, v)
+    finally:
+        free(a)
+    if status != FASTREG_OK:
+        _fail(status, 0.0, 0.0, scale)
+    return True
+
+
+def dense_value(tuple memory, l1, l2, dtype, bint plain=False):
+    """``list_value`` of (addresses, lengths, names of types); ``plain``: a float for bfloat16."""
+    cdef double v = 0.0
+    cdef fastreg_dtype result
+    _result(dtype, FASTREG_F64, &result)
+    _dense_call(VALUE, memory, l1, l2, None, 1.0, False, True, result, &v)
+    return v if plain and result == FASTREG_BF16 else _scalar(result, v)
+
+
+def dense_norm(tuple memory, dtype=None):
+    """``list_norm`` of (addresses, lengths, names of types)."""
+    cdef double v = 0.0
+    cdef fastreg_dtype result
+    _result(dtype, FASTREG_F64, &result)
+    _dense_call(NORM, memory, 0.0, 1.0, None, 1.0, False, True, result, &v)
+    return _scalar(result, v)
+
+
+def dense_gradient(tuple memory, l1, l2, list targets, *, double scale=1.0, bint accumulate=False,
+                   bint fresh=False):
+    """Write the gradients to the addresses ``targets``, of which 0 takes none.
+
+    ``fresh``: new memory, not checked. False, with nothing written, if memory is shared.
     """
-    _list_with_gradient(GRADIENT, xs, l1, l2, scale, outs, accumulate, None, False, True)
+    cdef double v = 0.0
+    return _dense_call(GRADIENT, memory, l1, l2, targets, scale, accumulate, fresh, FASTREG_F64, &v)
 
 
-def plain_list_gradient(list xs, list l1, list l2, double scale, list outs):
-    """``list_gradient(xs, l1, l2, outs, scale=scale)`` into new memory, not checked again."""
-    _list_with_gradient(GRADIENT, xs, l1, l2, scale, outs, False, None, True, True)
+def dense_value_and_gradient(tuple memory, l1, l2, list targets, dtype, bint plain=False):
+    """The value, and the gradients into new memory, in one pass."""
+    cdef double v = 0.0
+    cdef fastreg_dtype result
+    _result(dtype, FASTREG_F64, &result)
+    _dense_call(BOTH, memory, l1, l2, targets, 1.0, False, True, result, &v)
+    return v if plain and result == FASTREG_BF16 else _scalar(result, v)
 
 
-def plain_list_value_and_gradient(list xs, list l1, list l2, list outs, str dtype):
-    """The value, and the gradients into new memory, in one pass; a float for bfloat16."""
-    return _list_with_gradient(BOTH, xs, l1, l2, 1.0, outs, False, dtype, True, dtype == "bf16")
+def dense_prox_(tuple memory, l1, l2, double step, bint flush):
+    """Take a proximal step in place; False, with nothing written, if memory is shared."""
+    cdef fastreg_options o
+    cdef fastreg_status status
+    cdef _poll_state poll
+    cdef size_t n
+    cdef Py_ssize_t count = len(memory[0])
+    cdef fastreg_array *a = _dense(memory, l1, l2, memory[0], &n)
+    _no_options(&o)
+    poll.next = fr_milliseconds() + POLL_MILLISECONDS
+    o.poll = _poll
+    o.poll_context = &poll
+    try:
+        if not _plainly_fit(a, count, None):
+            return False
+        with nogil:
+            status = fastreg_prox(a, <size_t>count, step, flush, &o)
+    finally:
+        free(a)
+    if status != FASTREG_OK:
+        _fail(status, 0.0, 0.0, step)
+    return True
 
 
 def are_the_items(container, list items):

@@ -33,10 +33,12 @@ from fastreg.parameters import (
     Parameter,
     check_mutable,
     collect,
+    dense_tensors,
     gather,
     leaves,
     named,
     tensors_of,
+    viewed,
     written,
 )
 from fastreg.selection import (
@@ -305,6 +307,7 @@ class Plan:
         for k, p in enumerate(self._all):
             if id(p) in included:
                 targets[included[id(p)]] = _target(p, by_place[k])
+        check_mutable([t for t in targets if t is not None])
         return targets
 
     def prox_(self, step: float, *, flush: bool = False) -> None:
@@ -427,10 +430,12 @@ def _own_view(x: HostArray) -> HostArray:
 
 def _target(p: Parameter, entries: list[tuple[tuple[Any, ...], Any]]) -> Parameter | None:
     """Return the one target of an array that may have been found under several names."""
-    given = {".".join(map(str, path)): leaf for path, leaf in entries if leaf is not None}
+    given = [(path, leaf) for path, leaf in entries if leaf is not None]
     if not given:
         return None
-    found = collect(given)
+    found = [viewed(*given[0])]
+    if len(given) > 1:
+        found = collect({".".join(map(str, path)): leaf for path, leaf in given})
     if len(found) > 1:
         raise LayoutError(
             message(
@@ -451,8 +456,8 @@ def _target(p: Parameter, entries: list[tuple[tuple[Any, ...], Any]]) -> Paramet
         )
     if (
         x.size
+        and x.data.ctypes.data == out.data.ctypes.data
         and np.may_share_memory(x.data, out.data)
-        and x.data.__array_interface__["data"] == out.data.__array_interface__["data"]
     ):
         raise LayoutError(
             message(
@@ -461,7 +466,6 @@ def _target(p: Parameter, entries: list[tuple[tuple[Any, ...], Any]]) -> Paramet
                 "pass arrays of their own",
             )
         )
-    check_mutable([target])
     return target
 
 
@@ -580,6 +584,9 @@ def penalty(
         plain = _plain(params, select)
         if plain is not None:
             return list_value(plain, l1=l1, l2=l2, dtype=dtype)
+        dense = _dense(params, select)
+        if dense is not None:
+            return _kernels.dense_value(dense, l1, l2, dtype)
     parameters = [d.parameter for d in selected(collect(params), select) if d.included]
     l1s, l2s = weights_of(parameters, l1, l2, weights, convention)
     return list_value([p.array for p in parameters], l1=l1s, l2=l2s, dtype=dtype)
@@ -613,6 +620,21 @@ def _plain(params: Any, select: Any) -> list[Any] | None:
     else:
         chosen = [x for x in items if x.ndim > 1]
     return chosen or None
+
+
+def _dense(params: Any, select: Any) -> tuple[list[int], list[int], list[str]] | None:
+    """Return the memory of a list of ordinary, distinct torch tensors, or None for the long way."""
+    if type(params) not in (list, tuple) or not isinstance(select, str):
+        return None
+    xs = [x for x in params if x is not None]
+    if select == "kernels":
+        xs = [x for x in xs if getattr(x, "ndim", 2) > 1]
+        if not all(getattr(x, "requires_grad", False) for x in xs):
+            return None  # a frozen one is out, a plain tensor is in
+    elif select != "all":
+        return None
+    dense = dense_tensors(xs)
+    return dense if dense is not None and len(set(dense[0])) == len(xs) else None
 
 
 _dtype = attrgetter("dtype")
@@ -702,6 +724,9 @@ def global_norm(grads: Any, *, dtype: Any = None) -> Any:
     >>> fastreg.global_norm([np.full(2, 3e38, np.float32), np.zeros(3), None])
     np.float64(4.2426406948942856e+38)
     """
+    dense = _dense(grads, "all")
+    if dense is not None:
+        return _kernels.dense_norm(dense, dtype)
     plain = _plain(grads, "all")
     arrays = plain if plain is not None else [p.array for p in collect(grads)]
     return list_norm(arrays, dtype=dtype)
@@ -746,7 +771,21 @@ def clip_by_global_norm_(grads: Any, max_norm: float, *, nonfinite: str = "raise
     >>> g
     array([1.5, 2. ])
     """
+    dense = _dense(grads, "all")
+    if dense is not None and _max_norm_ok(max_norm) and nonfinite in ("raise", "keep"):
+        norm = _kernels.dense_norm(dense)
+        if math.isfinite(norm):
+            if norm <= max_norm:
+                return norm
+            factor = float(max_norm) / float(norm)
+            if _kernels.dense_gradient(dense, 0.0, 0.5, dense[0], scale=factor):
+                written([x for x in grads if x is not None and not x.is_inference()])
+                return norm
     return Plan(grads, select="all").clip_norm_(max_norm, nonfinite=nonfinite)
+
+
+def _max_norm_ok(max_norm: Any) -> bool:
+    return isinstance(max_norm, (int, float)) and max_norm >= 0.0
 
 
 def decay_(params: Any, rate: float, *, select: Select = "kernels") -> None:

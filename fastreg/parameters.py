@@ -14,6 +14,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -37,11 +38,13 @@ __all__ = [
     "Parameter",
     "check_mutable",
     "collect",
+    "dense_tensors",
     "gather",
     "leaves",
     "named",
     "outlined",
     "tensors_of",
+    "viewed",
     "written",
 ]
 
@@ -169,8 +172,7 @@ def gather(params: Any) -> Gathered:
     """Do what :func:`collect` does, and remember the containers for a :class:`Guard`."""
     out = Gathered()
     found = [
-        Parameter(_join(path), leaf, _host(path, leaf), path)
-        for path, leaf in leaves(params, holders=out.holders)
+        viewed(path, leaf) for path, leaf in leaves(params, holders=out.holders)
     ]
     out.parameters = _untied(found)
     return out
@@ -196,6 +198,11 @@ def outlined(params: Any) -> list[Parameter]:
 
 def _has_outline(x: Any) -> bool:
     return hasattr(x, "shape") and hasattr(x, "dtype") and not isinstance(x, (Mapping, list, tuple))
+
+
+def viewed(path: tuple[Any, ...], leaf: Any) -> Parameter:
+    """Return one leaf as a Parameter."""
+    return Parameter(_join(path), leaf, _host(path, leaf), path)
 
 
 def _untied(found: list[Parameter]) -> list[Parameter]:
@@ -291,6 +298,8 @@ def _descend(
 
 def _is_array(x: Any) -> bool:
     if type(x) is np.ndarray:
+        return True
+    if _package(x) == "torch" and hasattr(x, "data_ptr"):
         return True
     if isinstance(x, (dict, list, tuple, str, bytes)) or x is None:
         return False
@@ -432,6 +441,9 @@ def _host(path: tuple[Any, ...], x: Any) -> HostArray:
         name = _COMMON.get(x.dtype)
         if name is not None:
             return HostArray(x, name)
+    elif _package(x) == "torch" and dense_tensors((x,)) is not None and x.dtype.itemsize > 2:
+        data = x.detach().numpy()
+        return HostArray(data, "f32" if data.itemsize == 4 else "f64")
     try:
         return host_array(_unwrapped(x))
     except FastregError as e:
@@ -452,6 +464,38 @@ def _unwrapped(x: Any) -> Any:
         x = x.value() if callable(getattr(x, "value", None)) else x
         return np.asarray(x)
     return x
+
+
+def dense_tensors(xs: Sequence[Any]) -> tuple[list[int], list[int], list[str]] | None:
+    """Describe ordinary torch tensors by address, which takes a tenth of making them ndarrays.
+
+    Returns
+    -------
+    addresses, lengths, short names of types : lists
+        For the kernels' ``dense_`` functions; None unless all are plain, dense, contiguous float
+        tensors or parameters in host memory. What they describe lives as long as the tensors.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not xs:
+        return None
+    kind = torch.Tensor
+    names = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16",
+             torch.float64: "f64"}  # fmt: skip
+    dtypes = list(map(_dtype_of, xs)) if set(map(type, xs)) <= {kind, torch.nn.Parameter} else []
+    if (
+        not dtypes
+        or not set(dtypes) <= names.keys()
+        or torch._C._len_torch_dispatch_stack()
+        or set(map(_placement_of, xs)) != {(True, torch.strided, False)}
+        or not all(map(kind.is_contiguous, xs))
+        or any(map(kind.is_neg, xs))
+    ):
+        return None
+    return list(map(kind.data_ptr, xs)), list(map(kind.numel, xs)), [names[d] for d in dtypes]
+
+
+_dtype_of = attrgetter("dtype")
+_placement_of = attrgetter("is_cpu", "layout", "is_nested")
 
 
 # -- Writing ---------------------------------------------------------------------------------------

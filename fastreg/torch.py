@@ -30,7 +30,7 @@ from fastreg.errors import (
     NotAnArrayError,
     message,
 )
-from fastreg.parameters import Parameter, named
+from fastreg.parameters import Parameter, dense_tensors, named
 from fastreg.selection import choose
 
 __all__ = [
@@ -636,12 +636,15 @@ class _ListPenalty(torch.autograd.Function):
         ctx.gradients = None
         if not _expect_one[leaf]:
             return _list_now(xs, l1s, l2s, dtype)
-        wanted = [
-            x.requires_grad and (l1 or l2) for x, l1, l2 in zip(xs, l1s, l2s, strict=True)
+        memory = dense_tensors(xs)
+        if memory is None:
+            return _list_now(xs, l1s, l2s, dtype)
+        ctx.gradients = [
+            _empty_like(x) if x.requires_grad and (l1 or l2) else None
+            for x, l1, l2 in zip(xs, l1s, l2s, strict=True)
         ]
-        ctx.gradients = [_empty_like(x) if w else None for x, w in zip(xs, wanted, strict=True)]
-        value = _kernels.plain_list_value_and_gradient(
-            [_host(x) for x in xs], l1s, l2s, _hosts(ctx.gradients), _FLOATS[dtype]
+        value = _kernels.dense_value_and_gradient(
+            memory, l1s, l2s, _addresses(ctx.gradients), _FLOATS[dtype], True
         )
         return _scalar(value, dtype)
 
@@ -660,24 +663,28 @@ class _ListPenalty(torch.autograd.Function):
         one = _expect_one[ctx.leaf] = scale == 1.0
         if one and ready is not None:
             return None, None, None, *ready
-        if not math.isfinite(scale):
+        memory = dense_tensors(xs) if math.isfinite(scale) else None
+        if memory is None:
             each = zip(xs, l1s, l2s, needed, strict=True)
-            out = [_native_gradient(x, u, l1, l2) if n else None for x, l1, l2, n in each]
+            out = [_gradient_now(x, u, l1, l2) if n else None for x, l1, l2, n in each]
             return None, None, None, *out
         # No weight: no gradient, which autograd takes for zeros.
         out = ready or [
             _empty_like(x) if n and (l1 or l2) else None
             for x, l1, l2, n in zip(xs, l1s, l2s, needed, strict=True)
         ]
-        _kernels.plain_list_gradient([_host(x) for x in xs], l1s, l2s, scale, _hosts(out))
+        _kernels.dense_gradient(memory, l1s, l2s, _addresses(out), scale=scale, fresh=True)
         return None, None, None, *out
 
 
-def _hosts(xs: Iterable[Any]) -> list[Any]:
-    return [None if x is None else _host(x) for x in xs]
+def _addresses(xs: Iterable[Any]) -> list[int]:
+    return [0 if x is None else x.data_ptr() for x in xs]
 
 
 def _list_now(xs: Sequence[Any], l1s: list[float], l2s: list[float], dtype: Any) -> Any:
+    memory = dense_tensors(xs)
+    if memory is not None:
+        return _scalar(_kernels.dense_value(memory, l1s, l2s, _FLOATS[dtype], True), dtype)
     hosts = [_host(x) for x in xs]
     return _scalar(_kernels.plain_list_value(hosts, l1s, l2s, _FLOATS[dtype]), dtype)
 
@@ -869,30 +876,39 @@ def add_gradient_(
                 message(f"a grad with memory of its own at '{name}'", "the tensor's own memory",
                         "set it to None, or to a copy")
             )
-    every = range(len(xs))
-    here = [k for k in every if xs[k].device.type == "cpu"]
+    here = [k for k, x in enumerate(xs) if x.device.type == "cpu"]
     added = [k for k in here if xs[k].grad is not None]
-    fresh = [k for k in here if xs[k].grad is None]
-    targets = [_grad_memory(xs[k].grad) for k in added]
-    with torch.no_grad(), _names(names, added):
-        _kernels.list_gradient(
-            [_host(xs[k]) for k in added], [l1s[k] for k in added], [l2s[k] for k in added],
-            targets, scale=scale, accumulate=True,
-        )
     with torch.no_grad():
-        torch.autograd.graph.increment_version([xs[k].grad for k in added])
-        new = [_empty_like(xs[k]) for k in fresh]
-        _kernels.plain_list_gradient(
-            [_host(xs[k]) for k in fresh], [l1s[k] for k in fresh], [l2s[k] for k in fresh],
-            scale, _hosts(new),
-        )
-        for k, g in zip(fresh, new, strict=True):
-            xs[k].grad = g
-        for k in every:
-            if xs[k].device.type != "cpu":
-                u = torch.tensor(scale, dtype=torch.float32, device=xs[k].device)
-                g = _native_gradient(xs[k].detach(), u, l1s[k], l2s[k])
-                xs[k].grad = g if xs[k].grad is None else xs[k].grad.add_(g)
+        _add_here(names, xs, l1s, l2s, added, scale)
+        for k, x in enumerate(xs):
+            if x.grad is None:
+                x.grad = _gradient_now(x.detach(), _upstream(scale, x), l1s[k], l2s[k])
+            elif x.device.type != "cpu":
+                x.grad.add_(_native_gradient(x.detach(), _upstream(scale, x), l1s[k], l2s[k]))
+
+
+def _upstream(scale: float, x: Any) -> Any:
+    return torch.tensor(scale, dtype=_wide(x.device), device=x.device)
+
+
+def _add_here(
+    names: list[str], xs: list[Any], l1s: list[float], l2s: list[float], places: list[int],
+    scale: float,
+) -> None:
+    """Add to the ``grad`` of tensors in host memory, in one call."""
+    xs = [xs[k] for k in places]
+    l1s, l2s = [l1s[k] for k in places], [l2s[k] for k in places]
+    grads = [x.grad for x in xs]
+    memory, targets = dense_tensors(xs), dense_tensors(grads)
+    if memory is None or targets is None or memory[1:] != targets[1:] or not (
+        _kernels.dense_gradient(memory, l1s, l2s, targets[0], scale=scale, accumulate=True)
+    ):
+        with _names(names, places):
+            _kernels.list_gradient(
+                [_host(x) for x in xs], l1s, l2s, [_grad_memory(g) for g in grads],
+                scale=scale, accumulate=True,
+            )
+    torch.autograd.graph.increment_version(grads)
 
 
 def prox_(
@@ -942,11 +958,14 @@ def prox_(
     for name, x in zip(names, xs, strict=True):
         _check_leaf(name, x)
     here = [k for k, x in enumerate(xs) if x.device.type == "cpu"]
-    hosts = [host_array(_grad_memory(xs[k])) for k in here]
-    plan = _kernels.Plan(hosts, [l1s[k] for k in here], [l2s[k] for k in here])
-    with torch.no_grad(), _names(names, here):
-        plan.prox_(step, bool(flush))
-    torch.autograd.graph.increment_version([xs[k] for k in here])
+    written = [xs[k] for k in here]
+    w1, w2 = [l1s[k] for k in here], [l2s[k] for k in here]
+    memory = dense_tensors(written)
+    if memory is None or not _kernels.dense_prox_(memory, w1, w2, step, bool(flush)):
+        with _names(names, here):
+            hosts = [host_array(_grad_memory(x)) for x in written]
+            _kernels.Plan(hosts, w1, w2).prox_(step, bool(flush))
+    torch.autograd.graph.increment_version(written)
     with torch.no_grad():
         for k, x in enumerate(xs):
             if x.device.type != "cpu":
