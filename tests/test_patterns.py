@@ -16,7 +16,7 @@ NEEDS = {
     "torch_training": ("torch", "sklearn"),
     "jax_training": ("jax", "sklearn"),
 }
-BACKENDS = {name: ("tensorflow", "torch", "jax") for name in ("any_backend", "mixed_precision")}
+BACKENDS = dict.fromkeys(("any_backend", "mixed_precision"), ("tensorflow", "torch", "jax"))
 NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem != "digits")
 
 
