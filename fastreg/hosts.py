@@ -31,6 +31,7 @@ from fastreg.errors import FastregError, message
 __all__ = [
     "framework",
     "gradient",
+    "is_symbolic",
     "orthogonal",
     "orthogonal_value_and_gradient",
     "penalty",
@@ -83,9 +84,11 @@ def framework(x: object) -> str:
 
 def _judge(kind: type) -> str:
     for base in kind.__mro__:
-        name = _PACKAGES.get(base.__module__.partition(".")[0])
-        if name is not None:
-            return name
+        package = base.__module__.partition(".")[0]
+        if package == "tf_keras" and base.__name__ == "KerasTensor":
+            return "keras"  # all else of tf_keras is TensorFlow's
+        if package in _PACKAGES:
+            return _PACKAGES[package]
     return "numpy"
 
 
@@ -94,7 +97,7 @@ def unwrap(x: Any) -> Any:
 
     In a stateless scope, as Keras on JAX trains, that is what stands for the variable there.
     """
-    if framework(x) != "keras" or _is_symbolic(x):
+    if framework(x) != "keras" or is_symbolic(x):
         return x
     try:
         return x.value
@@ -102,7 +105,8 @@ def unwrap(x: Any) -> Any:
         return x
 
 
-def _is_symbolic(x: object) -> bool:
+def is_symbolic(x: object) -> bool:
+    """Whether x is a symbolic tensor of Keras 3 or tf_keras; judged by its class alone."""
     return any(base.__name__ == "KerasTensor" for base in type(x).__mro__)
 
 

@@ -10,10 +10,11 @@ The classes are those of :mod:`fastreg.regularizers`, as subclasses of ``keras.R
 are saved as ``fastreg>L2`` with Keras' own class name and configuration: a process that has
 imported ``fastreg.keras`` loads fastreg's, one without it Keras' own.
 
-One difference from :mod:`fastreg.regularizers`, made for mixed precision: for float16 and bfloat16
-tensors the penalty is a float32 number unless ``dtype=`` asks for another type. Keras computes and
-returns such penalties in half precision, where they overflow to inf, and on the TensorFlow backend
-fails with a TypeError as soon as one of them meets a float32 loss.
+One difference from :mod:`fastreg.regularizers`, made for mixed precision: unless ``dtype=`` asks
+for another type, the penalty of float16 and bfloat16 tensors is a float32 number, and on the
+TensorFlow backend every penalty is of ``keras.config.floatx()``, the type of the losses. Keras
+computes and returns penalties in the tensor's type: in half precision they overflow to inf, and on
+the TensorFlow backend one that is not of the loss' type is a TypeError in ``fit``.
 """
 
 from __future__ import annotations
@@ -69,31 +70,36 @@ _Base: Any = _keras.regularizers.Regularizer
 
 
 class _Wide:
-    """Call a regularizer so that half precision gives float32 unless a dtype was asked for."""
+    """Call a regularizer so that its penalty can be added to a loss, unless a dtype was given."""
 
     def __call__(self, x: Any) -> Any:
         """Return the penalty of a tensor or Keras variable: 0-d, of the backend, differentiable.
 
-        Its dtype is ``self.dtype`` if set, otherwise x's, and float32 for float16 and bfloat16.
+        Its dtype is ``self.dtype`` if set, otherwise what the module's text says.
         """
         me: Any = self
-        if me.dtype is not None or "float16" not in str(getattr(x, "dtype", "")):
-            return super().__call__(x)  # type: ignore[misc]
+        dtype = _loss_dtype(x) if me.dtype is None else me.dtype
         weights = _weights(me)
         if weights is None:
-            return hosts.orthogonal(x, me.factor, me.mode == "rows", "float32")
-        return hosts.penalty(x, *weights, "float32")
+            return hosts.orthogonal(x, me.factor, me.mode == "rows", dtype)
+        return hosts.penalty(x, *weights, dtype)
+
+
+def _loss_dtype(x: Any) -> str | None:
+    """Return the type of x's penalty in a loss; None for x's own."""
+    if (
+        hosts.framework(x) in ("keras", "tensorflow")
+        and _keras.__name__ == "keras"
+        and _keras.backend.backend() == "tensorflow"
+    ):
+        return str(_keras.config.floatx())
+    return "float32" if "float16" in str(getattr(x, "dtype", "")) else None
 
 
 class L1(_Wide, regularizers.L1, _Base):
     """``l1 * sum(|x|)``: :class:`fastreg.regularizers.L1` for Keras' layers.
 
-    Parameters
-    ----------
-    l1 : float, default 0.01
-        Finite and >= 0.
-    dtype : str, optional
-        Type of the penalty; by default x's, and float32 for float16 and bfloat16.
+    Parameters, attributes and errors are its; of ``dtype`` the default is the module's.
 
     Examples
     --------
@@ -105,12 +111,7 @@ class L1(_Wide, regularizers.L1, _Base):
 class L2(_Wide, regularizers.L2, _Base):
     """``l2 * sum(x**2)``: :class:`fastreg.regularizers.L2` for Keras' layers.
 
-    Parameters
-    ----------
-    l2 : float, default 0.01
-        Finite and >= 0.
-    dtype : str, optional
-        Type of the penalty; by default x's, and float32 for float16 and bfloat16.
+    Parameters, attributes and errors are its; of ``dtype`` the default is the module's.
 
     Examples
     --------
@@ -123,12 +124,7 @@ class L2(_Wide, regularizers.L2, _Base):
 class L1L2(_Wide, regularizers.L1L2, _Base):
     """``l1 * sum(|x|) + l2 * sum(x**2)``: :class:`fastreg.regularizers.L1L2` for Keras' layers.
 
-    Parameters
-    ----------
-    l1, l2 : float, default 0.0
-        Finite and >= 0.
-    dtype : str, optional
-        Type of the penalty; by default x's, and float32 for float16 and bfloat16.
+    Parameters, attributes and errors are its; of ``dtype`` the default is the module's.
 
     Examples
     --------
@@ -140,14 +136,7 @@ class L1L2(_Wide, regularizers.L1L2, _Base):
 class OrthogonalRegularizer(_Wide, regularizers.OrthogonalRegularizer, _Base):
     """:class:`fastreg.regularizers.OrthogonalRegularizer` for Keras' layers.
 
-    Parameters
-    ----------
-    factor : float, default 0.01
-        Finite and >= 0.
-    mode : "rows" or "columns"
-        Which vectors of the matrix are to be orthogonal.
-    dtype : str, optional
-        Type of the penalty; by default x's, and float32 for float16 and bfloat16.
+    Parameters, attributes and errors are its; of ``dtype`` the default is the module's.
 
     Examples
     --------
@@ -334,20 +323,20 @@ def _variables(model: Any) -> Iterator[tuple[str, Any, Any]]:
             message("a Keras model or layer", f"a {type(model).__name__}", "pass the model")
         )
     owners: dict[int, Any] = {}
+    try:
+        weights = model.weights
+    except ValueError:  # tf_keras, before the model is built
+        return
     for layer in model._flatten_layers():  # a layer comes before those that it holds
         for v in layer.weights:
             owners[id(v)] = layer
-    for v in model.weights:
-        yield str(getattr(v, "path", v.name)), v, owners[id(v)]
-
-
-def _trainable(v: Any) -> bool:
-    return bool(v.trainable)
+    for v in weights:
+        yield str(getattr(v, "path", v.name)).partition(":")[0], v, owners[id(v)]
 
 
 def _left_alone(v: Any, layer: Any) -> str:
     """Say why the default choice skips a variable; an empty text if it does not."""
-    name = str(v.name).rpartition("/")[2].partition(":")[0]
+    name = _name(v)
     if "bias" in name:
         return "a bias"
     if "Normalization" in type(layer).__name__ or name in ("gamma", "beta"):
@@ -373,17 +362,76 @@ def _chosen(select: Select, path: str, v: Any, layer: Any) -> tuple[bool, str]:
     return hit, f"select answered {hit}"
 
 
-def _set(model: Any, v: Any, layer: Any, regularizer: Any) -> None:
-    """Give a variable its regularizer, and its layer too, whose configuration is what is saved."""
-    v.regularizer = regularizer
-    name = str(v.name).rpartition("/")[2]
+def _legacy(layer: Any) -> bool:
+    """Whether a layer or model is of tf_keras."""
+    return any(base.__module__.partition(".")[0] == "tf_keras" for base in type(layer).__mro__)
+
+
+def _carried(layer: Any) -> list[tuple[Any, Any, Any]]:
+    """Return (entry, variable, regularizer) of the penalties that a layer of tf_keras carries.
+
+    Its variables do not know them: the layer keeps a function for each, which holds both.
+    """
+    found = []
+    for entry in getattr(layer, "_callable_losses", ()):
+        for inner in getattr(entry, "args", ()):
+            function: Any = getattr(inner, "func", None)
+            cells: Any = getattr(function, "__closure__", None)
+            if not cells or not inner.args:
+                continue
+            free = dict(zip(function.__code__.co_freevars, cells, strict=True))
+            if "regularizer" in free:
+                found.append((entry, inner.args[0], free["regularizer"].cell_contents))
+    return found
+
+
+def _present(v: Any, layer: Any) -> Any:
+    """Return the regularizer that a variable has, or None."""
+    if not _legacy(layer):
+        return getattr(v, "regularizer", None)
+    return next((r for _, carrier, r in _carried(layer) if carrier is v), None)
+
+
+def _counts(v: Any, layer: Any) -> bool:
+    """Whether Keras adds a variable's penalty: Keras 3 leaves frozen ones out."""
+    return bool(v.trainable) or _legacy(layer)
+
+
+def _name(v: Any) -> str:
+    return str(v.name).rpartition("/")[2].partition(":")[0]
+
+
+def _set(v: Any, layer: Any, regularizer: Any) -> bool:
+    """Give a variable its regularizer, and its layer too; say whether the layer will save it."""
+    if not _legacy(layer):
+        v.regularizer = regularizer
+    else:
+        gone = [entry for entry, carrier, _ in _carried(layer) if carrier is v]
+        kept = [e for e in layer._callable_losses if not any(e is entry for entry in gone)]
+        layer._callable_losses[:] = kept
+        if regularizer is not None:
+            layer._handle_weight_regularization(_name(v), v, regularizer)
+    name = _name(v)
     names = [name, name.removesuffix("_kernel")]
     if name == "kernel":
         names.append("depthwise")
     for attribute in (f"{n}_regularizer" for n in names):
         if hasattr(layer, attribute):
             setattr(layer, attribute, regularizer)
-            return
+            return True
+    return False
+
+
+def _tell_attention(model: Any) -> None:
+    """Tell attention layers what their inner kernels have in common: they save only that."""
+    for layer in model._flatten_layers():
+        for name in ("kernel", "bias"):
+            if not hasattr(layer, f"_{name}_regularizer"):
+                continue
+            owned = [(v, each) for _, v, each in _variables(layer) if _name(v) == name]
+            found = [_present(v, each) for v, each in owned]
+            if found and all(r is found[0] for r in found):
+                setattr(layer, f"_{name}_regularizer", found[0])
 
 
 def _recompile(model: Any) -> None:
@@ -391,14 +439,6 @@ def _recompile(model: Any) -> None:
     for name in ("train_function", "test_function"):
         if getattr(model, name, None) is not None:
             setattr(model, name, None)
-
-
-def _need_keras_3(model: Any, what: str) -> None:
-    if any(base.__module__.partition(".")[0] == "tf_keras" for base in type(model).__mro__):
-        raise DTypeError(
-            message(f"a model of Keras 3 for {what}", "one of tf_keras, which fixes penalties when "
-                    "a layer is built", "pass kernel_regularizer= to the layers")
-        )  # fmt: skip
 
 
 def attach(model: Any, regularizer: Any, *, select: Select = None, replace: bool = False) -> Report:
@@ -409,7 +449,7 @@ def attach(model: Any, regularizer: Any, *, select: Select = None, replace: bool
 
     Parameters
     ----------
-    model : keras.Model or keras.Layer, built
+    model : Model or Layer of Keras 3 or tf_keras, built
     regularizer : Regularizer, str or dict
         What :func:`get` takes. One object may serve all variables: it has no state.
     select : None, str or callable, optional
@@ -427,15 +467,16 @@ def attach(model: Any, regularizer: Any, *, select: Select = None, replace: bool
     Raises
     ------
     DTypeError (a TypeError)
-        For objects that are no models, for models of tf_keras, for a regularizer that cannot be
-        called.
+        For objects that are no models, and for a regularizer that cannot be called.
     ArgumentError (a ValueError)
         For a model that has no weights yet.
 
     Notes
     -----
-    Keras leaves penalties of frozen variables out; they are skipped here. Steps compiled before are
-    compiled anew. If a layer has no such argument, saving the model forgets its penalty.
+    Frozen variables are skipped (Keras 3 leaves their penalties out, tf_keras does not). Steps
+    compiled before are compiled anew. If a layer has no such argument, saving the model forgets its
+    penalty, and the row says so. Attention layers save what their kernels have in common;
+    Bidirectional layers of tf_keras save the layer that they were given, and forget.
 
     Examples
     --------
@@ -446,7 +487,6 @@ def attach(model: Any, regularizer: Any, *, select: Select = None, replace: bool
     (3, 2), attached, a matrix or kernel of weights
     (2,), skipped, a bias
     """
-    _need_keras_3(model, "attach")
     found = get(regularizer)
     if not callable(found):
         raise DTypeError(
@@ -455,21 +495,22 @@ def attach(model: Any, regularizer: Any, *, select: Select = None, replace: bool
     found = _of_keras(found)
     rows = []
     for path, v, layer in _variables(model):
-        present = getattr(v, "regularizer", None)
-        if not _trainable(v):
+        present = _present(v, layer)
+        if not v.trainable:
             hit, why = False, "not trainable"
         else:
             hit, why = _chosen(select, path, v, layer)
         if hit and present is not None and not replace:
             hit, why = False, "has a regularizer; pass replace=True"
-        if hit:
-            _set(model, v, layer, found)
+        if hit and not _set(v, layer, found):
+            why += "; forgotten when the model is saved"
         now = found if hit else present
         rows.append(Row(path, tuple(v.shape), now, "attached" if hit else "skipped", why))
     if not rows:
         raise ArgumentError(
             message("a model with weights", "one without", "build it first, or give it an Input")
         )
+    _tell_attention(model)
     _recompile(model)
     return Report(tuple(rows))
 
@@ -479,7 +520,7 @@ def detach(model: Any, *, select: Select = None) -> Report:
 
     Parameters
     ----------
-    model : keras.Model or keras.Layer
+    model : Model or Layer of Keras 3 or tf_keras
     select : None, str or callable, optional
         From which variables: by default all that have one; a regular expression or a function as in
         :func:`attach`.
@@ -500,16 +541,16 @@ def detach(model: Any, *, select: Select = None) -> Report:
     >>> len(attach(model, "l2").taken), len(detach(model).taken), len(model.losses)
     (1, 1, 0)
     """
-    _need_keras_3(model, "detach")
     rows = []
     for path, v, layer in _variables(model):
-        present = getattr(v, "regularizer", None)
+        present = _present(v, layer)
         if present is None:
             continue
         hit, why = (True, "") if select is None else _chosen(select, path, v, layer)
         if hit:
-            _set(model, v, layer, None)
+            _set(v, layer, None)
         rows.append(Row(path, tuple(v.shape), present, "detached" if hit else "skipped", why))
+    _tell_attention(model)
     _recompile(model)
     return Report(tuple(rows))
 
@@ -526,14 +567,14 @@ def report(model: Any) -> Report:
 
     Parameters
     ----------
-    model : keras.Model or keras.Layer
+    model : Model or Layer of Keras 3 or tf_keras
 
     Returns
     -------
     Report
         ``value`` of a row is the penalty: exact and rounded to float64 for fastreg's regularizers
-        (to float32 on JAX without x64), None without a regularizer and for frozen variables,
-        which Keras leaves out. ``total`` is their sum. Penalties of activities depend on
+        (to float32 on JAX without x64), None without a regularizer and for frozen variables
+        in Keras 3, which leaves them out. ``total`` is their sum. Penalties of activities depend on
         the batch and are not part of it.
 
     Examples
@@ -545,11 +586,11 @@ def report(model: Any) -> Report:
     3.0
     """
     rows = []
-    for path, v, _ in _variables(model):
-        present = getattr(v, "regularizer", None)
+    for path, v, layer in _variables(model):
+        present = _present(v, layer)
         if present is None:
             row = Row(path, tuple(v.shape), None, "skipped", "no regularizer")
-        elif not _trainable(v):
+        elif not _counts(v, layer):
             row = Row(path, tuple(v.shape), present, "skipped", "not trainable")
         else:
             row = Row(path, tuple(v.shape), present, "counted", "", _penalty_of(v, present))

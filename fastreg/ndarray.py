@@ -7,6 +7,7 @@ Also what the rooms of the frameworks say alike about arguments.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -46,8 +47,15 @@ def _refuse(x: object, error: DTypeError) -> DTypeError:
     )
 
 
+def _weights(l1: Any, l2: Any) -> tuple[float, float]:
+    if type(l1) is type(l2) is float:
+        return l1, l2  # the kernels' door looks at their range
+    return weight("l1", l1), weight("l2", l2)
+
+
 def penalty(x: Any, *, l1: float = 0.0, l2: float = 0.0, dtype: Any = None) -> Any:
     """Return ``l1 * sum(|x|) + l2 * sum(x**2)`` as a NumPy scalar; see :func:`fastreg.value`."""
+    l1, l2 = _weights(l1, l2)
     try:
         return functional.value(x, l1=l1, l2=l2, dtype=dtype)
     except DTypeError as e:
@@ -59,6 +67,7 @@ def gradient(x: Any, *, l1: float = 0.0, l2: float = 0.0) -> Any:
 
     With both weights 0 it is 0 whatever x holds, as the value is.
     """
+    l1, l2 = _weights(l1, l2)
     try:
         g = functional.gradient(x, l1=l1, l2=l2)
     except DTypeError as e:
@@ -70,6 +79,7 @@ def gradient(x: Any, *, l1: float = 0.0, l2: float = 0.0) -> Any:
 
 def value_and_gradient(x: Any, *, l1: float = 0.0, l2: float = 0.0, dtype: Any = None) -> Any:
     """Return value and gradient from one pass; see :func:`fastreg.value_and_gradient`."""
+    l1, l2 = _weights(l1, l2)
     try:
         value, g = functional.value_and_gradient(x, l1=l1, l2=l2, dtype=dtype)
     except DTypeError as e:
@@ -132,12 +142,14 @@ def orthogonal_value_and_gradient(
 
 def weight(name: str, w: Any) -> float:
     """Return a weight as a float, or say what a weight is."""
-    try:
-        value = float(w)
-    except (TypeError, ValueError) as e:
+    value = None
+    if not isinstance(w, (str, bytes, bytearray)):  # which float() would read
+        with suppress(TypeError, ValueError):
+            value = float(w)
+    if value is None:
         raise DTypeError(
-            message(f"a number as weight {name}", f"{type(w).__name__} ({e})", "pass a float")
-        ) from None
+            message(f"a number as weight {name}", f"a {type(w).__name__}: {w!r}", "pass a float")
+        )
     if not 0.0 <= value < math.inf:
         raise ArgumentError(
             message(
@@ -160,10 +172,7 @@ def not_differentiable(received: str, conversion: str) -> DTypeError:
 
 def check_matrix(shape: tuple[int, ...], factor: float) -> None:
     """Raise unless a regularizer of rows can work with these."""
-    if not 0.0 <= factor < float("inf"):
-        raise ArgumentError(
-            message("a factor that is finite and >= 0", repr(factor), "pass such a number")
-        )
+    weight("factor", factor)
     if len(shape) != 2:
         raise LayoutError(
             message(

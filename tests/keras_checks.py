@@ -134,6 +134,25 @@ def check_fit_jit():
     histories(jit_compile=True)
 
 
+def check_fit_orthogonal():
+    if HOST == "numpy":
+        raise Skip("the numpy backend of Keras has no fit")
+    results = []
+    for kind in (keras.regularizers.OrthogonalRegularizer, fk.OrthogonalRegularizer):
+        for mode in ("rows", "columns"):
+            model = network(lambda name, kind=kind, mode=mode: kind(0.1, mode) if name == "l2"
+                            else None, activity=False)  # fmt: skip
+            model.compile("sgd", "mse")
+            h = model.fit(X, Y, epochs=3, batch_size=16, verbose=0, shuffle=False)
+            results.append(h.history["loss"])
+    close(results[:2], results[2:])
+
+
+def check_fit_with_weights():
+    """Penalties are not touched by sample_weight, and a stopped gradient is none of theirs."""
+    histories({"sample_weight": np.linspace(0, 1, len(X))})
+
+
 def check_fit_many_steps():
     if HOST == "tf_keras" or HOST == "tensorflow" or HOST == "jax":
         histories(steps_per_execution=2)
@@ -410,11 +429,64 @@ def check_mixed_precision():
 
 
 def check_big_half_activity():
-    if HOST == "numpy" or LEGACY:
-        raise Skip("covered by mixed precision on the other hosts")
     x = host_array(np.full((32, 64), 256.0, "float16"))
     assert number(fk.L2(1e-4)(x)) == float(np.float32(32 * 64 * 256.0**2 * 1e-4))
     assert number(keras.regularizers.L2(1e-4)(x)) == np.inf
+    small = host_array(np.full((1000,), 1e-4, "float16"))
+    assert number(fk.L2(0.5)(small)) > 4.9e-6
+    bf16 = host_array(np.ones((1000,), "float32"))
+    bf16 = bf16.astype("bfloat16") if HOST in ("numpy", "jax") else (
+        bf16.bfloat16() if HOST == "torch" else __import__("tensorflow").cast(bf16, "bfloat16")
+    )
+    assert number(fk.L2(0.01)(bf16)) == float(np.float32(10))  # Keras on numpy: 2.5625
+
+
+def layer_of(values, regularizer, dtype):
+    return layers.Dense(
+        2, dtype=dtype, activity_regularizer=regularizer, kernel_regularizer=regularizer,
+        kernel_initializer=keras.initializers.Constant(values),
+    )  # fmt: skip
+
+
+def check_layers_of_other_types_than_the_loss():
+    """Keras on TensorFlow refuses to add their penalties to a float32 loss."""
+    if HOST == "numpy":
+        raise Skip("the numpy backend of Keras has no fit")
+    types = ["float64", "mixed_float16", "mixed_bfloat16", "bfloat16", "float16"]
+    if HOST == "torch":
+        types.remove("float16")  # torch has no such product of matrices on every CPU
+    for dtype in types:
+        for make in (fk.L2, fk.L1, fk.OrthogonalRegularizer, keras.regularizers.L2):
+            model = keras.Sequential([layers.Input((5,)), layer_of(0.5, make(0.01), dtype),
+                                      layers.Dense(3)])  # fmt: skip
+            model.compile("sgd", "mse", jit_compile=False)
+            try:
+                loss = model.fit(X, Y, verbose=0).history["loss"]
+            except TypeError:
+                # W2: a fix of Keras' own would be worth a word in the documents
+                assert make is keras.regularizers.L2, (dtype, make)
+                assert HOST == "tensorflow"
+                continue
+            assert np.isfinite(loss).all(), (dtype, make)
+            if make is keras.regularizers.L2:
+                assert HOST != "tensorflow", dtype
+
+
+def check_integer_activities():
+    if HOST == "numpy":
+        raise Skip("the numpy backend of Keras has no fit")
+
+    class Rounded(layers.Layer):
+        def call(self, x):
+            cast = __import__("tensorflow").cast if LEGACY else keras.ops.cast
+            return cast(x, "int32")
+
+    x = layers.Input((5,))
+    out = layers.Dense(3)(x)
+    model = keras.Model(x, [out, Rounded(activity_regularizer=fk.L2(0.1))(x)])
+    model.compile("sgd", ["mse", None])
+    assert np.isfinite(model.fit(X * 3, Y, verbose=0).history["loss"]).all()
+    close(number(fk.L2(0.5)(host_array(np.ones(4, "int32")))), 2.0)
 
 
 # -- Tools for whole models ------------------------------------------------------------------------
@@ -428,23 +500,21 @@ def tools_model():
     ])  # fmt: skip
 
 
+def short(path):
+    """The layer's and the variable's name."""
+    return "/".join(path.split("/")[-2:])
+
+
 def check_attach():
     model = tools_model()
-    if LEGACY:
-        try:
-            fk.attach(model, "l2")
-        except TypeError as e:
-            assert "tf_keras" in str(e)  # noqa: PT017
-            return
-        raise AssertionError("no error for tf_keras")
     before = None
     if HOST != "numpy":
         model.compile("sgd", "mse")
         before = model.evaluate(X, Y, verbose=0)
     taken = fk.attach(model, fr.L2(0.1))
-    paths = [r.path.partition("/")[2] for r in taken.taken]
+    paths = [short(r.path) for r in taken.taken]
     assert paths == ["a/kernel", "b/kernel"], str(taken)
-    reasons = {r.path.partition("/")[2]: r.reason for r in taken}
+    reasons = {short(r.path): r.reason for r in taken}
     assert reasons["a/bias"] == "a bias"
     assert "BatchNormalization" in reasons["n/gamma"]
     assert reasons["n/moving_mean"] == "not trainable"
@@ -456,11 +526,11 @@ def check_attach():
         close(model.evaluate(X, Y, verbose=0) - before, expected, 1e-4)
     again = fk.attach(model, fk.L1(0.1))
     assert not again.taken
-    assert len(fk.attach(model, fk.L1(0.1), select="/b/kernel", replace=True).taken) == 1
+    assert len(fk.attach(model, fk.L1(0.1), select="b/kernel", replace=True).taken) == 1
     clone = keras.models.clone_model(model)
     assert type(clone.layers[0].kernel_regularizer) is fk.L2
     assert type(clone.layers[2].kernel_regularizer) is fk.L1
-    assert len(fk.detach(model, select=lambda path, v: "/b/" in path)
+    assert len(fk.detach(model, select=lambda path, v: "b/kernel" in path)
                .taken) == 1  # fmt: skip
     assert len(model.losses) == 1
     fk.detach(model)
@@ -473,8 +543,8 @@ def check_attach():
 
 
 def check_attach_after_training():
-    if HOST == "numpy" or LEGACY:
-        raise Skip("the numpy backend has no fit, tf_keras no attach")
+    if HOST == "numpy":
+        raise Skip("the numpy backend of Keras has no fit")
     model = tools_model()
     model.compile("sgd", "mse")
     model.fit(X, Y, epochs=1, verbose=0, shuffle=False)
@@ -489,8 +559,6 @@ def check_attach_after_training():
 
 
 def check_attach_refuses():
-    if LEGACY:
-        raise Skip("tf_keras has no attach")
     for call, kind in (
         (lambda: fk.attach(3, "l2"), TypeError),
         (lambda: fk.attach(tools_model(), None), TypeError),
@@ -511,8 +579,6 @@ def check_logger():
     model = network(ours)
     model.compile("sgd", "mse")
     h = model.fit(X, Y, epochs=2, verbose=0, callbacks=[fk.PenaltyLogger()]).history
-    if LEGACY:
-        raise Skip("variables of tf_keras do not carry their regularizer")
     assert len(h["penalty"]) == 2
     names = [k for k in h if k.startswith("penalty/")]
     assert len(names) == 3, names
@@ -520,6 +586,50 @@ def check_logger():
     close(h["penalty"][-1], fk.report(model).total)
     w = model.get_weights()
     close(h[names[0]][-1], float(fastreg.value(w[0], l1=0.01, l2=0.02)), 1e-6)
+
+
+def check_attach_is_saved():
+    keras.utils.set_random_seed(0)
+    tokens = layers.Input((6,))
+    x = layers.Embedding(9, 4)(tokens)
+    x = layers.LSTM(3, return_sequences=True)(x)
+    x = layers.MultiHeadAttention(2, 3)(x, x)
+    x = layers.SeparableConv1D(3, 2)(x)
+    model = keras.Model(tokens, layers.GRU(3)(x))
+    taken = fk.attach(model, fk.L2(0.3)).taken
+    assert len(taken) == len(model.losses) == 11, taken
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder, "m.keras"))
+        model.save(path)
+        again = keras.models.load_model(path)
+    assert len(again.losses) == 11
+    close(fk.report(again).total, fk.report(model).total)
+    fk.detach(model)
+    assert model.losses == []
+    assert keras.models.clone_model(model).losses == []
+
+
+def check_attach_says_what_is_forgotten():
+    class Bare(layers.Layer):
+        def build(self, shape):
+            self.matrix = self.add_weight(shape=(5, 3), name="matrix", initializer="ones")
+            self.built = True
+
+        def call(self, x):
+            return x
+
+    model = keras.Sequential([layers.Input((5,)), Bare()])
+    (row,) = fk.attach(model, "l2").taken
+    assert row.reason.endswith("forgotten when the model is saved")
+    close(fk.report(model).total, 0.15)
+
+
+def check_report_counts_what_keras_counts():
+    model = network(lambda name: fk.L2(0.1) if name == "l2" else None, activity=False)
+    model.layers[-1].trainable = False
+    counted = sum(number(v) for v in model.losses)
+    close(fk.report(model).total, counted)
+    assert (counted > 0) == LEGACY  # tf_keras penalises frozen weights, Keras 3 does not
 
 
 # -- Backends' own ---------------------------------------------------------------------------------
@@ -539,10 +649,50 @@ def check_meta_device():
 
 
 def check_symbolic_tensor():
-    if LEGACY:
-        raise Skip("Keras 3 only")
-    v = fk.L1L2(0.1, 0.2)(keras.KerasTensor((3, 4), dtype="float32"))
-    assert v.shape == ()
+    x = layers.Input((4,))
+    for r in (fk.L1(0.1), fk.L2(0.2), fk.L1L2(0.1, 0.2), fk.L1L2()):
+        model = keras.Model(x, r(x))
+        a = RNG.normal(size=(3, 4)).astype("float32")
+        close(number(model(host_array(a))), float(r(a)))
+    for dtype, result in (("float16", "float32"), ("float32", "float32"), ("bool", None)):
+        v = fk.L2(0.1)(layers.Input((4,), dtype=dtype))
+        assert v.shape == ()
+        expected = result or ("float64" if HOST != "jax" else "float32")
+        if HOST == "tensorflow":
+            expected = "float32"
+        assert expected in str(v.dtype), (v.dtype, dtype)
+    assert "float16" in str(fr.L2(0.1)(layers.Input((4,), dtype="float16")).dtype)
+    assert "float64" in str(fr.L2(0.1, dtype="float64")(x).dtype)
+    for call in (lambda: fk.L2(0.1).gradient(x), lambda: fk.L2(0.1).value_and_gradient(x),
+                 lambda: fk.OrthogonalRegularizer()(x), lambda: fk.L2(0.1)(network(ours)),
+                 lambda: fk.OrthogonalRegularizer().gradient(x),
+                 lambda: fk.L2(0.1)(layers.Dense(2)),
+                 lambda: fk.L2(0.1)(layers.Input((4,), dtype="string"))):  # fmt: skip
+        try:
+            call()
+        except TypeError as e:
+            assert all(word in str(e) for word in ("expected", "; received ", "; ")), e  # noqa: PT017
+            continue
+        raise AssertionError("no error")
+
+
+def check_penalty_added_in_call():
+    if HOST == "numpy":
+        raise Skip("the numpy backend of Keras has no fit")
+
+    def fit(regularizer):
+        class Penalised(layers.Layer):
+            def call(self, x):
+                self.add_loss(regularizer(x))
+                return x
+
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential([layers.Input((5,)), layers.Dense(3), Penalised()])
+        model.compile("sgd", "mse")
+        return model.fit(X, Y, epochs=2, verbose=0, shuffle=False).history["loss"]
+
+    for name in ("l1", "l2", "l1l2"):
+        close(fit(builtin(name)), fit(ours(name)))
 
 
 def check_built_inside_a_trace():

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """fastreg.regularizers against the numbered behaviours of Keras that need no framework.
 
-`tests/checklist_torch_numpy.md` maps the numbers to the tests.
+`tests/checklist.md` maps the numbers to the tests.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The PyTorch room: the same bits as NumPy, in every mode of execution.
 
-`tests/checklist_torch_numpy.md` maps Keras' numbered behaviours to the tests.
+`tests/checklist.md` maps Keras' numbered behaviours to the tests.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import pickle
 import subprocess
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -826,17 +825,3 @@ def test_54_to_56_models_can_be_copied():
     model.regularizer = R.L1L2(0.1, 0.2)
     for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert again.regularizer(again.weight).item() == model.regularizer(model.weight).item()
-
-
-# -- Usage patterns -------------------------------------------------------------------------------
-
-
-PATTERNS = sorted(Path(__file__).with_name("patterns").glob("torch_*.py"))
-
-
-@pytest.mark.parametrize("script", PATTERNS, ids=lambda p: p.stem)
-def test_patterns(script):
-    out = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, check=False
-    )
-    assert out.returncode == 0, out.stderr[-2000:]
