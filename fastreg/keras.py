@@ -27,8 +27,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastreg import hosts, regularizers
+import numpy as np
+
+from fastreg import functional, hosts, ndarray, regularizers
 from fastreg.errors import ArgumentError, DTypeError, message
+from fastreg.selection import Weight, choose
 
 try:
     if "keras" not in sys.modules and "tf_keras" in sys.modules:
@@ -58,6 +61,7 @@ __all__ = [
     "l1_l2",
     "l2",
     "orthogonal_regularizer",
+    "penalty",
     "register",
     "report",
     "serialize",
@@ -553,6 +557,80 @@ def detach(model: Any, *, select: Select = None) -> Report:
     _tell_attention(model)
     _recompile(model)
     return Report(tuple(rows))
+
+
+def penalty(
+    model: Any,
+    *,
+    l1: Weight = 0.0,
+    l2: Weight = 0.0,
+    select: Any = "kernels",
+    weights: Weight = 1.0,
+    convention: str = "keras",
+    dtype: Any = None,
+) -> Any:
+    """Return the penalty of a model's weights, differentiable, in one call for all of them.
+
+    For a training step of one's own: ``loss = loss_fn(y, model(x)) + penalty(model, l2=1e-4)``. It
+    is what ``sum(model.losses)`` gives where each layer has a regularizer, but without one
+    anywhere, and without a term for each layer.
+
+    Parameters
+    ----------
+    model : keras.Model or keras.Layer (of Keras 3 or tf_keras), built, or a container of variables
+    l1, l2, weights, convention
+        As in :func:`fastreg.penalty`.
+    select : default "kernels"
+        Which variables, as in :func:`fastreg.penalty`: no bias, no normalisation, nothing frozen,
+        ndim >= 2. Names are the variables' paths (``"dense/kernel"``).
+    dtype : optional
+        Type of the result; by default the widest of the variables' types.
+
+    Returns
+    -------
+    tensor, 0-d
+        Of the backend; a NumPy scalar on the numpy backend. On the CPU the exact sum over all
+        variables, rounded once.
+
+    Raises
+    ------
+    DTypeError (a TypeError)
+        For objects that hold no variables.
+    ArgumentError (a ValueError)
+        For a bad weight or select, and a model without weights.
+
+    Notes
+    -----
+    Inside ``compile``/``fit`` use ``kernel_regularizer=``, or :func:`attach`.
+
+    Examples
+    --------
+    >>> import keras
+    >>> dense = keras.layers.Dense(2, kernel_initializer="ones")
+    >>> model = keras.Sequential([keras.layers.Input((3,)), dense])
+    >>> float(penalty(model, l2=0.5))
+    3.0
+    """
+    container = hasattr(model, "weights") or isinstance(model, (list, tuple, Mapping))
+    if isinstance(model, type) or not container:
+        raise DTypeError(
+            message("a Keras model or layer", f"a {type(model).__name__}", "pass the model")
+        )
+    if hasattr(model, "weights") and not model.weights:
+        raise ArgumentError(
+            message("a model with weights", "one without", "build it first, or give it an Input")
+        )
+    _, variables, l1s, l2s = choose(
+        model, l1=l1, l2=l2, select=select, weights=weights, convention=convention
+    )
+    tensors = [hosts.unwrap(v) for v in variables]
+    if not tensors:
+        return hosts.unwrap(_keras.ops.zeros((), dtype or _keras.config.floatx()))
+    room = hosts.room(tensors[0])
+    if room is ndarray:
+        widest = np.result_type(*(x.dtype for x in tensors)) if dtype is None else dtype
+        return functional.list_value(tensors, l1=l1s, l2=l2s, dtype=widest)
+    return room.penalty(tensors, l1=l1s, l2=l2s, dtype=dtype)
 
 
 def _penalty_of(v: Any, regularizer: Any) -> float:

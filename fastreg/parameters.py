@@ -82,7 +82,7 @@ class Outline:
     @property
     def size(self) -> int:
         """Number of elements; extents that are not known count as one."""
-        return math.prod(n or 0 if n is not None else 1 for n in self.shape)
+        return math.prod(1 if n is None else n for n in self.shape)
 
 
 @dataclass(slots=True)
@@ -191,7 +191,11 @@ def outlined(params: Any) -> list[Parameter]:
             p.aliases = (*p.aliases, _join(path))
             continue
         name = getattr(leaf.dtype, "name", None) or str(leaf.dtype).removeprefix("torch.")
-        outline: Any = Outline(_SHORT_NAMES.get(name, name), tuple(leaf.shape))
+        try:
+            shape = tuple(leaf.shape)
+        except ValueError:  # TensorFlow knows not even the rank
+            shape = (None, None)
+        outline: Any = Outline(_SHORT_NAMES.get(name, name), shape)
         kept[id(leaf)] = Parameter(_join(path), leaf, outline, path)
     return list(kept.values())
 
@@ -328,12 +332,12 @@ def _children(
         return _items(node)
     if isinstance(node, (str, bytes)):
         raise _bad_leaf(path, node)
-    if callable(getattr(node, "named_parameters", None)) and not isinstance(node, type):
-        return _module(node, path, holders)
     if _package(node) in ("keras", "tensorflow") and hasattr(node, "trainable_variables"):
         variables = getattr(node, "weights", None)
         variables = node.trainable_variables if variables is None else variables
         return [(str(getattr(v, "path", v.name)), v) for v in variables]
+    if callable(getattr(node, "named_parameters", None)) and not isinstance(node, type):
+        return _module(node, path, holders)
     registered = _registered(node)
     if registered is not None:
         return registered

@@ -33,7 +33,7 @@ import ctypes
 import importlib
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,6 +44,7 @@ import tensorflow as tf
 from fastreg import functional
 from fastreg.errors import ArgumentError, DTypeError, FastregError, message
 from fastreg.ndarray import SHORTEST, check_matrix, not_differentiable, weight
+from fastreg.selection import choose
 
 __all__ = [
     "GRAPH_THRESHOLD",
@@ -479,21 +480,36 @@ def _ops_penalty(xs: list[Any], l1: list[float], l2: list[float], dtype: Any) ->
 # -- Public verbs ----------------------------------------------------------------------------------
 
 
-def penalty(x: Any, *, l1: Weights = 0.0, l2: Weights = 0.0, dtype: Any = None) -> Any:
+def penalty(
+    x: Any,
+    *,
+    l1: Any = 0.0,
+    l2: Any = 0.0,
+    dtype: Any = None,
+    select: Any = None,
+    weights: Any = 1.0,
+    convention: str = "keras",
+) -> Any:
     """Return ``l1 * sum(|x|) + l2 * sum(x**2)`` as a differentiable scalar tensor.
 
     Parameters
     ----------
-    x : tensor, variable, KerasVariable, ndarray, or list of them
+    x : tensor, variable, KerasVariable, ndarray, list of them, or a model
         float16, bfloat16, float32 or float64, any shape. bool and integer tensors of up to 64 bits
         have a value and no gradient. A list, of any mix of shapes and types
         (``model.trainable_variables``), gives the penalty of all its tensors together. A
-        RaggedTensor counts its values, IndexedSlices the dense tensor they stand for.
-    l1, l2 : float, or one float for each tensor of a list, default 0.0
+        RaggedTensor counts its values, IndexedSlices the dense tensor they stand for. A model is a
+        Keras model or layer, a tf.Module, or a mapping; all of it is one call.
+    l1, l2 : float, for a list one float for each tensor, for a model a mapping or callable too
         Weights, finite and >= 0. A weight of 0 removes its term whatever x holds.
     dtype : dtype, optional
         Type of the result: x's own by default, for a list the widest of its types, float64 for
         integers. Ask for ``"float32"`` under mixed precision.
+    select : optional
+        Which variables of a model, as in :func:`fastreg.penalty`: by default ``"kernels"`` (no
+        bias, no normalisation, nothing frozen, ndim >= 2), and all of a list.
+    weights, convention
+        As in :func:`fastreg.penalty`.
 
     Returns
     -------
@@ -531,6 +547,13 @@ def penalty(x: Any, *, l1: Weights = 0.0, l2: Weights = 0.0, dtype: Any = None) 
     >>> float(y), tape.gradient(y, x).numpy().tolist()
     (2.75, [1.0, -1.5, 0.0])
     """
+    named = isinstance(x, (tf.Module, Mapping)) or hasattr(x, "trainable_variables")
+    plain = select is None and type(weights) is float and weights == 1.0 and convention == "keras"
+    if named or not plain:
+        chosen = "all" if select is None and not named else "kernels" if select is None else select
+        _, x, l1, l2 = choose(
+            x, l1=l1, l2=l2, select=chosen, weights=weights, convention=convention
+        )
     if _is_list(x) or (isinstance(x, (list, tuple)) and not x):
         xs = [_tensor(e) for e in x]
         if not xs:

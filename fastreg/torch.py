@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -864,6 +865,8 @@ def add_gradient_(
     if isinstance(scale, (bool, str, bytes)) or not math.isfinite(scale):
         raise ArgumentError(message("a finite scale", repr(scale)[:80], "pass an ordinary number"))
     scale = float(scale)
+    if _add_quickly(xs, l1s, l2s, scale):
+        return
     for name, x in zip(names, xs, strict=True):
         _check_leaf(name, x)
         if x.grad is not None and (x.grad.layout != torch.strided or x.grad.is_nested):
@@ -887,6 +890,27 @@ def add_gradient_(
                 x.grad.add_(_native_gradient(x.detach(), _upstream(scale, x), l1s[k], l2s[k]))
 
 
+def _add_quickly(xs: list[Any], l1s: list[float], l2s: list[float], scale: float) -> bool:
+    """Do the ordinary case: leaves in host memory that all have a ``grad``. Else do nothing."""
+    memory = dense_tensors(xs)
+    if memory is None or not all(map(_is_leaf, xs)):
+        return False
+    grads = list(map(_grad, xs))
+    targets = dense_tensors(grads)
+    if targets is None or memory[1:] != targets[1:] or not {0}.issuperset(
+        set(memory[0]).intersection(targets[0])
+    ):
+        return False
+    if not _kernels.dense_gradient(memory, l1s, l2s, targets[0], scale=scale, accumulate=True):
+        return False
+    torch.autograd.graph.increment_version(grads)
+    return True
+
+
+_is_leaf = attrgetter("is_leaf")
+_grad = attrgetter("grad")
+
+
 def _upstream(scale: float, x: Any) -> Any:
     return torch.tensor(scale, dtype=_wide(x.device), device=x.device)
 
@@ -899,15 +923,11 @@ def _add_here(
     xs = [xs[k] for k in places]
     l1s, l2s = [l1s[k] for k in places], [l2s[k] for k in places]
     grads = [x.grad for x in xs]
-    memory, targets = dense_tensors(xs), dense_tensors(grads)
-    if memory is None or targets is None or memory[1:] != targets[1:] or not (
-        _kernels.dense_gradient(memory, l1s, l2s, targets[0], scale=scale, accumulate=True)
-    ):
-        with _names(names, places):
-            _kernels.list_gradient(
-                [_host(x) for x in xs], l1s, l2s, [_grad_memory(g) for g in grads],
-                scale=scale, accumulate=True,
-            )
+    with _names(names, places):
+        _kernels.list_gradient(
+            [_host(x) for x in xs], l1s, l2s, [_grad_memory(g) for g in grads],
+            scale=scale, accumulate=True,
+        )
     torch.autograd.graph.increment_version(grads)
 
 

@@ -635,6 +635,71 @@ def check_report_counts_what_keras_counts():
 # -- Backends' own ---------------------------------------------------------------------------------
 
 
+def check_penalty_of_a_model():
+    """One call for all kernels: exact, differentiable, the same number as fastreg.penalty's."""
+    model = tools_model()
+    kernels = [w for w in model.trainable_weights if len(w.shape) > 1]
+    arrays = [np.asarray(keras.ops.convert_to_numpy(w) if not LEGACY else w) for w in kernels]
+    want = fastreg.penalty(arrays, l1=0.01, l2=0.02, dtype="float32")
+    assert np.float32(number(fk.penalty(model, l1=0.01, l2=0.02))) == want
+    assert np.float32(number(fk.penalty(model.trainable_weights, l2=0.02))) == fastreg.penalty(
+        arrays, l2=0.02, dtype="float32"
+    )
+    half = number(fk.penalty(model, l2=0.02, convention="half"))
+    assert np.float32(half) == fastreg.penalty(arrays, l2=0.01, dtype="float32")
+    first = kernels[0]
+    path = str(getattr(first, "path", first.name))
+    only = fastreg.penalty(arrays[:1], l2=1.0, dtype="float32")
+    assert np.float32(number(fk.penalty(model, l2=1.0, select=path))) == only
+    threefold = [3.0] + [1.0] * (len(arrays) - 1)
+    weighted = fastreg.functional.list_value(arrays, l2=threefold, dtype="float32")
+    assert np.float32(number(fk.penalty(model, l2=1.0, weights={path: 3.0}))) == weighted
+    for bad in (3, "model", keras.layers.Dense, None):
+        try:
+            fk.penalty(bad, l2=1.0)
+        except TypeError as e:
+            assert "expected" in str(e)
+        else:
+            raise AssertionError(bad)
+    try:
+        fk.penalty(keras.layers.Dense(2), l2=1.0)
+    except ValueError as e:
+        assert "build" in str(e)
+    else:
+        raise AssertionError("a model without weights")
+
+    gradients = [fastreg.gradient(a, l1=0.01, l2=0.02) for a in arrays]
+    if HOST in ("tensorflow", "tf_keras"):
+        import tensorflow as tf
+
+        def step():
+            with tf.GradientTape() as tape:
+                y = fk.penalty(model, l1=0.01, l2=0.02)
+            return y, tape.gradient(y, kernels)
+
+        for call in (step, tf.function(step), tf.function(step, jit_compile=True)):
+            y, got = call()
+            close(float(y), want)
+            for g, expected in zip(got, gradients):
+                close(g, expected)
+    elif HOST == "torch":
+        fk.penalty(model, l1=0.01, l2=0.02).backward()
+        for w, expected in zip(kernels, gradients):
+            assert np.array_equal(w.value.grad.cpu().numpy(), expected)
+    elif HOST == "jax":
+        import jax
+
+        def loss(values):
+            with keras.StatelessScope(list(zip(kernels, values))):
+                return fk.penalty(model, l1=0.01, l2=0.02)
+
+        for call in (jax.value_and_grad(loss), jax.jit(jax.value_and_grad(loss))):
+            y, got = call([w.value for w in kernels])
+            close(float(y), want)
+            for g, expected in zip(got, gradients):
+                assert np.array_equal(g, expected)
+
+
 def check_meta_device():
     if HOST != "torch":
         raise Skip("only torch has a meta device")
