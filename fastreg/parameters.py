@@ -445,9 +445,8 @@ def _host(path: tuple[Any, ...], x: Any) -> HostArray:
         name = _COMMON.get(x.dtype)
         if name is not None:
             return HostArray(x, name)
-    elif _package(x) == "torch" and dense_tensors((x,)) is not None and x.dtype.itemsize > 2:
-        data = x.detach().numpy()
-        return HostArray(data, "f32" if data.itemsize == 4 else "f64")
+    elif _package(x) == "torch" and (found := _host_of_tensor(x)) is not None:
+        return found
     try:
         return host_array(_unwrapped(x))
     except FastregError as e:
@@ -457,6 +456,19 @@ def _host(path: tuple[Any, ...], x: Any) -> HostArray:
             f"at {_place(path)}: "
             + message("an array that can be read", f"{describe(x)} ({e})", "pass it anew")
         ) from None
+
+
+def _host_of_tensor(x: Any) -> HostArray | None:
+    """View the commonest tensors without a detour through DLPack; None for the others."""
+    torch = sys.modules["torch"]
+    if type(x) not in (torch.Tensor, torch.nn.Parameter) or not x.is_cpu:
+        return None
+    dtype = x.dtype
+    if (dtype is not torch.float32 and dtype is not torch.float64) or (
+        x.layout is not torch.strided or x.is_nested or x.is_neg()
+    ):
+        return None
+    return HostArray(x.detach().numpy(), "f32" if dtype is torch.float32 else "f64")
 
 
 def _unwrapped(x: Any) -> Any:
