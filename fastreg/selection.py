@@ -462,7 +462,10 @@ def print_decisions(decisions: Sequence[Decision], notes: Sequence[str], file: T
         for texts in (["array", *names], ["shape", *shapes], ["n", *sizes])
     ]
     if width:
-        rest = 5 + rooms[1] + rooms[2] + 6 + max(map(len, rules), default=0)
+        others = 5 + rooms[1] + rooms[2] + 6
+        if others + rooms[0] + max(map(len, rules), default=0) > width:
+            rules = [_without_name(rule) for rule in rules]
+        rest = others + max(map(len, rules), default=0)
         rooms[0] = max(min(rooms[0], width - rest), min(rooms[0], 16))
 
     def line(mark: str, name: str, shape: str, n: str, rule: str) -> None:
@@ -474,8 +477,8 @@ def print_decisions(decisions: Sequence[Decision], notes: Sequence[str], file: T
         print(clean(_shortened(text, width)).rstrip(), file=file)
 
     line("", "array", "shape", "n", "rule")
-    for d, name, shape, n in zip(decisions, names, shapes, sizes, strict=True):
-        line("in" if d.included else "out", name, shape, n, d.rule)
+    for d, *cells in zip(decisions, names, shapes, sizes, rules, strict=True):
+        line("in" if d.included else "out", *cells)
     print(file=file)
     for note in notes:
         print(clean(note), file=file)
@@ -486,11 +489,14 @@ def print_decisions(decisions: Sequence[Decision], notes: Sequence[str], file: T
         f"{sum(p.array.size for p in inside):,} of {total:,} elements",
         file=file,
     )
-    kinds = Counter(
-        re.sub(r",? by (its|the) name '.*'$", "", d.rule) for d in decisions if not d.included
-    )
+    kinds = Counter(_without_name(d.rule) for d in decisions if not d.included)
     if len(kinds) > 1:
         print("out: " + ", ".join(f"{kind} ({n:,})" for kind, n in kinds.most_common()), file=file)
+
+
+def _without_name(rule: str) -> str:
+    """Return a rule without the name that it found, which the line shows anyway."""
+    return re.sub(r",? by (its|the) name '.*'$", "", rule)
 
 
 def _shortened(text: str, width: int) -> str:
