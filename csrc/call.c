@@ -88,6 +88,7 @@ fastreg_status fr_call_prepare(fr_job *job, const fastreg_options *o, const fr_f
     job->streamed = written && !job->accumulate && written >= fr_parallel_stream_threshold();
     /* Tier 0 has 44 bits: too few for an f64 result, and f64 squares are not exact there. */
     job->tier = FR_MAX(o->first_tier, wide || (format && format->precision > 24));
+    job->narrow = job->tier == 0 && format && format->precision <= 11;
     job->poll = o->poll;
     job->poll_context = o->poll_context;
     atomic_init(&job->stopped, 0);
@@ -161,7 +162,7 @@ static FR_NOINLINE fastreg_status call_in_default_environment(fr_job *job, const
     if (job->value) {
         /* Gradients come along with the first pass, unless that pass cannot write them. */
         job->gradient = owed && job->tier < 2 && !gradient_overwrites(job);
-        for (int decided = 0; !decided; job->tier += !decided) {
+        for (int decided = 0; !decided;) {
             if (job->tier < 2) {
                 fr_call_run(job, threads);
                 decided = fr_is_stopped(job) || fr_call_decide(job, root, factor, format, &v);
@@ -169,6 +170,9 @@ static FR_NOINLINE fastreg_status call_in_default_environment(fr_job *job, const
                 decided = run_exact(job, threads, root, format, &v);
             owed = owed && !job->gradient;
             job->gradient = 0;
+            if (!decided && !job->narrow)
+                ++job->tier;
+            job->narrow = 0;
         }
     }
     const int tier = job->tier;

@@ -72,7 +72,7 @@ FR_INLINE void add_stretch(fr_pass_state *s, const void *x, size_t n, int type)
             return;
         }
     } else
-        s->kernels->plain[s->penalty](x, n, sum);
+        (s->job->narrow ? s->kernels->narrow : s->kernels->plain)[s->penalty](x, n, sum);
     for (int which = 0; which < 2; ++which) {
         if (s->penalty != FR_PENALTY_l1l2 && s->penalty != which)
             continue;

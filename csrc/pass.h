@@ -25,7 +25,8 @@ typedef struct {
     size_t count;
     uint64_t elements;
     const fr_kernels *kernels;
-    int tier; /* 0: plain lanes, 1: anchored lanes, 2: integers. f64 arrays need at least 1 */
+    int tier;   /* 0: plain lanes, 1: anchored lanes, 2: integers. f64 arrays need at least 1 */
+    int narrow; /* in tier 0: a result of at most 11 bits, for which the narrow lanes may do */
     int value, gradient, accumulate, streamed, survey, prox, flush;
     double scale; /* of the gradient; the step of a prox */
     double

@@ -38,7 +38,10 @@ typedef struct {
 /* sum[0] of |x| and sum[1] of x*x, each only if the penalty has it, with proven error bounds. */
 typedef void fr_plain_kernel(const void *x, size_t n, fr_sum sum[2]);
 
-/* The same to about 2^-85. anchor: guesses, 0 at first, kept between stretches of one array.
+/* The narrow ones are those of f32 lanes for half precision, good for results of 11 bits, and the plain
+ * ones for the other types.
+ *
+ * The same to about 2^-85. anchor: guesses, 0 at first, kept between stretches of one array.
  * Returns 0 for NaN, infinities and sums above 2^1000. */
 typedef int fr_anchored_kernel(const void *x, size_t n, double anchor[2], fr_sum sum[2]);
 
@@ -67,6 +70,7 @@ typedef void fr_prox_kernel(const void *x, void *out, size_t n, const fr_shrinka
 
 typedef struct {
     fr_plain_kernel *plain[FR_PENALTY_COUNT];
+    fr_plain_kernel *narrow[FR_PENALTY_COUNT];
     fr_anchored_kernel *anchored[FR_PENALTY_COUNT];
     fr_gradient_kernel *gradient[FR_STORE_COUNT];
     fr_survey_kernel *survey;

@@ -47,6 +47,25 @@ FR_INLINE vd vd_load_bf16(const void *p)
     return _mm256_cvtps_pd(_mm_castsi128_ps(_mm_slli_epi32(h, 16)));
 }
 
+typedef __m256 vs;
+enum { SL = 8 };
+FR_INLINE vs vs_set(float v) { return _mm256_set1_ps(v); }
+FR_INLINE vs vs_add(vs a, vs b) { return _mm256_add_ps(a, b); }
+FR_INLINE vs vs_abs(vs a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+FR_INLINE void vs_put(float *p, vs a) { _mm256_storeu_ps(p, a); }
+FR_INLINE vs vs_add_square(vs sum, vs a) { return _mm256_fmadd_ps(a, a, sum); }
+FR_INLINE void vs_load_f16(const void *p, vs *a, vs *b)
+{
+    *a = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+    *b = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p + 1));
+}
+FR_INLINE void vs_load_bf16(const void *p, vs *a, vs *b)
+{
+    const __m256i h = _mm256_loadu_si256((const __m256i *)p);
+    *a = _mm256_castsi256_ps(_mm256_slli_epi32(h, 16));
+    *b = _mm256_castsi256_ps(_mm256_and_si256(h, _mm256_set1_epi32((int)0xffff0000)));
+}
+
 /* Four 64-bit lane masks as four 32-bit ones. */
 FR_INLINE __m128i fr_narrow_mask(__m256d m)
 {

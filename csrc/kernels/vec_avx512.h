@@ -50,6 +50,25 @@ FR_INLINE vd vd_load_bf16(const void *p)
     return _mm512_cvtps_pd(_mm256_castsi256_ps(_mm256_slli_epi32(h, 16)));
 }
 
+typedef __m512 vs;
+enum { SL = 16 };
+FR_INLINE vs vs_set(float v) { return _mm512_set1_ps(v); }
+FR_INLINE vs vs_add(vs a, vs b) { return _mm512_add_ps(a, b); }
+FR_INLINE vs vs_abs(vs a) { return _mm512_abs_ps(a); }
+FR_INLINE void vs_put(float *p, vs a) { _mm512_storeu_ps(p, a); }
+FR_INLINE vs vs_add_square(vs sum, vs a) { return _mm512_fmadd_ps(a, a, sum); }
+FR_INLINE void vs_load_f16(const void *p, vs *a, vs *b)
+{
+    *a = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+    *b = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p + 1));
+}
+FR_INLINE void vs_load_bf16(const void *p, vs *a, vs *b)
+{
+    const __m512i h = _mm512_loadu_si512(p);
+    *a = _mm512_castsi512_ps(_mm512_slli_epi32(h, 16));
+    *b = _mm512_castsi512_ps(_mm512_and_si512(h, _mm512_set1_epi32((int)0xffff0000)));
+}
+
 /* f64 to f32 with the sticky bit kept in the last place (round to odd). */
 FR_INLINE __m256i fr_odd_f32(vd a)
 {

@@ -18,6 +18,11 @@
  * vd_accumulate_T(p, a)                 what is at p plus a rounded to T, rounded to T, stored at p. A
  *                                       vocabulary that has its own defines FR_VEC_ACCUMULATE
  * vd_stream_T(p, a)                     the same past the cache; p is aligned to VL elements
+ *
+ * vs            a vector of SL floats, for half precision alone
+ * vs_set/add/abs/put                    what they say; put stores SL floats
+ * vs_add_square(sum, a)                 sum + a*a, rounded once if a*a is a float
+ * vs_load_T(p, &a, &b)                  2 SL elements of a half precision, widened exactly, in any order
  */
 typedef double vd;
 enum { VL = 1, CHAINS = 8 };
@@ -63,6 +68,24 @@ FR_INLINE uint16_t fr_load_u16(const void *p)
 }
 FR_INLINE vd vd_load_f16(const void *p) { return fr_f16_to_f64(fr_load_u16(p)); }
 FR_INLINE vd vd_load_bf16(const void *p) { return fr_bf16_to_f64(fr_load_u16(p)); }
+
+typedef float vs;
+enum { SL = 1 };
+FR_INLINE vs vs_set(float v) { return v; }
+FR_INLINE vs vs_add(vs a, vs b) { return a + b; }
+FR_INLINE vs vs_abs(vs a) { return a < 0.0f ? -a : a; }
+FR_INLINE void vs_put(float *p, vs a) { *p = a; }
+FR_INLINE vs vs_add_square(vs sum, vs a) { return sum + a * a; }
+FR_INLINE void vs_load_f16(const void *p, vs *a, vs *b)
+{
+    *a = (float)vd_load_f16(p);
+    *b = (float)vd_load_f16((const char *)p + sizeof(uint16_t));
+}
+FR_INLINE void vs_load_bf16(const void *p, vs *a, vs *b)
+{
+    *a = (float)vd_load_bf16(p);
+    *b = (float)vd_load_bf16((const char *)p + sizeof(uint16_t));
+}
 FR_INLINE vd fr_canonical(vd a) { return a != a ? FR_NAN : a; }
 FR_INLINE void vd_store_f64(void *p, vd a)
 {

@@ -46,6 +46,26 @@ FR_INLINE vd vd_load_bf16(const void *p)
     return vcvt_f64_f32(vget_low_f32(vreinterpretq_f32_u32(vshll_n_u16(fr_load_two_u16(p), 16))));
 }
 
+typedef float32x4_t vs;
+enum { SL = 4 };
+FR_INLINE vs vs_set(float v) { return vdupq_n_f32(v); }
+FR_INLINE vs vs_add(vs a, vs b) { return vaddq_f32(a, b); }
+FR_INLINE vs vs_abs(vs a) { return vabsq_f32(a); }
+FR_INLINE void vs_put(float *p, vs a) { vst1q_f32(p, a); }
+FR_INLINE vs vs_add_square(vs sum, vs a) { return vfmaq_f32(sum, a, a); }
+FR_INLINE void vs_load_f16(const void *p, vs *a, vs *b)
+{
+    const uint16x8_t h = vld1q_u16((const uint16_t *)p);
+    *a = vcvt_f32_f16(vreinterpret_f16_u16(vget_low_u16(h)));
+    *b = vcvt_f32_f16(vreinterpret_f16_u16(vget_high_u16(h)));
+}
+FR_INLINE void vs_load_bf16(const void *p, vs *a, vs *b)
+{
+    const uint16x8_t h = vld1q_u16((const uint16_t *)p);
+    *a = vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(h), 16));
+    *b = vreinterpretq_f32_u32(vshll_n_u16(vget_high_u16(h), 16));
+}
+
 /* vcvtx rounds to odd, so the second rounding is the only one that counts. */
 FR_INLINE void fr_store_two_u16(void *p, uint16x4_t h)
 {

@@ -68,17 +68,42 @@ FR_INLINE vd vd_load_bf16(const void *p)
 }
 /* The fraction and exponent moved into place as an f32 are the value times 2^-112, subnormals too;
  * an exponent of all ones must become all ones again. */
-FR_INLINE vd vd_load_f16(const void *p)
+FR_INLINE __m128 fr_f32_from_f16(__m128i h)
 {
-    const __m128i h = _mm_unpacklo_epi16(fr_load_two_u16(p), _mm_setzero_si128());
     const __m128i sign = _mm_slli_epi32(_mm_and_si128(h, _mm_set1_epi32(0x8000)), 16);
     const __m128i magnitude = _mm_and_si128(h, _mm_set1_epi32(0x7fff));
     const __m128i special = _mm_and_si128(_mm_cmpgt_epi32(magnitude, _mm_set1_epi32(0x7bff)),
                                           _mm_set1_epi32(0x7f800000));
     const __m128 scaled =
         _mm_mul_ps(_mm_castsi128_ps(_mm_slli_epi32(magnitude, 13)), _mm_set1_ps(0x1p112f));
-    return _mm_cvtps_pd(_mm_or_ps(scaled, _mm_castsi128_ps(_mm_or_si128(sign, special))));
+    return _mm_or_ps(scaled, _mm_castsi128_ps(_mm_or_si128(sign, special)));
 }
+FR_INLINE vd vd_load_f16(const void *p)
+{
+    return _mm_cvtps_pd(
+        fr_f32_from_f16(_mm_unpacklo_epi16(fr_load_two_u16(p), _mm_setzero_si128())));
+}
+
+typedef __m128 vs;
+enum { SL = 4 };
+FR_INLINE vs vs_set(float v) { return _mm_set1_ps(v); }
+FR_INLINE vs vs_add(vs a, vs b) { return _mm_add_ps(a, b); }
+FR_INLINE vs vs_abs(vs a) { return _mm_andnot_ps(_mm_set1_ps(-0.0f), a); }
+FR_INLINE void vs_put(float *p, vs a) { _mm_storeu_ps(p, a); }
+FR_INLINE vs vs_add_square(vs sum, vs a) { return _mm_add_ps(_mm_mul_ps(a, a), sum); }
+FR_INLINE void vs_load_f16(const void *p, vs *a, vs *b)
+{
+    const __m128i h = _mm_loadu_si128((const __m128i *)p);
+    *a = fr_f32_from_f16(_mm_unpacklo_epi16(h, _mm_setzero_si128()));
+    *b = fr_f32_from_f16(_mm_unpackhi_epi16(h, _mm_setzero_si128()));
+}
+FR_INLINE void vs_load_bf16(const void *p, vs *a, vs *b)
+{
+    const __m128i h = _mm_loadu_si128((const __m128i *)p);
+    *a = _mm_castsi128_ps(_mm_slli_epi32(h, 16));
+    *b = _mm_castsi128_ps(_mm_and_si128(h, _mm_set1_epi32((int)0xffff0000)));
+}
+
 FR_INLINE vd fr_canonical(vd a) { return vd_where_nan(a, _mm_set1_pd(FR_NAN), a); }
 FR_INLINE void vd_store_f64(void *p, vd a) { _mm_storeu_pd((double *)p, fr_canonical(a)); }
 FR_INLINE void vd_store_f32(void *p, vd a)
