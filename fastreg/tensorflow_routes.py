@@ -85,8 +85,8 @@ def route(name: str) -> Iterator[None]:
     Parameters
     ----------
     name : "auto", "native" or "ops"
-        See the text of :mod:`fastreg.tensorflow`. ``"native"`` on a device other than a CPU copies the tensor to the
-        host; under XLA it fails when the function is compiled.
+        See the text of :mod:`fastreg.tensorflow`. ``"native"`` on a device other than a CPU copies
+        the tensor to the host; under XLA it fails when the function is compiled.
 
     Raises
     ------
