@@ -8,7 +8,8 @@ Importing this module registers the classes, so that cloned and loaded models ke
 
 The classes are those of :mod:`fastreg.regularizers`, as subclasses of ``keras.Regularizer``. They
 are saved as ``fastreg>L2`` with Keras' own class name and configuration: a process that has
-imported ``fastreg.keras`` loads fastreg's, one without it Keras' own.
+imported ``fastreg.keras`` loads fastreg's, one without it Keras' own (but from the SavedModel
+format of tf_keras, which asks for fastreg's; serving such a model does not).
 
 One difference from :mod:`fastreg.regularizers`, made for mixed precision: unless ``dtype=`` asks
 for another type, the penalty of float16 and bfloat16 tensors is a float32 number, and on the

@@ -177,6 +177,9 @@ def check_values_and_bits():
                 assert name in str(v.dtype), (v.dtype, name)
                 assert np.shape(np.asarray(number(v))) == ()
                 assert number(v) == float(expected), (r, type(obj), number(v), expected)
+                g = r.gradient(obj)
+                g = np.asarray(g.numpy() if hasattr(g, "numpy") else g)
+                assert g.tobytes() == r.gradient(x).tobytes(), (r, type(obj))
 
 
 def check_specials():
@@ -367,6 +370,35 @@ def check_saving():
         assert type(clone.layers[1].kernel_regularizer) in (fk.L1L2, fr.L1L2)
         again = keras.models.model_from_json(model.to_json())
         assert type(again.layers[0].kernel_regularizer) is fk.L2
+
+
+def check_saved_models_of_tf_keras():
+    """That format names fastreg's classes: Keras needs them, a server does not."""
+    if not LEGACY:
+        raise Skip("a format of tf_keras")
+    keras.utils.set_random_seed(5)
+    large = layers.Dense(1024, kernel_regularizer=fk.L1(0.01), activity_regularizer=fk.L2(0.1))
+    model = keras.Sequential([layers.Input((300,)), large])  # large enough for the kernels in fit
+    model.compile("sgd", "mse")
+    model.fit(np.ones((2, 300)), np.ones((2, 1024)), verbose=0)
+    expected = float(np.sum(model.predict(np.ones((2, 300), "float32"), verbose=0)))
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(folder, save_format="tf")
+        code = (
+            "import sys, numpy as np, tensorflow as tf\n"
+            f"m = tf.saved_model.load({folder!r})\n"
+            "y = m.signatures['serving_default'](tf.ones((2, 300)))\n"
+            "print(float(np.sum([v.numpy() for v in y.values()])))\n"
+            "assert 'fastreg' not in sys.modules\n"
+            "import tf_keras, fastreg.keras\n"
+            f"m = tf_keras.models.load_model({folder!r})\n"
+            "assert type(m.layers[0].kernel_regularizer) is fastreg.keras.L1\n"
+            "m.fit(np.ones((2, 300)), np.ones((2, 1024)), verbose=0)\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                              timeout=300)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    close(float(done.stdout.split()[0]), expected, 1e-5)
 
 
 def check_copies():
