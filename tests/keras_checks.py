@@ -461,6 +461,11 @@ def check_big_half_activity():
     x = host_array(np.full((32, 64), 256.0, "float16"))
     assert number(fk.L2(1e-4)(x)) == float(np.float32(32 * 64 * 256.0**2 * 1e-4))
     assert number(keras.regularizers.L2(1e-4)(x)) == np.inf
+    for r in (fk.L2(1e-4), fk.L1L2(0.1, 1e-4), fk.OrthogonalRegularizer()):
+        value, gradient = r.value_and_gradient(x)
+        assert number(value) == number(r.value(x)) == number(r(x))
+        assert "float32" in str(value.dtype)
+        assert "float16" in str(gradient.dtype)
     small = host_array(np.full((1000,), 1e-4, "float16"))
     assert number(fk.L2(0.5)(small)) > 4.9e-6
     bf16 = host_array(np.ones((1000,), "float32"))
