@@ -8,7 +8,8 @@ Importing this module registers the classes, so that cloned and loaded models ke
 
 The classes are those of :mod:`fastreg.regularizers`, as subclasses of ``keras.Regularizer``. They
 are saved as ``fastreg>L2`` with Keras' own class name and configuration: a process that has
-imported ``fastreg.keras`` loads fastreg's, one without it Keras' own.
+imported ``fastreg.keras`` loads fastreg's, one without it Keras' own (but from the SavedModel
+format of tf_keras, which asks for fastreg's; serving such a model does not).
 
 One difference from :mod:`fastreg.regularizers`, made for mixed precision: unless ``dtype=`` asks
 for another type, the penalty of float16 and bfloat16 tensors is a float32 number, and on the
@@ -82,15 +83,32 @@ class _Wide:
         Its dtype is ``self.dtype`` if set, otherwise what the module's text says.
         """
         me: Any = self
-        dtype = _loss_dtype(x) if me.dtype is None else me.dtype
         weights = _weights(me)
         if weights is None:
-            return hosts.orthogonal(x, me.factor, me.mode == "rows", dtype)
-        return hosts.penalty(x, *weights, dtype)
+            return hosts.orthogonal(x, me.factor, me.mode == "rows", _dtype_for(me, x))
+        return hosts.penalty(x, *weights, _dtype_for(me, x))
+
+    def value_and_gradient(self, x: Any) -> tuple[Any, Any]:
+        """Return the penalty, as a call does, and its gradient, like x; both in no graph."""
+        me: Any = self
+        weights = _weights(me)
+        if weights is None:
+            both = hosts.orthogonal_value_and_gradient(
+                x, me.factor, me.mode == "rows", _dtype_for(me, x)
+            )
+        else:
+            both = hosts.value_and_gradient(x, *weights, _dtype_for(me, x))
+        value, gradient = both
+        return value, gradient
+
+
+def _dtype_for(regularizer: Any, x: Any) -> str | None:
+    """Return the type that was asked for, or that of x's penalty in a loss; None for x's own."""
+    asked: str | None = regularizer.dtype
+    return _loss_dtype(x) if asked is None else asked
 
 
 def _loss_dtype(x: Any) -> str | None:
-    """Return the type of x's penalty in a loss; None for x's own."""
     if (
         hosts.framework(x) in ("keras", "tensorflow")
         and _keras.__name__ == "keras"

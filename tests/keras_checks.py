@@ -177,6 +177,9 @@ def check_values_and_bits():
                 assert name in str(v.dtype), (v.dtype, name)
                 assert np.shape(np.asarray(number(v))) == ()
                 assert number(v) == float(expected), (r, type(obj), number(v), expected)
+                g = r.gradient(obj)
+                g = np.asarray(g.numpy() if hasattr(g, "numpy") else g)
+                assert g.tobytes() == r.gradient(x).tobytes(), (r, type(obj))
 
 
 def check_specials():
@@ -369,14 +372,40 @@ def check_saving():
         assert type(again.layers[0].kernel_regularizer) is fk.L2
 
 
+def check_saved_models_of_tf_keras():
+    """That format names fastreg's classes: Keras needs them, a server does not."""
+    if not LEGACY:
+        raise Skip("a format of tf_keras")
+    keras.utils.set_random_seed(5)
+    large = layers.Dense(1024, kernel_regularizer=fk.L1(0.01), activity_regularizer=fk.L2(0.1))
+    model = keras.Sequential([layers.Input((300,)), large])  # large enough for the kernels in fit
+    model.compile("sgd", "mse")
+    model.fit(np.ones((2, 300)), np.ones((2, 1024)), verbose=0)
+    expected = float(np.sum(model.predict(np.ones((2, 300), "float32"), verbose=0)))
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(folder, save_format="tf")
+        code = (
+            "import sys, numpy as np, tensorflow as tf\n"
+            f"m = tf.saved_model.load({folder!r})\n"
+            "y = m.signatures['serving_default'](tf.ones((2, 300)))\n"
+            "print(float(np.sum([v.numpy() for v in y.values()])))\n"
+            "assert 'fastreg' not in sys.modules\n"
+            "import tf_keras, fastreg.keras\n"
+            f"m = tf_keras.models.load_model({folder!r})\n"
+            "assert type(m.layers[0].kernel_regularizer) is fastreg.keras.L1\n"
+            "m.fit(np.ones((2, 300)), np.ones((2, 1024)), verbose=0)\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                              timeout=300)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    close(float(done.stdout.split()[0]), expected, 1e-5)
+
+
 def check_copies():
     model = saved_model()
-    if HOST == "numpy":
-        again = copy.deepcopy(model.layers[0].kernel_regularizer)
-        assert again.l2 == 0.3
-    else:
-        again = copy.deepcopy(model) if not LEGACY else pickle.loads(pickle.dumps(model))
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert type(again.layers[0].kernel_regularizer) is fk.L2
+        assert again.layers[0].kernel_regularizer.l2 == 0.3
     r = pickle.loads(pickle.dumps(fk.L1L2(0.1, 0.2)))
     assert r.get_config() == {"l1": 0.1, "l2": 0.2}
 
@@ -432,6 +461,11 @@ def check_big_half_activity():
     x = host_array(np.full((32, 64), 256.0, "float16"))
     assert number(fk.L2(1e-4)(x)) == float(np.float32(32 * 64 * 256.0**2 * 1e-4))
     assert number(keras.regularizers.L2(1e-4)(x)) == np.inf
+    for r in (fk.L2(1e-4), fk.L1L2(0.1, 1e-4), fk.OrthogonalRegularizer()):
+        value, gradient = r.value_and_gradient(x)
+        assert number(value) == number(r.value(x)) == number(r(x))
+        assert "float32" in str(value.dtype)
+        assert "float16" in str(gradient.dtype)
     small = host_array(np.full((1000,), 1e-4, "float16"))
     assert number(fk.L2(0.5)(small)) > 4.9e-6
     bf16 = host_array(np.ones((1000,), "float32"))

@@ -541,6 +541,19 @@ def test_hosts_judge_by_the_class_alone():
         assert hosts.framework(type("U", (kind,), {"__module__": "mine"})()) == name
 
 
+def test_hosts_know_symbolic_tensors_by_their_class():
+    for package in ("keras.src.backend", "tf_keras.src.engine"):
+        kind = type("KerasTensor", (), {"__module__": package})
+        assert hosts.framework(kind()) == "keras"
+        assert hosts.is_symbolic(kind())
+        assert hosts.unwrap(x := kind()) is x
+    # Variables of tf_keras are TensorFlow's, whatever wraps them.
+    variable = type("Variable", (), {"__module__": "tensorflow.python.ops.variables"})
+    wrapped = type("AutoCastVariable", (variable,), {"__module__": "tf_keras.src.mixed_precision"})
+    assert hosts.framework(wrapped()) == "tensorflow"
+    assert not hosts.is_symbolic(wrapped())
+
+
 KERAS_PARITY = r"""
 import json, sys
 import numpy as np

@@ -14,7 +14,7 @@ tf = pytest.importorskip("tensorflow", reason="tensorflow is not installed")
 
 import fastreg  # noqa: E402
 import fastreg.tensorflow as ftf  # noqa: E402
-from fastreg import ndarray  # noqa: E402
+from fastreg import ndarray, tensorflow_routes  # noqa: E402
 from fastreg.errors import ArgumentError, DTypeError, LayoutError  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -306,8 +306,8 @@ def test_upstream_factor(mode, scale):
 
 
 def test_public_custom_gradient_when_tensorflows_own_recorder_is_missing(monkeypatch):
-    monkeypatch.setattr(ftf, "_record_operation", None)
-    monkeypatch.setattr(ftf, "_could_record", None)
+    monkeypatch.setattr(tensorflow_routes, "_record_operation", None)
+    monkeypatch.setattr(tensorflow_routes, "_could_record", None)
     test_second_order("eager", "native")
 
 
@@ -662,3 +662,4 @@ def test_examples():
     import doctest
 
     assert doctest.testmod(ftf).failed == 0
+    assert doctest.testmod(tensorflow_routes).failed == 0
