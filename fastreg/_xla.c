@@ -10,13 +10,15 @@
 
 #include "fastreg.h"
 
-static fr_xla_error *fail(const fr_xla_call *call, int code, const char *text) {
+static fr_xla_error *fail(const fr_xla_call *call, int code, const char *text)
+{
     fr_xla_error_create_args args = {sizeof args, NULL, text, code};
     return call->api->error_create(&args);
 }
 
 /* Answer XLA's question about the version that this handler was written for. Returns whether there was one. */
-static int answer_metadata(const fr_xla_call *call) {
+static int answer_metadata(const fr_xla_call *call)
+{
     fr_xla_extension *e = call->extension_start;
     if (e == NULL || e->type != FR_XLA_METADATA)
         return 0;
@@ -28,49 +30,85 @@ static int answer_metadata(const fr_xla_call *call) {
 
 /* Whether the structs of the caller are those declared in the header. Each size is checked before anything
  * behind it is read, since a longer struct moves what follows. */
-static int layout_matches(const fr_xla_call *call) {
-    return call->struct_size >= sizeof(fr_xla_call) && call->api->struct_size >= sizeof(fr_xla_api)
-           && call->args.struct_size == sizeof(fr_xla_buffers)
-           && call->rets.struct_size == sizeof(fr_xla_buffers)
-           && call->attrs.struct_size == sizeof(fr_xla_attributes);
+static int layout_matches(const fr_xla_call *call)
+{
+    return call->struct_size >= sizeof(fr_xla_call) &&
+           call->api->struct_size >= sizeof(fr_xla_api) &&
+           call->args.struct_size == sizeof(fr_xla_buffers) &&
+           call->rets.struct_size == sizeof(fr_xla_buffers) &&
+           call->attrs.struct_size == sizeof(fr_xla_attributes);
 }
 
-static int element_type(int xla, fastreg_dtype *dtype) {
+static int element_type(int xla, fastreg_dtype *dtype)
+{
     switch (xla) {
-    case FR_XLA_F16: *dtype = FASTREG_F16; return 1;
-    case FR_XLA_BF16: *dtype = FASTREG_BF16; return 1;
-    case FR_XLA_F32: *dtype = FASTREG_F32; return 1;
-    case FR_XLA_F64: *dtype = FASTREG_F64; return 1;
-    case FR_XLA_PRED: *dtype = FASTREG_BOOL; return 1;
-    case FR_XLA_S8: *dtype = FASTREG_I8; return 1;
-    case FR_XLA_U8: *dtype = FASTREG_U8; return 1;
-    case FR_XLA_S16: *dtype = FASTREG_I16; return 1;
-    case FR_XLA_U16: *dtype = FASTREG_U16; return 1;
-    case FR_XLA_S32: *dtype = FASTREG_I32; return 1;
-    case FR_XLA_U32: *dtype = FASTREG_U32; return 1;
-    case FR_XLA_S64: *dtype = FASTREG_I64; return 1;
-    case FR_XLA_U64: *dtype = FASTREG_U64; return 1;
-    default: return 0;
+    case FR_XLA_F16:
+        *dtype = FASTREG_F16;
+        return 1;
+    case FR_XLA_BF16:
+        *dtype = FASTREG_BF16;
+        return 1;
+    case FR_XLA_F32:
+        *dtype = FASTREG_F32;
+        return 1;
+    case FR_XLA_F64:
+        *dtype = FASTREG_F64;
+        return 1;
+    case FR_XLA_PRED:
+        *dtype = FASTREG_BOOL;
+        return 1;
+    case FR_XLA_S8:
+        *dtype = FASTREG_I8;
+        return 1;
+    case FR_XLA_U8:
+        *dtype = FASTREG_U8;
+        return 1;
+    case FR_XLA_S16:
+        *dtype = FASTREG_I16;
+        return 1;
+    case FR_XLA_U16:
+        *dtype = FASTREG_U16;
+        return 1;
+    case FR_XLA_S32:
+        *dtype = FASTREG_I32;
+        return 1;
+    case FR_XLA_U32:
+        *dtype = FASTREG_U32;
+        return 1;
+    case FR_XLA_S64:
+        *dtype = FASTREG_I64;
+        return 1;
+    case FR_XLA_U64:
+        *dtype = FASTREG_U64;
+        return 1;
+    default:
+        return 0;
     }
 }
 
-static size_t element_size(fastreg_dtype dtype) {
+static size_t element_size(fastreg_dtype dtype)
+{
     switch (dtype) {
     case FASTREG_BOOL:
     case FASTREG_I8:
-    case FASTREG_U8: return 1;
+    case FASTREG_U8:
+        return 1;
     case FASTREG_F16:
     case FASTREG_BF16:
     case FASTREG_I16:
-    case FASTREG_U16: return 2;
+    case FASTREG_U16:
+        return 2;
     case FASTREG_F64:
     case FASTREG_I64:
-    case FASTREG_U64: return 8;
-    default: return 4;
+    case FASTREG_U64:
+        return 8;
+    default:
+        return 4;
     }
 }
 
-static int64_t count(const fr_xla_buffer *b) {
+static int64_t count(const fr_xla_buffer *b)
+{
     int64_t n = 1;
     for (int64_t d = 0; d < b->rank; d++)
         n *= b->dims[d];
@@ -78,14 +116,19 @@ static int64_t count(const fr_xla_buffer *b) {
 }
 
 /* The element at p of a float type, exactly. */
-static double element(fastreg_dtype dtype, const void *p) {
+static double element(fastreg_dtype dtype, const void *p)
+{
     uint16_t h;
     uint32_t w;
     float f;
     double v;
     switch (dtype) {
-    case FASTREG_F64: memcpy(&v, p, 8); return v;
-    case FASTREG_F32: memcpy(&f, p, 4); return (double)f;
+    case FASTREG_F64:
+        memcpy(&v, p, 8);
+        return v;
+    case FASTREG_F32:
+        memcpy(&f, p, 4);
+        return (double)f;
     case FASTREG_BF16:
         memcpy(&h, p, 2);
         w = (uint32_t)h << 16;
@@ -95,13 +138,15 @@ static double element(fastreg_dtype dtype, const void *p) {
         memcpy(&h, p, 2);
         int exponent = h >> 10 & 31;
         double m = h & 1023;
-        v = exponent == 31 ? (m != 0.0 ? (double)NAN : (double)INFINITY)
-            : exponent == 0 ? ldexp(m, -24) : ldexp(m + 1024.0, exponent - 25);
+        v = exponent == 31  ? (m != 0.0 ? (double)NAN : (double)INFINITY)
+            : exponent == 0 ? ldexp(m, -24)
+                            : ldexp(m + 1024.0, exponent - 25);
         return h >> 15 ? -v : v;
     }
 }
 
-static int scalar_attribute(const fr_xla_call *call, const char *name, double *value) {
+static int scalar_attribute(const fr_xla_call *call, const char *name, double *value)
+{
     for (int64_t i = 0; i < call->attrs.size; i++) {
         const fr_xla_span *s = call->attrs.names[i];
         if (s->len != strlen(name) || memcmp(s->ptr, name, s->len) != 0)
@@ -123,18 +168,21 @@ typedef struct {
     size_t bytes; /* of a row */
 } job;
 
-static fr_xla_error *prepare(const fr_xla_call *call, int64_t arguments, int batch_of_result, job *j) {
+static fr_xla_error *prepare(const fr_xla_call *call, int64_t arguments, int batch_of_result,
+                             job *j)
+{
     if (!layout_matches(call)) {
         char text[160];
         snprintf(text, sizeof text,
-                 "expected XLA FFI structs of version %d.%d; received version %d.%d with other sizes; update "
+                 "expected XLA FFI structs of version %d.%d; received version %d.%d with other "
+                 "sizes; update "
                  "fastreg or use fastreg.jax.route(\"ops\")",
                  FR_XLA_MAJOR, FR_XLA_MINOR, call->api->api_version.major_version,
                  call->api->api_version.minor_version);
         return fail(call, FR_XLA_UNIMPLEMENTED, text);
     }
-    if (call->args.size != arguments || call->rets.size != 1
-        || call->rets.types[0] != FR_XLA_RET_BUFFER)
+    if (call->args.size != arguments || call->rets.size != 1 ||
+        call->rets.types[0] != FR_XLA_RET_BUFFER)
         return fail(call, FR_XLA_INVALID_ARGUMENT, "expected the arguments of fastreg.jax");
     for (int64_t i = 0; i < arguments; i++)
         if (call->args.types[i] != FR_XLA_ARG_BUFFER)
@@ -143,7 +191,8 @@ static fr_xla_error *prepare(const fr_xla_call *call, int64_t arguments, int bat
     const fr_xla_buffer *batch = batch_of_result ? call->rets.items[0] : call->args.items[1];
     memset(j, 0, sizeof *j);
     if (x->struct_size < sizeof *x || !element_type(x->dtype, &j->row.dtype))
-        return fail(call, FR_XLA_INVALID_ARGUMENT, "expected elements of a float, integer or bool type");
+        return fail(call, FR_XLA_INVALID_ARGUMENT,
+                    "expected elements of a float, integer or bool type");
     if (!scalar_attribute(call, "l1", &j->row.l1) || !scalar_attribute(call, "l2", &j->row.l2))
         return fail(call, FR_XLA_INVALID_ARGUMENT, "expected attributes l1 and l2 of type f64");
     int64_t all = count(x);
@@ -158,7 +207,8 @@ static fr_xla_error *prepare(const fr_xla_call *call, int64_t arguments, int bat
     return NULL;
 }
 
-fr_xla_error *fr_xla_value(fr_xla_call *call) {
+fr_xla_error *fr_xla_value(fr_xla_call *call)
+{
     if (answer_metadata(call))
         return NULL;
     job j;
@@ -185,13 +235,15 @@ fr_xla_error *fr_xla_value(fr_xla_call *call) {
 }
 
 /* A row's gradient where the upstream factor is infinite or NaN: that factor times the slope. */
-static void spread(fastreg_dtype dtype, char *g, ptrdiff_t n, double u) {
+static void spread(fastreg_dtype dtype, char *g, ptrdiff_t n, double u)
+{
     size_t size = element_size(dtype);
     for (ptrdiff_t i = 0; i < n; i++, g += size)
         fastreg_pack(dtype, element(dtype, g) * u, g);
 }
 
-fr_xla_error *fr_xla_gradient(fr_xla_call *call) {
+fr_xla_error *fr_xla_gradient(fr_xla_call *call)
+{
     if (answer_metadata(call))
         return NULL;
     job j;
@@ -200,9 +252,10 @@ fr_xla_error *fr_xla_gradient(fr_xla_call *call) {
         return error;
     const fr_xla_buffer *u = call->args.items[1], *out = call->rets.items[0];
     fastreg_dtype scale_type, result;
-    if (!element_type(u->dtype, &scale_type) || scale_type > FASTREG_F64
-        || !element_type(out->dtype, &result) || result != j.row.dtype || result > FASTREG_F64)
-        return fail(call, FR_XLA_INVALID_ARGUMENT, "expected x, u and the gradient to be of float types");
+    if (!element_type(u->dtype, &scale_type) || scale_type > FASTREG_F64 ||
+        !element_type(out->dtype, &result) || result != j.row.dtype || result > FASTREG_F64)
+        return fail(call, FR_XLA_INVALID_ARGUMENT,
+                    "expected x, u and the gradient to be of float types");
     const fastreg_options options = {.threads = 1};
     const char *scales = u->data;
     j.row.gradient = out->data;
