@@ -6,17 +6,20 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "fastreg.h"
 
-static fr_xla_error *fail(const fr_xla_call *call, int code, const char *text) {
+static fr_xla_error *fail(const fr_xla_call *call, int code, const char *text)
+{
     fr_xla_error_create_args args = {sizeof args, NULL, text, code};
     return call->api->error_create(&args);
 }
 
 /* Answer XLA's question about the version that this handler was written for. Returns whether there was one. */
-static int answer_metadata(const fr_xla_call *call) {
+static int answer_metadata(const fr_xla_call *call)
+{
     fr_xla_extension *e = call->extension_start;
     if (e == NULL || e->type != FR_XLA_METADATA)
         return 0;
@@ -28,64 +31,97 @@ static int answer_metadata(const fr_xla_call *call) {
 
 /* Whether the structs of the caller are those declared in the header. Each size is checked before anything
  * behind it is read, since a longer struct moves what follows. */
-static int layout_matches(const fr_xla_call *call) {
-    return call->struct_size >= sizeof(fr_xla_call) && call->api->struct_size >= sizeof(fr_xla_api)
-           && call->args.struct_size == sizeof(fr_xla_buffers)
-           && call->rets.struct_size == sizeof(fr_xla_buffers)
-           && call->attrs.struct_size == sizeof(fr_xla_attributes);
+static int layout_matches(const fr_xla_call *call)
+{
+    return call->struct_size >= sizeof(fr_xla_call) &&
+           call->api->struct_size >= sizeof(fr_xla_api) &&
+           call->args.struct_size == sizeof(fr_xla_buffers) &&
+           call->rets.struct_size == sizeof(fr_xla_buffers) &&
+           call->attrs.struct_size == sizeof(fr_xla_attributes);
 }
 
-static int element_type(int xla, fastreg_dtype *dtype) {
+static int element_type(int xla, fastreg_dtype *dtype)
+{
     switch (xla) {
-    case FR_XLA_F16: *dtype = FASTREG_F16; return 1;
-    case FR_XLA_BF16: *dtype = FASTREG_BF16; return 1;
-    case FR_XLA_F32: *dtype = FASTREG_F32; return 1;
-    case FR_XLA_F64: *dtype = FASTREG_F64; return 1;
-    case FR_XLA_PRED: *dtype = FASTREG_BOOL; return 1;
-    case FR_XLA_S8: *dtype = FASTREG_I8; return 1;
-    case FR_XLA_U8: *dtype = FASTREG_U8; return 1;
-    case FR_XLA_S16: *dtype = FASTREG_I16; return 1;
-    case FR_XLA_U16: *dtype = FASTREG_U16; return 1;
-    case FR_XLA_S32: *dtype = FASTREG_I32; return 1;
-    case FR_XLA_U32: *dtype = FASTREG_U32; return 1;
-    case FR_XLA_S64: *dtype = FASTREG_I64; return 1;
-    case FR_XLA_U64: *dtype = FASTREG_U64; return 1;
-    default: return 0;
+    case FR_XLA_F16:
+        *dtype = FASTREG_F16;
+        return 1;
+    case FR_XLA_BF16:
+        *dtype = FASTREG_BF16;
+        return 1;
+    case FR_XLA_F32:
+        *dtype = FASTREG_F32;
+        return 1;
+    case FR_XLA_F64:
+        *dtype = FASTREG_F64;
+        return 1;
+    case FR_XLA_PRED:
+        *dtype = FASTREG_BOOL;
+        return 1;
+    case FR_XLA_S8:
+        *dtype = FASTREG_I8;
+        return 1;
+    case FR_XLA_U8:
+        *dtype = FASTREG_U8;
+        return 1;
+    case FR_XLA_S16:
+        *dtype = FASTREG_I16;
+        return 1;
+    case FR_XLA_U16:
+        *dtype = FASTREG_U16;
+        return 1;
+    case FR_XLA_S32:
+        *dtype = FASTREG_I32;
+        return 1;
+    case FR_XLA_U32:
+        *dtype = FASTREG_U32;
+        return 1;
+    case FR_XLA_S64:
+        *dtype = FASTREG_I64;
+        return 1;
+    case FR_XLA_U64:
+        *dtype = FASTREG_U64;
+        return 1;
+    default:
+        return 0;
     }
 }
 
-static size_t element_size(fastreg_dtype dtype) {
+static size_t element_size(fastreg_dtype dtype)
+{
     switch (dtype) {
     case FASTREG_BOOL:
     case FASTREG_I8:
-    case FASTREG_U8: return 1;
+    case FASTREG_U8:
+        return 1;
     case FASTREG_F16:
     case FASTREG_BF16:
     case FASTREG_I16:
-    case FASTREG_U16: return 2;
+    case FASTREG_U16:
+        return 2;
     case FASTREG_F64:
     case FASTREG_I64:
-    case FASTREG_U64: return 8;
-    default: return 4;
+    case FASTREG_U64:
+        return 8;
+    default:
+        return 4;
     }
 }
 
-static int64_t count(const fr_xla_buffer *b) {
-    int64_t n = 1;
-    for (int64_t d = 0; d < b->rank; d++)
-        n *= b->dims[d];
-    return n;
-}
-
 /* The element at p of a float type, exactly. */
-static double element(fastreg_dtype dtype, const void *p) {
+static double element(fastreg_dtype dtype, const void *p)
+{
     uint16_t h;
     uint32_t w;
     float f;
     double v;
     switch (dtype) {
-    case FASTREG_F64: memcpy(&v, p, 8); return v;
-    case FASTREG_F32: memcpy(&f, p, 4); return (double)f;
+    case FASTREG_F64:
+        memcpy(&v, p, 8);
+        return v;
+    case FASTREG_F32:
+        memcpy(&f, p, 4);
+        return (double)f;
     case FASTREG_BF16:
         memcpy(&h, p, 2);
         w = (uint32_t)h << 16;
@@ -95,132 +131,250 @@ static double element(fastreg_dtype dtype, const void *p) {
         memcpy(&h, p, 2);
         int exponent = h >> 10 & 31;
         double m = h & 1023;
-        v = exponent == 31 ? (m != 0.0 ? (double)NAN : (double)INFINITY)
-            : exponent == 0 ? ldexp(m, -24) : ldexp(m + 1024.0, exponent - 25);
+        v = exponent == 31  ? (m != 0.0 ? (double)NAN : (double)INFINITY)
+            : exponent == 0 ? ldexp(m, -24)
+                            : ldexp(m + 1024.0, exponent - 25);
         return h >> 15 ? -v : v;
     }
 }
 
-static int scalar_attribute(const fr_xla_call *call, const char *name, double *value) {
+/* The f64 array of `size` elements that an attribute holds; NULL if it holds anything else. */
+static const char *weights(const fr_xla_call *call, const char *name, int64_t size)
+{
     for (int64_t i = 0; i < call->attrs.size; i++) {
         const fr_xla_span *s = call->attrs.names[i];
         if (s->len != strlen(name) || memcmp(s->ptr, name, s->len) != 0)
             continue;
-        const fr_xla_scalar *a = call->attrs.attrs[i];
-        if (call->attrs.types[i] != FR_XLA_ATTR_SCALAR || a->dtype != FR_XLA_F64)
-            return 0;
-        memcpy(value, a->value, sizeof *value);
-        return 1;
+        const fr_xla_array *a = call->attrs.attrs[i];
+        if (call->attrs.types[i] != FR_XLA_ATTR_ARRAY || a->dtype != FR_XLA_F64 ||
+            a->size != (size_t)size)
+            return NULL;
+        return a->data;
     }
-    return 0;
+    return NULL;
 }
 
-/* What both handlers need: x, the other buffers, the weights and the rows. NULL if all is well. */
+/* What both handlers need: the list of arrays as it stands at one position of the batch, and the
+ * batch itself. */
+enum { FEW = 64 };
+
 typedef struct {
-    fastreg_array row; /* of x; data is that of the first row */
-    ptrdiff_t n;       /* elements of a row */
-    int64_t rows;
-    size_t bytes; /* of a row */
+    const fr_xla_call *call;
+    fastreg_array *arrays; /* room for the list, or for the first FEW */
+    ptrdiff_t *sizes;      /* elements of each array at one position */
+    int64_t count;
+    const int64_t *batch; /* `rank` leading extents of the results */
+    int64_t rank, rows;
+    fastreg_array few_arrays[FEW];
+    ptrdiff_t few_sizes[FEW];
 } job;
 
-static fr_xla_error *prepare(const fr_xla_call *call, int64_t arguments, int batch_of_result, job *j) {
+static void release(job *j)
+{
+    if (j->arrays != j->few_arrays)
+        free(j->arrays);
+}
+
+/* Which of a buffer's own rows stands at row i of the batch: an extent of 1 serves for all. */
+static int64_t own_row(const job *j, const fr_xla_buffer *b, int64_t i)
+{
+    int64_t row = 0, step = 1;
+    for (int64_t d = j->rank; d-- > 0; i /= j->batch[d])
+        if (b->dims[d] != 1) {
+            row += i % j->batch[d] * step;
+            step *= b->dims[d];
+        }
+    return row;
+}
+
+static int fits_batch(const job *j, const fr_xla_buffer *b)
+{
+    if (b->struct_size < sizeof *b || b->rank < j->rank)
+        return 0;
+    for (int64_t d = 0; d < j->rank; d++)
+        if (b->dims[d] != 1 && b->dims[d] != j->batch[d])
+            return 0;
+    return 1;
+}
+
+static int64_t extent(const fr_xla_buffer *b, int64_t from, int64_t to)
+{
+    int64_t n = 1;
+    for (int64_t d = from; d < to; d++)
+        n *= b->dims[d];
+    return n;
+}
+
+/* Check the frame and fill the job. The first `count` arguments are the arrays, `others` follow. */
+static fr_xla_error *prepare(job *j, const fr_xla_call *call, int64_t others)
+{
+    j->call = call;
+    j->arrays = j->few_arrays;
+    j->sizes = j->few_sizes;
     if (!layout_matches(call)) {
         char text[160];
         snprintf(text, sizeof text,
-                 "expected XLA FFI structs of version %d.%d; received version %d.%d with other sizes; update "
-                 "fastreg or use fastreg.jax.route(\"ops\")",
+                 "expected XLA FFI structs of version %d.%d; received version %d.%d with other "
+                 "sizes; update fastreg or use fastreg.jax.route(\"ops\")",
                  FR_XLA_MAJOR, FR_XLA_MINOR, call->api->api_version.major_version,
                  call->api->api_version.minor_version);
         return fail(call, FR_XLA_UNIMPLEMENTED, text);
     }
-    if (call->args.size != arguments || call->rets.size != 1
-        || call->rets.types[0] != FR_XLA_RET_BUFFER)
+    j->count = call->args.size - others;
+    if (j->count < 1 || call->rets.size != (others ? j->count : 1))
         return fail(call, FR_XLA_INVALID_ARGUMENT, "expected the arguments of fastreg.jax");
-    for (int64_t i = 0; i < arguments; i++)
+    for (int64_t i = 0; i < call->args.size; i++)
         if (call->args.types[i] != FR_XLA_ARG_BUFFER)
             return fail(call, FR_XLA_INVALID_ARGUMENT, "expected buffers as arguments");
-    const fr_xla_buffer *x = call->args.items[0];
-    const fr_xla_buffer *batch = batch_of_result ? call->rets.items[0] : call->args.items[1];
-    memset(j, 0, sizeof *j);
-    if (x->struct_size < sizeof *x || !element_type(x->dtype, &j->row.dtype))
-        return fail(call, FR_XLA_INVALID_ARGUMENT, "expected elements of a float, integer or bool type");
-    if (!scalar_attribute(call, "l1", &j->row.l1) || !scalar_attribute(call, "l2", &j->row.l2))
-        return fail(call, FR_XLA_INVALID_ARGUMENT, "expected attributes l1 and l2 of type f64");
-    int64_t all = count(x);
-    j->rows = count(batch);
-    j->n = j->rows > 0 ? (ptrdiff_t)(all / j->rows) : 0;
-    if (j->rows > 0 && all % j->rows != 0)
-        return fail(call, FR_XLA_INVALID_ARGUMENT, "expected x to be a whole number of rows");
-    j->bytes = (size_t)j->n * element_size(j->row.dtype);
-    j->row.data = x->data;
-    j->row.shape = &j->n;
-    j->row.ndim = 1;
-    return NULL;
-}
-
-fr_xla_error *fr_xla_value(fr_xla_call *call) {
-    if (answer_metadata(call))
-        return NULL;
-    job j;
-    fr_xla_error *error = prepare(call, 1, 1, &j);
-    if (error != NULL)
-        return error;
-    const fr_xla_buffer *out = call->rets.items[0];
-    fastreg_dtype result;
-    if (!element_type(out->dtype, &result))
-        return fail(call, FR_XLA_INVALID_ARGUMENT, "expected a result of a float type");
-    const fastreg_options options = {.threads = 1};
-    char *to = out->data;
-    for (int64_t i = 0; i < j.rows; i++) {
-        double value;
-        fastreg_status status = fastreg_value(&j.row, 1, result, &options, &value);
-        if (status == FASTREG_OK)
-            status = fastreg_pack(result, value, to);
-        if (status != FASTREG_OK)
-            return fail(call, FR_XLA_INVALID_ARGUMENT, fastreg_status_text(status));
-        j.row.data = (const char *)j.row.data + j.bytes;
-        to += element_size(result);
+    for (int64_t i = 0; i < call->rets.size; i++)
+        if (call->rets.types[i] != FR_XLA_RET_BUFFER)
+            return fail(call, FR_XLA_INVALID_ARGUMENT, "expected buffers as results");
+    const char *l1 = weights(call, "l1", j->count), *l2 = weights(call, "l2", j->count);
+    if (l1 == NULL || l2 == NULL)
+        return fail(call, FR_XLA_INVALID_ARGUMENT,
+                    "expected attributes l1 and l2: arrays of f64, one element for each array");
+    const fr_xla_buffer *first = call->rets.items[0];
+    j->batch = first->dims;
+    j->rank = others ? ((const fr_xla_buffer *)call->args.items[j->count])->rank : first->rank;
+    if (first->struct_size < sizeof *first || first->rank < j->rank)
+        return fail(call, FR_XLA_INVALID_ARGUMENT, "expected results of the batch's rank");
+    j->rows = extent(first, 0, j->rank);
+    if (j->count > FEW) {
+        j->arrays = malloc((size_t)j->count * (sizeof *j->arrays + sizeof *j->sizes));
+        if (j->arrays == NULL) {
+            j->arrays = j->few_arrays;
+            return fail(call, FR_XLA_RESOURCE_EXHAUSTED, "no memory for the list of arrays");
+        }
+        j->sizes = (ptrdiff_t *)(void *)(j->arrays + j->count);
+    }
+    memset(j->arrays, 0, (size_t)j->count * sizeof *j->arrays);
+    for (int64_t k = 0; k < j->count; k++) {
+        const fr_xla_buffer *x = call->args.items[k];
+        fastreg_array *a = &j->arrays[k];
+        if (!fits_batch(j, x) || !element_type(x->dtype, &a->dtype))
+            return fail(call, FR_XLA_INVALID_ARGUMENT,
+                        "expected arrays of a float, integer or bool type, with the batch's axes");
+        j->sizes[k] = (ptrdiff_t)extent(x, j->rank, x->rank);
+        a->data = x->data;
+        a->shape = &j->sizes[k];
+        a->ndim = 1;
+        memcpy(&a->l1, l1 + (size_t)k * sizeof a->l1, sizeof a->l1);
+        memcpy(&a->l2, l2 + (size_t)k * sizeof a->l2, sizeof a->l2);
     }
     return NULL;
 }
 
-/* A row's gradient where the upstream factor is infinite or NaN: that factor times the slope. */
-static void spread(fastreg_dtype dtype, char *g, ptrdiff_t n, double u) {
+/* Bytes of array k at one position of the batch. */
+static size_t row_bytes(const job *j, int64_t k)
+{
+    return (size_t)j->sizes[k] * element_size(j->arrays[k].dtype);
+}
+
+/* Let the list stand at row i of the batch. */
+static void move_to(job *j, int64_t i)
+{
+    for (int64_t k = 0; k < j->count && i > 0; k++) {
+        const fr_xla_buffer *x = j->call->args.items[k];
+        j->arrays[k].data = (const char *)x->data + (size_t)own_row(j, x, i) * row_bytes(j, k);
+    }
+}
+
+static const fastreg_options serial = {.threads = 1};
+
+static fr_xla_error *values(job *j)
+{
+    const fr_xla_buffer *out = j->call->rets.items[0];
+    fastreg_dtype result;
+    if (!element_type(out->dtype, &result) || result > FASTREG_F64)
+        return fail(j->call, FR_XLA_INVALID_ARGUMENT, "expected a result of a float type");
+    char *to = out->data;
+    for (int64_t i = 0; i < j->rows; i++, to += element_size(result)) {
+        double value;
+        move_to(j, i);
+        fastreg_status status = fastreg_value(j->arrays, (size_t)j->count, result, &serial, &value);
+        if (status == FASTREG_OK)
+            status = fastreg_pack(result, value, to);
+        if (status != FASTREG_OK)
+            return fail(j->call, FR_XLA_INVALID_ARGUMENT, fastreg_status_text(status));
+    }
+    return NULL;
+}
+
+fr_xla_error *fr_xla_value(fr_xla_call *call)
+{
+    if (answer_metadata(call))
+        return NULL;
+    job j;
+    fr_xla_error *error = prepare(&j, call, 0);
+    if (error == NULL)
+        error = values(&j);
+    release(&j);
+    return error;
+}
+
+/* A gradient where the upstream factor is infinite or NaN: that factor times the slope. */
+static void spread(fastreg_dtype dtype, char *g, ptrdiff_t n, double u)
+{
     size_t size = element_size(dtype);
     for (ptrdiff_t i = 0; i < n; i++, g += size)
         fastreg_pack(dtype, element(dtype, g) * u, g);
 }
 
-fr_xla_error *fr_xla_gradient(fr_xla_call *call) {
+/* Whether result k is the gradient of array k at every position of the batch. */
+static int is_gradient(const job *j, int64_t k)
+{
+    const fr_xla_buffer *x = j->call->args.items[k], *g = j->call->rets.items[k];
+    if (g->struct_size < sizeof *g || g->dtype != x->dtype || g->rank != x->rank ||
+        j->arrays[k].dtype > FASTREG_F64)
+        return 0;
+    for (int64_t d = 0; d < g->rank; d++)
+        if (g->dims[d] != (d < j->rank ? j->batch[d] : x->dims[d]))
+            return 0;
+    return 1;
+}
+
+static fr_xla_error *gradients(job *j)
+{
+    const fr_xla_buffer *u = j->call->args.items[j->count];
+    fastreg_dtype type;
+    int good = fits_batch(j, u) && element_type(u->dtype, &type) && type <= FASTREG_F64;
+    for (int64_t k = 0; k < j->count && good; k++)
+        good = is_gradient(j, k);
+    if (!good)
+        return fail(j->call, FR_XLA_INVALID_ARGUMENT,
+                    "expected u, the arrays and as many gradients, of float types");
+    for (int64_t i = 0; i < j->rows; i++) {
+        const char *at = (const char *)u->data + (size_t)own_row(j, u, i) * element_size(type);
+        const double scale = element(type, at);
+        move_to(j, i);
+        for (int64_t k = 0; k < j->count; k++) {
+            fastreg_array *a = &j->arrays[k];
+            char *g = ((const fr_xla_buffer *)j->call->rets.items[k])->data;
+            const size_t bytes = row_bytes(j, k);
+            g = bytes ? g + (size_t)i * bytes : NULL;
+            a->gradient = a->l1 != 0.0 || a->l2 != 0.0 ? g : NULL;
+            if (g != NULL && a->gradient == NULL)
+                memset(g, 0, bytes);
+        }
+        const fastreg_status status = fastreg_gradient(j->arrays, (size_t)j->count,
+                                                       isfinite(scale) ? scale : 1.0, 0, &serial);
+        if (status != FASTREG_OK)
+            return fail(j->call, FR_XLA_INVALID_ARGUMENT, fastreg_status_text(status));
+        for (int64_t k = 0; k < j->count && !isfinite(scale); k++)
+            if (j->arrays[k].gradient != NULL)
+                spread(j->arrays[k].dtype, j->arrays[k].gradient, j->sizes[k], scale);
+    }
+    return NULL;
+}
+
+fr_xla_error *fr_xla_gradient(fr_xla_call *call)
+{
     if (answer_metadata(call))
         return NULL;
     job j;
-    fr_xla_error *error = prepare(call, 2, 0, &j);
-    if (error != NULL)
-        return error;
-    const fr_xla_buffer *u = call->args.items[1], *out = call->rets.items[0];
-    fastreg_dtype scale_type, result;
-    if (!element_type(u->dtype, &scale_type) || scale_type > FASTREG_F64
-        || !element_type(out->dtype, &result) || result != j.row.dtype || result > FASTREG_F64)
-        return fail(call, FR_XLA_INVALID_ARGUMENT, "expected x, u and the gradient to be of float types");
-    const fastreg_options options = {.threads = 1};
-    const char *scales = u->data;
-    j.row.gradient = out->data;
-    for (int64_t i = 0; i < j.rows; i++) {
-        double scale = element(scale_type, scales);
-        if (j.row.l1 == 0.0 && j.row.l2 == 0.0) {
-            memset(j.row.gradient, 0, j.bytes);
-        } else {
-            fastreg_status status =
-                fastreg_gradient(&j.row, 1, isfinite(scale) ? scale : 1.0, 0, &options);
-            if (status != FASTREG_OK)
-                return fail(call, FR_XLA_INVALID_ARGUMENT, fastreg_status_text(status));
-            if (!isfinite(scale))
-                spread(result, j.row.gradient, j.n, scale);
-        }
-        j.row.data = (const char *)j.row.data + j.bytes;
-        j.row.gradient = (char *)j.row.gradient + j.bytes;
-        scales += element_size(scale_type);
-    }
-    return NULL;
+    fr_xla_error *error = prepare(&j, call, 1);
+    if (error == NULL)
+        error = gradients(&j);
+    release(&j);
+    return error;
 }

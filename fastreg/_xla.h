@@ -13,8 +13,8 @@
  * before they read further. */
 enum { FR_XLA_MAJOR = 0, FR_XLA_MINOR = 3 };
 
-enum { FR_XLA_METADATA = 1, FR_XLA_ARG_BUFFER = 1, FR_XLA_RET_BUFFER = 1, FR_XLA_ATTR_SCALAR = 3 };
-enum { FR_XLA_INVALID_ARGUMENT = 3, FR_XLA_UNIMPLEMENTED = 12 };
+enum { FR_XLA_METADATA = 1, FR_XLA_ARG_BUFFER = 1, FR_XLA_RET_BUFFER = 1, FR_XLA_ATTR_ARRAY = 1 };
+enum { FR_XLA_INVALID_ARGUMENT = 3, FR_XLA_RESOURCE_EXHAUSTED = 8, FR_XLA_UNIMPLEMENTED = 12 };
 
 enum {
     FR_XLA_PRED = 1,
@@ -90,8 +90,9 @@ typedef struct {
 
 typedef struct {
     int dtype;
-    void *value;
-} fr_xla_scalar;
+    size_t size;
+    void *data;
+} fr_xla_array;
 
 typedef struct {
     size_t struct_size;
@@ -121,11 +122,14 @@ typedef struct {
     fr_xla_attributes attrs;
 } fr_xla_call;
 
-/* x [batch..., inner...] -> penalties [batch...], attributes l1 and l2 (f64): one penalty for each of the
- * leading positions, each exact and rounded once to the result's type. */
+/* A list of arrays [batch..., inner...], of any mix of types, -> penalties [batch...]: for each
+ * position of the batch the sum over the list, exact and rounded once to the result's type. The
+ * attributes l1 and l2 are arrays of f64, one element for each array. A leading extent of 1 stands
+ * for the same at every position. */
 fr_xla_error *fr_xla_value(fr_xla_call *call);
 
-/* x [batch..., inner...], u [batch...] -> gradient like x, the same attributes. u is of a float type. */
+/* A list of float arrays [batch..., inner...] and u [batch...] -> their gradients, times u; the
+ * same attributes. u's rank is the batch's, and every result has the batch's full extents. */
 fr_xla_error *fr_xla_gradient(fr_xla_call *call);
 
 #endif

@@ -199,12 +199,489 @@ def test_half_precision_is_finite():
 
 def test_pytrees_and_other_objects():
     tree = {"a": jnp.ones((2, 3)), "b": [jnp.ones(3), np.ones(2, "float32")]}
-    assert float(fjax.penalty(tree, l2=0.5)) == 5.5
-    g = jax.grad(lambda t: fjax.penalty(t, l2=0.5))(tree)
+    assert float(fjax.penalty(tree, l2=0.5)) == 3.0
+    assert float(fjax.penalty(tree, l2=0.5, select="all")) == 5.5
+    g = jax.grad(lambda t: fjax.penalty(t, l2=0.5, select="all"))(tree)
     np.testing.assert_array_equal(g["b"][0], np.ones(3))
     assert float(fjax.penalty([], l2=1.0)) == 0.0
     assert float(fjax.penalty(np.float32(3.0), l2=1.0)) == 9.0
     assert float(fjax.l2_loss(jnp.array([3.0, 4.0]))) == 12.5
+
+
+# -- Pytrees: one call, one rounding ---------------------------------------------------------------
+
+
+def mixed(dtypes=("float16", ml_dtypes.bfloat16, "float32", "float64", "int8", "uint64", "bool")):
+    """A tree of every type: matrices, vectors, a scalar, an empty array, an empty place."""
+    r = np.random.default_rng(3)
+
+    def array(dtype, shape):
+        x = r.normal(size=shape) * 3
+        return (np.abs(x) if dtype in ("bool", "uint64") else x).round(2).astype(dtype)
+
+    return {
+        "layers": [
+            {"kernel": array(d, (7 + k, 5)), "bias": array(d, (5,)), "none": None}
+            for k, d in enumerate(dtypes)
+        ],
+        "scalar": array("float32", ()),
+        "empty": (array("float32", (0, 3)), array("float64", (2, 0))),
+    }
+
+
+def device(tree):
+    return jax.tree.map(jnp.asarray, tree)
+
+
+def compiled(f, *args):
+    """The custom calls of fastreg in the compiled program."""
+    text = jax.jit(f).lower(*args).compile().as_text()
+    return re.findall(r'custom_call_target="(fastreg_\w+)"', text)
+
+
+def lowered(f, *args):
+    return re.findall(r"custom_call @(fastreg_\w+)", jax.jit(f).lower(*args).as_text())
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("dtype", [*DTYPES, None], ids=str)
+@pytest.mark.parametrize("select", ["all", "kernels", "*.bias", "re:layers.[024]"])
+def test_trees_have_the_bits_of_models(jit, dtype, select):
+    host = mixed()
+    kinds = {"l1": 0.3, "l2": {"layers.2.*": 0.1, "*": 0.7}, "weights": {"*bias": 1.5}}
+    if select == "kernels":
+        kinds.pop("weights")
+    f = functools.partial(fjax.penalty, select=select, dtype=dtype, convention="half", **kinds)
+    v = (jax.jit(f) if jit else f)(device(host))
+    e = fastreg.penalty(
+        host, select=select, convention="half", dtype=dtype or "float64", **kinds
+    )
+    assert v.dtype == e.dtype
+    assert bits(v) == bits(e)
+
+
+@pytest.mark.parametrize("dtypes", [*([d] for d in DTYPES), DTYPES, DTYPES[:2]], ids=str)
+@pytest.mark.parametrize("u", [1.0, -0.37, 1e4])
+def test_gradients_of_trees_have_the_bits_of_models(dtypes, u):
+    host = mixed(dtypes)
+    kinds = {"l1": 0.3, "l2": lambda name, x: 0.1 if name.endswith("kernel") else 0.7}
+
+    def f(t):
+        return u * fjax.penalty(t, select="all", dtype="float64", **kinds)
+
+    v, g = jax.jit(jax.value_and_grad(f))(device(host))
+    e, expected = fastreg.model.value_and_gradient(host, select="all", scale=u, **kinds)
+    assert bits(v) == bits(np.float64(u) * e)
+    assert jax.tree.structure(g) == jax.tree.structure(host)
+    flat = {
+        ".".join(str(getattr(k, "key", getattr(k, "idx", ""))) for k in path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(g)
+    }
+    assert set(flat) == set(expected)
+    for name, x in expected.items():
+        assert flat[name].dtype == x.dtype, name
+        assert bits(flat[name]) == bits(x), name
+
+
+def test_a_tree_is_rounded_once():
+    """Each small square is lost against 1; together they are not."""
+    small = [jnp.float32([2.0**-12.5])] * 4
+    tree = [jnp.float32([1.0]), *small]
+    each = [fjax.penalty(x, l2=1.0) for x in tree]
+    assert float(sum(each[1:], each[0])) == 1.0
+    for dtype in DTYPES:
+        v = fjax.penalty(tree, l2=1.0, dtype=dtype)
+        host = [np.array(x) for x in tree]  # copies: memory that is found twice counts once there
+        e = fastreg.penalty(host, l2=1.0, select="all", dtype=dtype)
+        assert bits(v) == bits(e)
+    assert float(fjax.penalty(tree, l2=1.0)) == 1.0 + 2.0**-23
+
+
+def test_order_and_division_do_not_matter():
+    r = np.random.default_rng(7)
+    x = (r.normal(size=3000) * np.exp2(r.integers(-60, 60, 3000))).astype("float32")
+    f = jax.jit(functools.partial(fjax.penalty, l1=0.3, l2=0.7))
+    whole = bits(f(jnp.asarray(x)))
+    assert whole == bits(fastreg.value(x, l1=0.3, l2=0.7))
+    assert bits(f([x])) == bits(f({"x": x[:, None]})) == whole
+    for seed in range(5):
+        r = np.random.default_rng(seed)
+        cuts = np.sort(r.integers(0, x.size, 70))  # more than the handler has room for on its stack
+        parts = np.split(r.permutation(x), cuts)
+        assert bits(f(parts)) == whole
+        assert bits(f([parts[:30], tuple(parts[30:])])) == whole
+        assert bits(f(list(reversed(parts)))) == whole
+
+
+@pytest.mark.parametrize("n", [1, 2, 64, 65, 300])
+def test_one_call_for_all_arrays(n):
+    trees = [sample(3 + k % 5, seed=k) for k in range(n)]
+    f = functools.partial(fjax.penalty, l1=0.25, l2=0.5)
+    both = jax.value_and_grad(f)
+    assert lowered(f, trees) == ["fastreg_value"]
+    assert compiled(f, trees) == ["fastreg_value"]
+    assert sorted(lowered(both, trees)) == ["fastreg_gradient", "fastreg_value"]
+    assert compiled(jax.grad(f), trees) == ["fastreg_gradient"]
+    v, g = jax.jit(both)(trees)
+    host = [np.asarray(x) for x in trees]
+    e = fastreg.penalty(host, l1=0.25, l2=0.5, select="all", dtype="float32")
+    assert bits(v) == bits(e)
+    for a, x in zip(g, trees, strict=True):
+        assert bits(a) == bits(fastreg.gradient(np.asarray(x), l1=0.25, l2=0.5))
+
+
+def test_large_arrays_of_a_tree_leave_their_gradients_to_xla():
+    tree = [sample(10), sample(fjax.GRADIENT_THRESHOLD + 1), sample(20)]
+    f = jax.grad(lambda t: fjax.penalty(t, l1=0.25, l2=0.5))
+    assert compiled(f, tree) == ["fastreg_gradient"]
+    assert len(re.findall(r"%arg\d+: tensor<\d+xf32>", jax.jit(f).lower(tree).as_text())) >= 3
+    for g, x in zip(jax.jit(f)(tree), tree, strict=True):
+        np.testing.assert_array_equal(g, fastreg.gradient(np.asarray(x), l1=0.25, l2=0.5))
+
+
+def test_large_trees_leave_more_to_xla(monkeypatch):
+    monkeypatch.setattr(fjax, "GRADIENT_THRESHOLD", 16)
+    assert fjax._native([jnp.ones(n) for n in (16, 17, 1)]) == (True, (True, False, True))
+    xs = [jnp.ones(16)] * 32
+    assert fjax._native(xs) == (True, (True,) * 32)
+    assert fjax._native([*xs, jnp.ones(99)]) == (True, (*(True,) * 32, False))
+    assert fjax._native([*xs, jnp.ones(4), jnp.ones(5)]) == (True, (*(False,) * 32, True, False))
+    tree = [sample(16, seed=k) for k in range(33)] + [sample(4)]
+    v, g = jax.jit(jax.value_and_grad(lambda t: fjax.penalty(t, l1=0.25, l2=0.5)))(tree)
+    host = [np.asarray(x) for x in tree]
+    assert bits(v) == bits(fastreg.penalty(host, l1=0.25, l2=0.5, select="all", dtype="float32"))
+    for a, x in zip(g, host, strict=True):
+        np.testing.assert_allclose(a, fastreg.gradient(x, l1=0.25, l2=0.5), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["native", "ops"])
+@pytest.mark.parametrize("jit", [False, True])
+def test_transformations_of_trees(name, jit):
+    def p(t):
+        with fjax.route(name):
+            return fjax.penalty(t, l1=0.3, l2={"a": 0.25, "b.*": 0.5}, select="all")
+
+    def ref(t):
+        return (
+            0.3 * sum(jnp.sum(jnp.abs(x)) for x in jax.tree.leaves(t))
+            + 0.25 * jnp.sum(t["a"] ** 2)
+            + 0.5 * sum(jnp.sum(x**2) for x in t["b"])
+        )
+
+    wrap = jax.jit if jit else (lambda f: f)
+
+    def same(a, b):
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-12), a, b)
+
+    def tree(seed, lead=()):
+        shapes = [(2, 3), (4,), ()]
+        a, b, c = (sample(lead + s, "float64", seed + k) for k, s in enumerate(shapes))
+        return {"a": a, "b": [b, c]}
+
+    t, d, batch = tree(0), tree(10), tree(20, (5,))
+    same(wrap(p)(t), ref(t))
+    same(wrap(jax.value_and_grad(p))(t), jax.value_and_grad(ref)(t))
+    same(wrap(lambda t, d: jax.jvp(p, (t,), (d,)))(t, d), jax.jvp(ref, (t,), (d,)))
+
+    def hvp(f):
+        return lambda t, d: jax.jvp(jax.grad(lambda t: f(t) ** 2), (t,), (d,))[1]
+
+    same(wrap(hvp(p))(t, d), hvp(ref)(t, d))
+    same(wrap(jax.hessian(lambda t: p(t) ** 2))(t), jax.hessian(lambda t: ref(t) ** 2)(t))
+    same(wrap(jax.jacrev(jax.grad(p)))(t), jax.jacrev(jax.grad(ref))(t))
+    same(wrap(jax.jacfwd(jax.jacfwd(p)))(t), jax.jacfwd(jax.jacfwd(ref))(t))
+    same(wrap(jax.vmap(jax.value_and_grad(p)))(batch), jax.vmap(jax.value_and_grad(ref))(batch))
+    same(wrap(jax.vmap(hvp(p)))(batch, batch), jax.vmap(hvp(ref))(batch, batch))
+    # Only some arrays have the batch, at any of their axes; the others serve for all.
+    axes = ({"a": 1, "b": [None, 0]},)
+    some = {"a": jnp.moveaxis(batch["a"], 0, 1), "b": [t["b"][0], batch["b"][1]]}
+    for make in (lambda f: f, jax.grad, lambda f: lambda t: hvp(f)(t, d), lambda f: (
+            lambda t: hvp(f)(d, t))):  # fmt: skip
+        same(wrap(jax.vmap(make(p), axes))(some), jax.vmap(make(ref), axes)(some))
+    # One batch over each of two arrays: an outer one of 3, an inner one of 5.
+    def outer(f):
+        def two(a, b):
+            return f({"a": a, "b": [b, t["b"][1]]})
+
+        return jax.vmap(jax.vmap(two, (None, 0)), (0, None))
+
+    a, b = sample((3, 2, 3), "float64", 30), sample((5, 4), "float64", 31)
+    same(wrap(outer(p))(a, b), outer(ref)(a, b))
+    same(wrap(outer(jax.value_and_grad(p)))(a, b), outer(jax.value_and_grad(ref))(a, b))
+    u = sample(5, "float64", 32)  # a factor for each example
+
+    def weighted(f):
+        return jax.vmap(jax.grad(lambda t, u: u * f(t)), in_axes=(None, 0))
+
+    same(wrap(weighted(p))(t, u), weighted(ref)(t, u))
+
+    def loop(f):
+        def step(t, d):
+            return jax.tree.map(lambda x, g: x - 0.1 * g, t, jax.grad(f)(t)), f(d) * f(t)
+
+        return lambda t: jax.lax.scan(step, t, batch)[1].sum()
+
+    same(wrap(loop(p))(t), loop(ref)(t))
+    same(wrap(jax.grad(loop(p)))(t), jax.grad(loop(ref))(t))
+
+    def remat(f):
+        return jax.grad(jax.checkpoint(lambda t: f(jax.tree.map(jnp.sin, t))))
+
+    same(wrap(remat(p))(t), remat(ref)(t))
+    same(wrap(lambda t, d: jax.linearize(p, t)[1](d))(t, d), jax.linearize(ref, t)[1](d))
+    # By one array only, with the others constant.
+    def part(f):
+        return jax.grad(lambda b: f({"a": t["a"], "b": [b, t["b"][1]]}))
+
+    same(wrap(part(p))(t["b"][0]), part(ref)(t["b"][0]))
+    from jax.test_util import check_grads
+
+    check_grads(p, (jax.tree.map(lambda x: x + jnp.sign(x), t),), order=2, modes=("fwd", "rev"))
+
+
+def test_trees_where_the_primitive_is_missing(monkeypatch):
+    monkeypatch.setattr(fjax, "_directional", None)
+    test_transformations_of_trees("native", True)
+
+
+def test_examples_of_a_batch_are_exact():
+    """Under vmap each example's penalty is the exact sum, rounded once, by one call."""
+    batch = [sample((6, 7)), sample((6, 3, 2), "bfloat16", 2), sample(9, "float16", 3)]
+    f = functools.partial(fjax.penalty, l1=0.3, l2=0.7, dtype="float32")
+    each = jax.vmap(jax.value_and_grad(f), in_axes=([0, 0, None],))
+    v, g = jax.jit(each)(batch)
+    assert sorted(compiled(each, batch)) == ["fastreg_gradient", "fastreg_value"]
+    for k in range(6):
+        row = [np.asarray(batch[0][k]), np.asarray(batch[1][k]), np.asarray(batch[2])]
+        e = fastreg.penalty(row, l1=0.3, l2=0.7, select="all", dtype="float32")
+        assert bits(v[k]) == bits(e)
+        for a, x in zip(g, row, strict=True):
+            assert bits(a[k]) == bits(fastreg.gradient(x, l1=0.3, l2=0.7))
+
+
+def test_derivatives_by_constants_cost_nothing():
+    """Arrays that are not differentiated take no part in the gradient's call."""
+    a, b = sample(5), sample(6)
+    f = jax.grad(lambda a: fjax.penalty([a, b, jnp.arange(3)], l2=0.5))
+    np.testing.assert_array_equal(f(a), a)
+    text = jax.jit(f).lower(a).as_text()
+    (call,) = re.findall(r"custom_call @fastreg_gradient\(([^)]*)\)", text)
+    assert len(call.split(",")) == 2  # a and the upstream factor
+    np.testing.assert_array_equal(jax.grad(lambda x: fjax.penalty([a, b], l2=0.5) * x)(2.0),
+                                  fjax.penalty([a, b], l2=0.5))  # fmt: skip
+
+
+def test_integers_in_trees_have_no_gradient():
+    tree = {"w": sample((3, 2)), "n": jnp.array([[2, -3]]), "flag": jnp.array(True)}
+    f = functools.partial(fjax.penalty, l1=0.5, l2=0.25, select="all")
+    v, g = jax.jit(jax.value_and_grad(f, allow_int=True))(tree)
+    assert float(v) == float(fastreg.penalty(jax.tree.map(np.asarray, tree), l1=0.5, l2=0.25,
+                                             select="all"))  # fmt: skip
+    assert g["n"].dtype == g["flag"].dtype == jax.dtypes.float0
+    assert bits(g["w"]) == bits(fastreg.gradient(np.asarray(tree["w"]), l1=0.5, l2=0.25))
+    with pytest.raises(TypeError, match="float0"):
+        fjax.penalty([g["n"]], l2=1.0)
+    assert float(fjax.penalty({"w": jnp.full((2, 2), 2.0), "n": g["n"]}, l2=0.25)) == 4.0
+
+
+def test_specials_in_trees():
+    f = functools.partial(fjax.penalty, l1=0.5, l2=0.25)
+    inf, nan = jnp.array([jnp.inf]), jnp.array([jnp.nan])
+    for name in ("native", "ops"):
+        with fjax.route(name):
+            assert np.isnan(f([inf, jnp.ones(2), nan]))
+            assert f([jnp.ones(2), -inf]) == np.inf
+            for empty in ([], {}, (), [None], {"a": [None, ()]}, [jnp.ones((0, 3))]):
+                v = jax.jit(f)(empty)
+                assert (float(v), v.shape) == (0.0, ())
+            assert f([], dtype="bfloat16").dtype == jnp.bfloat16
+            # A weight of 0 removes an array, whatever it holds.
+            tree = {"a": jnp.ones(2), "b": nan}
+            only = functools.partial(fjax.penalty, l2={"a": 1.0}, select="all")
+            v, g = jax.value_and_grad(only)(tree)
+            assert (float(v), g["a"].tolist(), g["b"].tolist()) == (2.0, [2.0, 2.0], [0.0])
+    for u in (np.inf, np.nan):
+        g = jax.grad(native(lambda t, u=u: u * f(t)))([jnp.array([1.0, -2.0]), jnp.array([3.0])])
+        np.testing.assert_array_equal(g[0], np.array([1.0, -1.5]) * u)
+        np.testing.assert_array_equal(g[1], np.array([2.0]) * u)
+    big = [jnp.array([1e30], "float32")] * 2
+    assert float(fjax.penalty(big, l2=1e-30)) == float(np.float32(fastreg.penalty(
+        [np.asarray(b) for b in (big[0], big[0] + 0)], l2=1e-30, select="all")))  # fmt: skip
+
+
+def test_the_type_of_a_trees_penalty():
+    def kind(*dtypes):
+        return fjax.penalty([jnp.ones(2, d) for d in dtypes], l2=1.0).dtype
+
+    assert kind("float32", "float32") == "float32"
+    assert kind("bfloat16", "bfloat16") == jnp.bfloat16
+    assert kind("bfloat16", "float16") == kind("bfloat16", "float32") == "float32"
+    assert kind("float64", "bfloat16") == kind("float32", "int8") == "float64"
+    with jax.numpy_dtype_promotion("strict"):
+        assert kind("float64", "bfloat16") == "float64"
+    with jax.enable_x64(False):
+        assert kind("float32", "int8") == "float32"
+        tree = [jnp.ones(2), np.ones(2)]
+        assert fjax.penalty(tree, l2=1.0, dtype="float64").dtype == "float32"
+
+
+def test_an_array_that_stands_twice_counts_twice():
+    x = sample((3, 3))
+    f = functools.partial(fjax.penalty, l2=0.5)
+    for tree in ([x, x], {"a": x, "b": {"kernel": x}}):
+        assert float(f(tree)) == float(jax.jit(f)(tree)) == 2 * float(f(x))
+    np.testing.assert_array_equal(jax.grad(lambda x: f([x, x]))(x), 2 * x)
+
+
+def test_donated_trees():
+    f = jax.value_and_grad(lambda t: fjax.penalty(t, l1=0.25, l2=0.5))
+    step = jax.jit(
+        lambda t: jax.tree.map(lambda x, g: x - 0.5 * g, t, f(t)[1]), donate_argnums=0
+    )
+    host = [np.asarray(sample(50, seed=k)) for k in range(5)]
+    new = step(device(host))
+    for x, y in zip(host, new, strict=True):
+        np.testing.assert_array_equal(y, x - np.float32(0.5) * fastreg.gradient(x, l1=0.25, l2=0.5))
+
+
+def test_selection_of_trees():
+    from collections import namedtuple
+    from dataclasses import dataclass
+
+    Dense = namedtuple("Dense", "kernel bias")
+
+    @functools.partial(
+        jax.tree_util.register_dataclass, data_fields=["head", "norm"], meta_fields=[]
+    )
+    @dataclass
+    class Model:
+        head: object
+        norm: object
+
+    w = jnp.full((2, 2), 1.0)
+    model = Model(Dense(w, 2 * w[0]), {"kernel": 3 * w, "scale": 4 * w[0]})
+
+    def taken(**kinds):
+        seen = {}
+
+        def l2(name, x):
+            seen[name] = float(x.ravel()[0]) if not isinstance(x, jax.core.Tracer) else x.shape
+            return 1.0
+
+        return float(fjax.penalty(model, l2=l2, **kinds)), seen
+
+    kernels = (4.0, {"head.kernel": 1.0})
+    assert taken() == taken(select="kernels") == kernels
+    everything = {"head.kernel": 1.0, "head.bias": 2.0, "norm.kernel": 3.0, "norm.scale": 4.0}
+    assert taken(select="all") == (4.0 + 8 + 36 + 32, everything)
+    assert taken(select="norm.*") == (68.0, {"norm.kernel": 3.0, "norm.scale": 4.0})
+    assert taken(select="re:bias$|scale$")[1].keys() == {"head.bias", "norm.scale"}
+    assert taken(select=re.compile("head"))[1].keys() == {"head.kernel", "head.bias"}
+    assert taken(select=lambda name, x: x.ndim == 1)[1].keys() == {"head.bias", "norm.scale"}
+    mask = {"head": {"kernel": False, "bias": True}, "norm": False}
+    assert taken(select=mask) == (8.0, {"head.bias": 2.0})
+    # Under jit the arrays are tracers, the choice is the same, and the rest has a gradient of 0.
+    g = jax.jit(jax.grad(lambda m: fjax.penalty(m, l2=0.5)))(model)
+    assert type(g) is Model
+    assert g.head.kernel.tolist() == w.tolist()
+    assert not any(map(np.any, (g.head.bias, g.norm["kernel"], g.norm["scale"])))
+    host = {"head": {"kernel": np.ones((2, 2)), "bias": np.full(2, 2.0)}}
+    assert fjax.penalty(host, l2=1.0, convention="half") == fastreg.penalty(host, l2=0.5) == 2.0
+
+
+def test_lists_take_all_and_names_take_kernels():
+    x, b = jnp.ones((2, 2)), jnp.ones(3)
+    f = functools.partial(fjax.penalty, l2=1.0)
+    assert float(f([x, b])) == float(f((x, [b, None]))) == 7.0
+    for named in ({"w": x, "b": b}, [{"w": x}, b], [("w", x), ("b", b)]):
+        assert float(f(named)) == 4.0
+    assert float(f([x, b], select="kernels")) == 4.0
+    assert float(f({"w": x, "b": b}, select="all")) == 7.0
+    # A single array is itself, whatever its shape; the other words hold for it, too.
+    assert float(f(b)) == 3.0
+    assert float(f(b, convention="half")) == 1.5
+    assert float(f(b, weights=2.0)) == 6.0
+    assert float(jax.grad(functools.partial(f, weights=2))(b)[0]) == 4.0
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize(
+    ("tree", "kinds", "error", "text"),
+    [
+        ({"a": {"b": "text"}}, {}, DTypeError, r"at 'a.b'; received .*str"),
+        ({"a": [1.5]}, {}, DTypeError, r"at 'a.0'; received .*float"),
+        ([np.array([1j])], {}, DTypeError, r"at '0': expected .*; received complex128"),
+        ({"a": {"k": np.ones((2, 2), "c8")}}, {"select": "all"}, DTypeError, "at 'a.k': expected"),
+        ({"a": np.ones(2)}, {}, ArgumentError, "select= to take at least one of 1 arrays"),
+        ({"a": np.ones(2)}, {"select": "b*"}, ArgumentError, "which takes none"),
+        ([np.ones(2)], {"select": 7}, ArgumentError, "select= 'kernels', 'all', a glob"),
+        ([np.ones(2)], {"select": {"x": True}}, ArgumentError, "a mask"),
+        ([np.ones(2)], {"l2": -1.0}, ArgumentError, "l2 that is finite and >= 0"),
+        ([np.ones(2)], {"l2": {"1": 1.0}}, ArgumentError, "which matches none"),
+        ([np.ones(2)], {"weights": np.nan}, ArgumentError, "weights that is finite"),
+        ([np.ones(2)], {"convention": "torch"}, ArgumentError, "convention 'keras'"),
+        ([np.ones(2)], {"dtype": "int8"}, DTypeError, "a result dtype among"),
+    ],
+)  # fmt: skip
+def test_refused_trees(jit, tree, kinds, error, text):
+    kinds = {"l2": 1.0} | kinds
+
+    def f(x):
+        return x * fjax.penalty(tree, **kinds)
+
+    with pytest.raises(error, match=r"expected .*; received .*; ") as e:
+        (jax.jit(f) if jit else f)(1.0)
+    assert re.search(text, str(e.value)), str(e.value)
+
+
+def test_traced_weights_of_trees_are_refused():
+    x = [jnp.ones(3)]
+    for kinds in ({"l1": 1.0}, {"weights": 1.0}, {"l2": {"0": 1.0}}):
+        with pytest.raises(DTypeError, match="known while tracing"):
+            jax.jit(lambda w: fjax.penalty(x, **{"l2": 0.5} | w))(kinds)
+
+
+def test_handlers_refuse_what_they_do_not_know():
+    fjax.handlers()
+    x, u = jnp.ones((2, 3), "float32"), jnp.float32(1)
+    one = np.ones(1)
+
+    def call(name, out, *args, **attributes):
+        return jax.ffi.ffi_call(name, out)(*args, **attributes)
+
+    def like(shape, dtype="float32"):
+        return jax.ShapeDtypeStruct(shape, dtype)
+
+    scalar, value, gradient = like(()), "fastreg_value", "fastreg_gradient"
+    for text, args in {
+        "one element for each array": [
+            (value, scalar, (x, x), {"l1": one, "l2": one}),
+            (value, scalar, (x,), {"l1": one}),
+            (value, scalar, (x,), {"l1": 1.0, "l2": 1.0}),
+            (value, scalar, (x,), {"l1": one.astype("float32"), "l2": one}),
+        ],
+        "finite and >= 0": [(value, scalar, (x,), {"l1": -one, "l2": one})],
+        "with the batch's axes": [
+            (value, like((3,)), (x,), {"l1": one, "l2": one}),
+            (value, like((2, 3, 1)), (x,), {"l1": one, "l2": one}),
+            (value, scalar, (x.astype("complex64"),), {"l1": one, "l2": one}),
+        ],
+        "a result of a float type": [(value, like((), "int32"), (x,), {"l1": one, "l2": one})],
+        "arguments of fastreg.jax": [
+            (value, (scalar, scalar), (x,), {"l1": one, "l2": one}),
+            (gradient, [like(x.shape)] * 2, (x, u), {"l1": one, "l2": one}),
+            (gradient, [like(())], (u,), {"l1": one, "l2": one}),
+        ],
+        "as many gradients": [
+            (gradient, [like((3, 2))], (x, u), {"l1": one, "l2": one}),
+            (gradient, [like((2, 3), "float64")], (x, u), {"l1": one, "l2": one}),
+            (gradient, [like((2, 3), "int32")], (x.astype("int32"), u), {"l1": one, "l2": one}),
+            (gradient, [like((2, 3))], (x, jnp.int32(1)), {"l1": one, "l2": one}),
+        ],
+    }.items():
+        for name, out, inputs, attributes in args:
+            with pytest.raises(jax.errors.JaxRuntimeError, match=text):
+                jax.block_until_ready(call(name, out, *inputs, **attributes))
 
 
 @pytest.mark.parametrize(
@@ -264,7 +741,7 @@ def test_registered_classes_are_pytrees():
         def tree_unflatten(cls, _, leaves):
             return cls(*leaves)
 
-    x = sample(5)
+    x = sample((5, 1))
     one = fjax.penalty(x, l2=0.5)
     assert fjax.penalty(Box(x), l2=0.5) == one
     assert float(fjax.penalty(Pair(x, Box({"w": x, "none": None})), l2=0.5)) == 2 * float(one)
@@ -372,6 +849,45 @@ for name in ("auto", "native", "ops"):
 text = jax.jit(jax.shard_map(one.value, mesh=mesh, in_specs=P(), out_specs=P())).lower(x).as_text()
 assert "fastreg_value" in text
 
+# A list: one call, whose arrays may be sharded in different ways.
+tree = {"a": x, "b": [x[0] * 2, x.sum()]}
+flat = [np.array(e) for e in jax.tree.leaves(tree)]
+whole = jax.value_and_grad(functools.partial(fjax.penalty, l1=0.25, l2=0.5, select="all"))
+exact = fastreg.penalty(flat, l1=0.25, l2=0.5, select="all", dtype="float32")
+slopes = [fastreg.gradient(e, l1=0.25, l2=0.5) for e in flat]
+
+def check_tree(pair, exactly=True):
+    v, g = pair
+    assert v == exact or not exactly, (v, exact)
+    np.testing.assert_allclose(v, exact, rtol=1e-6)
+    for a, b in zip(jax.tree.leaves(g), slopes, strict=True):
+        assert not exactly or np.array_equal(a, b)
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+def places(mesh, axis):
+    rows, all_ = NamedSharding(mesh, P(axis)), NamedSharding(mesh, P())
+    return {"a": rows, "b": [NamedSharding(mesh, P(None)), all_]}
+
+spread = jax.device_put(tree, places(mesh, "d"))
+check_tree(whole(spread))
+check_tree(jax.jit(whole)(spread))
+check_tree(jax.jit(whole)(jax.device_put(tree, {"a": places(square, "b")["a"],
+                                                "b": places(square, "a")["b"]})))
+for name in ("auto", "native", "ops"):
+    with fjax.route(name):
+        for checked in (True, False):
+            # a varies over the devices, b does not: each device counts its part of a and all of b.
+            specs = {"a": P("d"), "b": P()}
+            over = functools.partial(jax.shard_map, mesh=mesh, in_specs=(specs,), check_vma=checked)
+            f = over(lambda t: jax.lax.psum(
+                fjax.penalty(t, l1=0.25, l2=0.5, select="all"), "d"), out_specs=P())
+            rest = fastreg.penalty(flat[1:], l1=0.25, l2=0.5, select="all")
+            for wrap in (lambda f: f, jax.jit):
+                np.testing.assert_allclose(wrap(f)(spread), exact + 3 * rest, rtol=1e-6)
+                g = wrap(jax.grad(f))(spread)
+                for a, b, n in zip(jax.tree.leaves(g), slopes, (1, 4, 4), strict=True):
+                    np.testing.assert_allclose(a, n * b, rtol=1e-6)
+
 # Sharded by type: plain operations.
 if hasattr(jax.sharding, "AxisType"):
     explicit = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Explicit,))
@@ -382,6 +898,10 @@ if hasattr(jax.sharding, "AxisType"):
         check(one.value_and_gradient(s), exact=False)
         assert jax.jit(both)(s)[1].sharding.spec[0] == "d"
         np.testing.assert_allclose(jax.jit(jax.vmap(one))(s), [one(row) for row in x], rtol=1e-6)
+        typed = {"a": s, "b": tree["b"]}
+        check_tree(whole(typed), exactly=False)
+        check_tree(jax.jit(whole)(typed), exactly=False)
+        assert "fastreg" not in jax.jit(whole).lower(typed).as_text().replace("fastreg_dir", "")
 """
 
 
@@ -465,7 +985,7 @@ def test_declarations_match_jaxlibs_header(tmp_path):
         "error_create_args": ("XLA_FFI_Error_Create_Args", f"{head} message errc"),
         "buffer": ("XLA_FFI_Buffer", f"{head} dtype data rank dims"),
         "span": ("XLA_FFI_ByteSpan", "ptr len"),
-        "scalar": ("XLA_FFI_Scalar", "dtype value"),
+        "array": ("XLA_FFI_Array", "dtype size data"),
         "attributes": ("XLA_FFI_Attrs", f"{head} size types names attrs"),
     }
     lines = ["#include <stddef.h>", '#include "xla/ffi/api/c_api.h"', '#include "_xla.h"']
@@ -508,8 +1028,9 @@ def test_declarations_match_jaxlibs_header(tmp_path):
     same("FR_XLA_METADATA", "XLA_FFI_Extension_Metadata")
     same("FR_XLA_ARG_BUFFER", "XLA_FFI_ArgType_BUFFER")
     same("FR_XLA_RET_BUFFER", "XLA_FFI_RetType_BUFFER")
-    same("FR_XLA_ATTR_SCALAR", "XLA_FFI_AttrType_SCALAR")
+    same("FR_XLA_ATTR_ARRAY", "XLA_FFI_AttrType_ARRAY")
     same("FR_XLA_INVALID_ARGUMENT", "XLA_FFI_Error_Code_INVALID_ARGUMENT")
+    same("FR_XLA_RESOURCE_EXHAUSTED", "XLA_FFI_Error_Code_RESOURCE_EXHAUSTED")
     same("FR_XLA_UNIMPLEMENTED", "XLA_FFI_Error_Code_UNIMPLEMENTED")
     source = tmp_path / "check.c"
     source.write_text("\n".join(lines) + "\n")
