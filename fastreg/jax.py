@@ -568,8 +568,25 @@ def _choose(
     found = leaves(params, is_leaf=lambda x: hasattr(x, "dtype") and hasattr(x, "shape"))
     parameters = [Parameter(".".join(map(str, path)), x, outline(x), path) for path, x in found]
     chosen = [d.parameter for d in selected(parameters, select) if d.included]
+    l1, l2 = _by_position("l1", l1, chosen), _by_position("l2", l2, chosen)
     l1s, l2s = weights_of(chosen, l1, l2, weights, convention)
     return [p.name for p in chosen], [p.original for p in chosen], l1s, l2s
+
+
+def _by_position(name: str, weight: Any, chosen: list[Parameter]) -> Any:
+    """Turn a list of numbers, one for each chosen array, into what rules of names take."""
+    if not isinstance(weight, (list, tuple)):
+        return weight
+    if len(weight) != len(chosen):
+        raise ArgumentError(
+            message(
+                f"{len(chosen)} weights {name}, one for each array",
+                str(len(weight)),
+                "pass one number for all arrays, or one for each",
+            )
+        )
+    order = iter(weight)
+    return lambda *_: next(order)
 
 
 def _refuse_traced(name: str, w: Any) -> None:
@@ -637,7 +654,7 @@ def penalty(
         float16, bfloat16, float32 or float64, any shape. bool and integers have a value and no
         gradient. Of a pytree (lists, tuples, dicts and every registered class, nested or not, of
         any mix of types) the sum over its arrays; None is an empty place.
-    l1, l2 : float, mapping or callable, default 0.0
+    l1, l2 : float, mapping or callable, or one float for each array of a list, default 0.0
         Weights, finite and >= 0, known while tracing. A weight of 0 removes its term. In a pytree
         a mapping from names or globs gives each array its own, and 0 to those it does not name; a
         callable gets ``(name, array)``, whose array may be a tracer. Names are keys, fields and
@@ -717,6 +734,7 @@ def penalty(
         select = "kernels" if _is_tree(x) and _has_names(x) else "all"
     for name, weight_of in (("l1", l1), ("l2", l2), ("weights", weights)):
         numbers = weight_of.values() if isinstance(weight_of, Mapping) else [weight_of]
+        numbers = weight_of if isinstance(weight_of, (list, tuple)) else numbers
         for number in numbers:
             _refuse_traced(name, number)
     names, found, l1s, l2s = _choose(
