@@ -69,7 +69,7 @@ static fastreg_status prepare(fr_job *job, const fastreg_options *o, const fr_fo
         return FASTREG_NULL_POINTER;
     if (job->value && !format)
         return FASTREG_BAD_DTYPE;
-    if (!(job->scale - job->scale == 0.0))
+    if (!(job->scale - job->scale == 0.0) || (job->prox && job->scale < 0.0))
         return FASTREG_BAD_SCALE;
     if (o->threads < 0)
         return FASTREG_BAD_THREADS;
@@ -311,8 +311,6 @@ fastreg_status fastreg_prox(const fastreg_array *arrays, size_t count, double st
 {
     fr_job job = {
         .arrays = arrays, .count = count, .gradient = 1, .prox = 1, .flush = flush, .scale = step};
-    if (!weight_is_good(step))
-        return FASTREG_BAD_SCALE;
     return call(&job, options, FASTREG_F64, 0, NULL);
 }
 
