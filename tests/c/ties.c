@@ -223,6 +223,27 @@ static int one_case(int operation, int dtype, int result)
     return s == FASTREG_OK && v == want ? 1 : -1;
 }
 
+/* f64 factors whose product is one unit of its last bit below a midpoint, which is 2^-k of it: an addend of
+ * about that unit decides by bits that lie far below both. */
+static void far_apart(double *x, double *slope, double *step)
+{
+    for (;;) {
+        const int k = 24 + (int)below(29);
+        const uint64_t a = UINT64_C(1) << 52 | next() >> 12 | 1, unit = UINT64_C(1) << k;
+        uint64_t inverse = a; /* of a modulo 2^64, by Newton's iteration */
+        for (int i = 0; i < 6; ++i)
+            inverse *= 2 - a * inverse;
+        const uint64_t b = ((0 - inverse) & (unit - 1)) | unit;
+        const u128 product = (u128)a * b + 1;
+        const u128 midpoint = product >> k;
+        if (width(midpoint) != 54 || !(midpoint & 1))
+            continue;
+        *x = (double)a, *slope = (double)b;
+        *step = 1.0 + ldexp(below(2) ? 1.0 : -0.5, -(int)below(53));
+        return;
+    }
+}
+
 /* A gradient whose exact product is a midpoint, or next to one, and a step that decides; and outputs that
  * the sum with what was there brings to a midpoint. */
 static int one_gradient(int dtype)
@@ -231,10 +252,14 @@ static int one_gradient(int dtype)
     const uint64_t most = (UINT64_C(1) << half) - 1;
     const uint64_t a = (next() & most) | 1 | UINT64_C(1) << (half - 1),
                    b = (next() & most) | 1 | UINT64_C(1) << (half - 1);
-    const double x = narrow(dtype, ldexp(next() & 1 ? (double)a : -(double)a, -half)),
-                 l2 = ldexp((double)b, -half);
-    const double l1 = below(3) ? ldexp(1.0, -(int)below(120)) : 0.0;
+    double x = narrow(dtype, ldexp((double)a, -half)), l2 = ldexp((double)b, -half);
+    double l1 = below(3) ? ldexp(1.0, -(int)below(120)) : 0.0;
     const double scale = next() & 1 ? 1.0 : -1.0;
+    if (dtype == FASTREG_F64 && below(2)) {
+        far_apart(&x, &l2, &l1);
+        l2 /= 2.0;
+    }
+    x = next() & 1 ? x : -x;
     const size_t item = item_sizes[dtype];
     unsigned char in[20 * 8], out[20 * 8];
     const ptrdiff_t n = 1 + (ptrdiff_t)below(20);
