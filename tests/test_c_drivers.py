@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The library against tests/c/truth.h, an oracle in C that shares nothing with it, without Python.
 
-Near-ties are right by construction; random calls are judged element by element and byte by byte, under
-any rounding mode, flush setting and raised flag, which must stay as they are.
+Near-ties are right by construction; random calls are judged element by element and byte by byte,
+under any rounding mode, flush setting and raised flag, which must stay as they are.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The C drivers under clang's sanitizers, libFuzzer and valgrind: no report, nothing suppressed.
 
-gcc's address sanitizer does not see masked vector accesses and its thread sanitizer reports libgomp's own
-barriers, so clang is needed; Archer tells the sanitizer what OpenMP orders.
+gcc's address sanitizer does not see masked vector accesses and its thread sanitizer reports
+libgomp's own barriers, so clang is needed; Archer tells the sanitizer what OpenMP orders.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 pytestmark = pytest.mark.full
 
 UNDEFINED = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-ARGUMENTS = {"ties": (1000, 3), "fuzz": (60_000, 4), "golden": (), "guard": (600,)}
+ARGUMENTS = {"ties": (1000, 3), "fuzz": (60_000, 4), "golden": ()}
 
 
 def good(command, timeout: float = 900.0, **environment: str) -> str:
@@ -127,7 +127,7 @@ def seeds(folder) -> None:
     rng = random.Random(5)
     for operation in range(6):
         for dtype in range(13):
-            head = [operation, rng.randrange(256), rng.randrange(256), rng.randrange(256), 2, 0, dtype]
+            head = [operation, *rng.randbytes(3), 2, 0, dtype]
             body = rng.randbytes(rng.randrange(20, 300))
             (folder / f"{operation}-{dtype}").write_bytes(bytes(head) + body)
 
