@@ -190,8 +190,8 @@ def host_array(x: object) -> HostArray:
 def _view_of(x: object) -> AnyArray:
     """The memory of a buffer as an ndarray.
 
-    Where memory runs out, NumPy reads a buffer as a sequence of numbers instead, into an array of its own with
-    elements of another type.
+    Where memory runs out, NumPy reads a buffer as a sequence of numbers instead, into an array of
+    its own with elements of another type.
     """
     view = np.asarray(x)
     if view.flags.owndata and not isinstance(x, np.generic):

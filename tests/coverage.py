@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Lines and branches of csrc/ that the C drivers reach, for each ISA level, by clang's coverage of the source.
+"""Lines and branches of csrc/ that the C drivers reach on each ISA level, as clang counts them.
 
-    python tests/coverage.py [--show]     needs clang, llvm-profdata and llvm-cov; --show lists the gaps
+    python tests/coverage.py [--show]     needs clang, llvm-profdata, llvm-cov; --show lists gaps
 
-A file that is included for each element type counts once: what one type reaches is reached. tests/coverage.md
-names each gap.
+A file that is included for each element type counts once: what one type reaches is reached.
+tests/coverage.md names each gap.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -98,7 +99,7 @@ def lines_of(data: dict, level: str) -> dict:
         if not belongs(file["filename"], level):
             continue
         segments = file["segments"]
-        for (line, _, count, counted, *_), following in zip(segments, segments[1:], strict=False):
+        for (line, _, count, counted, *_), following in itertools.pairwise(segments):
             for at in range(line, following[0] + (following[0] == line)):
                 if counted:
                     key = file["filename"], at
@@ -124,9 +125,11 @@ def main() -> None:
                         print(f"{level} {Path(file).relative_to(ROOT)}:{line}: line")
                 for (file, line, column, which), count in sorted(branches.items()):
                     if not count:
-                        print(f"{level} {Path(file).relative_to(ROOT)}:{line}:{column}: never {which}")
+                        where = f"{Path(file).relative_to(ROOT)}:{line}:{column}"
+                        print(f"{level} {where}: never {which}")
             done = sum(map(bool, lines.values())), sum(map(bool, branches.values()))
-            print(f"{level}: lines {done[0]} of {len(lines)}, branches {done[1]} of {len(branches)}")
+            print(f"{level}: lines {done[0]} of {len(lines)}, ", end="")
+            print(f"branches {done[1]} of {len(branches)}")
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
 
     python tests/mutate.py [--seconds N] [--workers N] FILE ...     for example csrc/pass.c
 
-A mutant is killed if it does not compile or if a driver of tests/c, with sizes like those of the default test
-run, fails, crashes or hangs. One whose object code is that of the original is no mutant. What lives is
-printed; tests/mutants.md explains each. Mutants come in a fixed random order, so that a run that is cut
-short by --seconds is a fair sample.
+A mutant is killed if it does not compile or if a driver of tests/c, with sizes like those of the
+default test run, fails, crashes or hangs. One whose object code is that of the original is no
+mutant. What lives is printed; tests/mutants.md explains each. Mutants come in a fixed random
+order, so that a run that is cut short by --seconds is a fair sample.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ import run as planted
 
 ROOT = planted.ROOT
 
-# Token, replacements. Error bounds are made a million times smaller; a larger one would only be slower.
+# Token, replacements. Error bounds are made a million times smaller; a larger one would only be
+# slower.
 SWAPS = [
     (r"(?<![<>=!+\-*/&|^-])<(?![<=])", ["<=", ">"]),
     (r"(?<![<>=!-])>(?![>=])", [">=", "<"]),
@@ -63,9 +64,11 @@ SWAPS = [
     (r"\breturn 0;", ["return 1;"]),
     (r"\breturn 1;", ["return 0;"]),
 ]
-STATEMENT = re.compile(r"^\s+(?!return|const |static |typedef |enum |for |if |while |else|case|default|#|"
-                       r"(?:u?int\d*(?:_t)?|size_t|double|float|vd|T|fr_\w+|unsigned|fastreg_\w+) )"
-                       r"[^;]*;\s*\\?$")
+STATEMENT = re.compile(
+    r"^\s+(?!return|const |static |typedef |enum |for |if |while |else|case|default|#|"
+    r"(?:u?int\d*(?:_t)?|size_t|double|float|vd|T|fr_\w+|unsigned|fastreg_\w+) )"
+    r"[^;]*;\s*\\?$"
+)
 
 
 class Mutant(NamedTuple):

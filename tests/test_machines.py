@@ -38,7 +38,7 @@ def golden(tmp_path_factory):
 @x86
 @pytest.mark.parametrize("processor", PROCESSORS)
 def test_older_processors(golden, processor):
-    """The library chooses what the processor has, refuses what it lacks, and gives the same bits."""
+    """The library takes what the processor has, refuses what it lacks; the bits are the same."""
     emulator = [drivers.tool("qemu-x86_64"), "-cpu", processor]
     assert drivers.run([*emulator, golden]).stdout.strip() == GOLDEN
     has = PROCESSORS[processor]
@@ -62,7 +62,7 @@ print(fastreg.get_isa(), float(fastreg.value(x, l1=0.1, l2=0.3)).hex())
 @x86
 @pytest.mark.parametrize("processor", ["Nehalem", "SandyBridge", "Haswell"])
 def test_the_package_on_older_processors(processor):
-    """Import and answer under an emulated processor. (Before Nehalem, NumPy itself does not run.)"""
+    """Import and answer, emulated. (Before Nehalem, NumPy itself does not run.)"""
     emulator = [drivers.tool("qemu-x86_64"), "-cpu", processor]
     here = os.environ | {"PYTHONPATH": str(drivers.ROOT)}
     if drivers.run([*emulator, sys.executable, "-c", "import numpy"], env=here).returncode != 0:
@@ -95,8 +95,8 @@ def test_all_values(tmp_path, what, isa, soak):
 
 # -- Memory that runs out -------------------------------------------------------------------------
 
-# Fails the k-th allocation of a call, for every k, and the three after it. Not with out=: its check reads
-# __array_interface__, in which NumPy 2.4 itself crashes when an allocation fails.
+# Fails the k-th allocation of a call, for every k, and the three after it. Not with out=: its
+# check reads __array_interface__, in which NumPy 2.4 itself crashes when an allocation fails.
 SWEEP = """
 import sys
 try:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What follows from C1 and C2 for any array, as exact equations: no oracle, no tolerance.
 
-Whatever computes the exact number and rounds it once has all of these properties; what rounds twice, or
-depends on order, breaks most of them.
+Whatever computes the exact number and rounds it once has all of these properties; what rounds
+twice, or depends on order, breaks most of them.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def test_order_sign_and_zeros(name, data, l1, l2):
     wanted = everything(x, l1, l2)
     assert everything(rng.permutation(x), l1, l2) == wanted
     assert everything(x[::-1], l1, l2) == wanted
-    # Not by arithmetic: that could change a NaN, which has a sign but is none of the two's business.
+    # Not by arithmetic: that could change a NaN, which has a sign but is none of the two's
+    # business.
     flipped = x.copy().view(oracle.UNSIGNED[name])
     signs = rng.integers(0, 2, x.size, dtype=np.uint64) << np.uint64(FORMATS[name].width - 1)
     flipped ^= signs.astype(flipped.dtype)

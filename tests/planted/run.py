@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Plant each bug of this folder in a copy of the sources, and see the tests that are named for it fail.
+"""Plant each bug of this folder in a copy of the sources, and see the test named for it fail.
 
     python tests/planted/run.py [NAME ...]
 
-A patch begins with a sentence and a line `Caught by:`, which names a driver of tests/c with a level (run with
-the sizes of the default test run; `fuzz-omp` has threads, `tsan` is clang's thread sanitizer) or pytest and
-its arguments. Prints one line each; status 1 if a bug lives.
+A patch begins with a sentence and a line `Caught by:`, which names a driver of tests/c with a
+level (run with the sizes of the default test run; `fuzz-omp` has threads, `tsan` is clang's
+thread sanitizer) or pytest and its arguments. Prints one line each; status 1 if a bug lives.
 """
 
 from __future__ import annotations
