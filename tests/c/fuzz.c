@@ -6,6 +6,7 @@
  *
  *     fuzz LEVEL CASES SEED    prints the number of cases, or the first wrong one (status 1)
  */
+#define _POSIX_C_SOURCE 200112L
 #include "truth.h"
 
 #include <fenv.h>
@@ -77,7 +78,7 @@ static uint64_t element(int dtype, int kind, uint64_t bits)
 }
 
 typedef struct {
-    int dtype, ndim, overlaps;
+    int dtype, ndim, overlaps, dense, out_dense;
     ptrdiff_t shape[3], strides[3], out_strides[3];
     size_t n, room, out_room;
     unsigned char *memory, *before, *out_memory, *out_wanted;
@@ -87,9 +88,13 @@ typedef struct {
 
 /* Dense strides with the dimensions in some order, gaps between, some reversed. Returns the bytes they
  * span; *first receives where element 0 lies. */
-static size_t lay_out(source *s, const described *a, ptrdiff_t *strides, ptrdiff_t *first)
+static size_t lay_out(source *s, const described *a, ptrdiff_t *strides, ptrdiff_t *first,
+                      int *dense)
 {
-    const unsigned order = byte(s), gaps = byte(s), signs = byte(s);
+    unsigned order = byte(s), gaps = byte(s), signs = byte(s);
+    if (order >= 128) /* dense */
+        order = gaps = signs = 0;
+    *dense = order % 4 == 0 && gaps % 64 == 0 && signs % 8 == 0;
     ptrdiff_t step = (ptrdiff_t)item_sizes[a->dtype], low = 0, high = step;
     int axis[3] = {a->ndim - 1, a->ndim - 2, a->ndim - 3};
     if (order & 1 && a->ndim > 1) {
@@ -157,12 +162,12 @@ static void describe_array(source *s, described *a, int must_be_float)
     for (int d = 0; d < a->ndim; ++d)
         a->n *= (size_t)a->shape[d];
     ptrdiff_t first, out_first;
-    a->room = lay_out(s, a, a->strides, &first);
-    a->out_room = lay_out(s, a, a->out_strides, &out_first);
+    a->room = lay_out(s, a, a->strides, &first, &a->dense);
+    a->out_room = lay_out(s, a, a->out_strides, &out_first, &a->out_dense);
     if (shape >= 240 && a->ndim) {
         /* One element again and again. */
         a->strides[0] = 0;
-        a->overlaps = 1;
+        a->overlaps = 1, a->dense = 0;
     }
     const unsigned shift = byte(s) % 64;
     a->memory = get_memory(a->room + shift), a->before = get_memory(a->room + shift);
@@ -255,14 +260,16 @@ static int run_case(const uint8_t *data, size_t size)
                   none = (threads >> 7) && count > 1 && k == 1;
         list[k] = (fastreg_array){.data = a->n || threads & 1 ? a->x : NULL,
                                   .shape = a->ndim ? a->shape : NULL,
-                                  .strides = a->ndim ? a->strides : NULL,
+                                  .strides = a->ndim && !a->dense ? a->strides : NULL,
                                   .ndim = a->ndim,
                                   .dtype = (fastreg_dtype)a->dtype,
                                   .l1 = a->l1,
                                   .l2 = a->l2};
         if (writes && !none) {
             list[k].gradient = same_place ? a->x : a->out;
-            list[k].gradient_strides = a->ndim ? (same_place ? a->strides : a->out_strides) : NULL;
+            list[k].gradient_strides = same_place                 ? list[k].strides
+                                       : a->ndim && !a->out_dense ? a->out_strides
+                                                                  : NULL;
         }
         memset(&each[k], 0, sizeof each[k]);
         for (size_t i = 0; i < a->n; ++i) {
@@ -388,6 +395,9 @@ int main(int argc, char **argv)
         return 3;
     }
     forced_level = argv[1];
+    /* Calls without options are of this level, too. */
+    if (setenv("FASTREG_ISA", argv[1], 1) != 0)
+        return 3;
     state = strtoull(argv[3], NULL, 10);
     const unsigned long long cases = strtoull(argv[2], NULL, 10);
     for (unsigned long long i = 0; i < cases; ++i) {
