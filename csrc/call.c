@@ -63,7 +63,7 @@ fastreg_status fr_call_prepare(fr_job *job, const fastreg_options *o, const fr_f
         return FASTREG_NULL_POINTER;
     if (job->value && !format)
         return FASTREG_BAD_DTYPE;
-    if (!(job->scale - job->scale == 0.0))
+    if (!(job->scale - job->scale == 0.0) || (job->prox && job->scale < 0.0))
         return FASTREG_BAD_SCALE;
     if (o->threads < 0)
         return FASTREG_BAD_THREADS;

@@ -167,7 +167,7 @@ def host_array(x: object) -> HostArray:
     if hasattr(x, "__dlpack__") and not isinstance(x, np.generic):
         return _from_dlpack(x)
     if hasattr(x, "__array_interface__"):
-        return _from_ndarray(np.asarray(x))
+        return _from_ndarray(_view_of(x))
     try:
         view = memoryview(x)  # type: ignore[arg-type]
     except (TypeError, ValueError):
@@ -180,11 +180,23 @@ def host_array(x: object) -> HostArray:
             )
         ) from None
     try:
-        return _from_ndarray(np.asarray(view))
+        return _from_ndarray(_view_of(view))
     except (TypeError, ValueError) as e:
         raise DTypeError(
             message(f"a buffer of {_ACCEPTED}", f"format {view.format!r} ({e})", "convert it first")
         ) from None
+
+
+def _view_of(x: object) -> AnyArray:
+    """The memory of a buffer as an ndarray.
+
+    Where memory runs out, NumPy reads a buffer as a sequence of numbers instead, into an array of
+    its own with elements of another type.
+    """
+    view = np.asarray(x)
+    if view.flags.owndata and not isinstance(x, np.generic):
+        raise MemoryError("no memory for a view of the buffer")
+    return view
 
 
 def _from_ndarray(x: AnyArray) -> HostArray:

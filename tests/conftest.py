@@ -8,16 +8,21 @@ import pytest
 
 
 def pytest_addoption(parser):
-    parser.addoption("--soak", action="store_true", help="run the long forms of the tests too")
+    parser.addoption("--full", action="store_true", help="run the tests that need minutes too")
+    parser.addoption("--soak", action="store_true", help="run the long forms of all tests")
 
 
 def pytest_collection_modifyitems(config, items):
-    if config.getoption("--soak"):
-        return
-    skip = pytest.mark.skip(reason="long run: give --soak")
+    soak = config.getoption("--soak")
+    off = {}
+    if not soak:
+        off["soak"] = pytest.mark.skip(reason="long run: give --soak")
+        if not config.getoption("--full"):
+            off["full"] = pytest.mark.skip(reason="takes minutes: give --full or --soak")
     for item in items:
-        if "soak" in item.keywords:
-            item.add_marker(skip)
+        for name, skip in off.items():
+            if name in item.keywords:
+                item.add_marker(skip)
 
 
 @pytest.hookimpl(trylast=True)

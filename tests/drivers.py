@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,41 @@ def compile_c(output, *arguments, compiler: str | None = None) -> Path:
     assert built.returncode == 0, words
     assert words == ""
     return Path(output)
+
+
+LIBRARIES: dict[tuple[str, ...], list[Path]] = {}
+
+
+def library(compiler: str, *flags: str) -> list[Path]:
+    """Objects of csrc/, compiled once a session for each compiler and flags."""
+    key = (compiler, *flags)
+    if key not in LIBRARIES:
+        folder = tempfile.mkdtemp(prefix="fastreg-objects-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        done = run([compiler, *flags, "-c", *SOURCES], cwd=folder)
+        assert (done.returncode, done.stdout + done.stderr) == (0, ""), done.stderr
+        LIBRARIES[key] = sorted(Path(folder).glob("*.o"))
+    return LIBRARIES[key]
+
+
+def c_driver(folder, name: str, *flags: str, compiler: str | None = None) -> Path:
+    """Build tests/c/NAME.c with the library; -O2 if no flags are given."""
+    compiler, flags = compiler or tool("cc"), flags or ("-O2",)
+    return compile_c(
+        Path(folder, name),
+        *flags,
+        f"-I{CSRC}",
+        ROOT / "tests" / "c" / f"{name}.c",
+        *library(compiler, *(f for f in flags if f != "-fsanitize=fuzzer")),
+        "-lpthread",
+        "-lm",
+        compiler=compiler,
+    )
+
+
+def clang() -> str:
+    """clang of any version that has been tried, or skip."""
+    return tool("clang-16", "clang", "clang-19", "clang-18", "clang-17", "clang-15", "clang-14")
 
 
 def python(code: str, *arguments, timeout: float = 120.0, unset=(), **environment: str) -> str:

@@ -131,7 +131,7 @@ static void sweep_kernels(const char *level, size_t longest)
     for (int dtype = 0; dtype < BASELINES; ++dtype)
         for (int back = 0; back < 2; ++back)
             for (size_t gap = 0; gap < 64; ++gap) {
-                const size_t item = items[dtype], most = gap ? FR_MIN(longest, 600) : longest;
+                const size_t item = items[dtype], most = gap ? FR_MIN(longest, 700) : longest;
                 const fr_float_kernels *const k = kernels->of[dtype];
                 /* Both terms next to the page, else one: two are slow where there is no FMA. */
                 const fr_slope slope = {0.3, gap ? 0.0 : 0.01, 0.0, gap != 0};
@@ -145,8 +145,8 @@ static void sweep_kernels(const char *level, size_t longest)
                 plain->of[dtype]->gradient[FR_STORE_accumulated](copy, added, most, &slope);
                 now.level = level, now.dtype = dtype, now.back = back, now.gap = gap, now.tier = -1;
                 now.step = (long)item;
-                /* Next to the page every length, else those up to two rounds of every loop and some. */
-                for (size_t n = 0; n <= most; n += gap && n >= 160 ? 5 : 1) {
+                /* Every length. */
+                for (size_t n = 0; n <= most; ++n) {
                     const size_t skip = back ? (most - n) * item : 0;
                     const unsigned char *const x = first + skip;
                     now.n = n;

@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * What fastreg.h promises beside numbers: each status for each bad argument, nothing written on error, polls
+ * that are asked and obeyed, thread settings, packing. Prints "good", or the first line that does not hold.
+ */
+#include "truth.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define HOLDS(condition)                                                                           \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            printf("%s:%d: %s\n", __FILE__, __LINE__, #condition);                                 \
+            exit(1);                                                                               \
+        }                                                                                          \
+    } while (0)
+
+enum { LARGE = 1 << 20 };
+
+static float ones[LARGE], gradients[LARGE];
+static double wide[LARGE];
+static int64_t integers[LARGE];
+
+static fastreg_array plain(void)
+{
+    static const ptrdiff_t n = 5;
+    fastreg_array a = {
+        .data = ones, .gradient = gradients, .shape = &n, .ndim = 1, .dtype = FASTREG_F32};
+    a.l1 = 0.5, a.l2 = 2.0;
+    return a;
+}
+
+/* Every function refuses these arguments with this status and touches nothing. */
+static void refused(const fastreg_array *a, size_t count, const fastreg_options *o,
+                    fastreg_status wanted)
+{
+    double v = -7.0;
+    fastreg_statistics rows[3];
+    memset(rows, 0x5a, sizeof rows);
+    for (int i = 0; i < 5; ++i)
+        gradients[i] = -7.0f;
+    HOLDS(fastreg_gradient(a, count, 1.0, 0, o) == wanted);
+    HOLDS(fastreg_gradient(a, count, 1.0, 1, o) == wanted);
+    HOLDS(fastreg_prox(a, count, 1.0, 0, o) == wanted);
+    HOLDS(fastreg_value_and_gradient(a, count, 1.0, 0, FASTREG_F32, o, &v) == wanted);
+    if (!(wanted == FASTREG_BAD_DTYPE && a && a->dtype >= FASTREG_BOOL &&
+          a->dtype <= FASTREG_U64)) {
+        HOLDS(fastreg_value(a, count, FASTREG_F64, o, &v) == wanted);
+        HOLDS(fastreg_norm(a, count, FASTREG_F16, o, &v) == wanted);
+        HOLDS(fastreg_survey(a, count, o, rows) == wanted);
+    }
+    HOLDS(v == -7.0);
+    for (int i = 0; i < 5; ++i)
+        HOLDS(gradients[i] == -7.0f);
+    for (size_t i = 0; i < sizeof rows; ++i)
+        HOLDS(((unsigned char *)rows)[i] == 0x5a);
+}
+
+static void check_arguments(void)
+{
+    static const double bad_weights[] = {-1.0, -5e-324, INFINITY, -INFINITY, NAN};
+    fastreg_array a = plain(), list[3];
+    fastreg_options o = {0};
+    double v = -7.0;
+    for (int i = 0; i < 5; ++i) {
+        a = plain(), a.l1 = bad_weights[i];
+        refused(&a, 1, NULL, FASTREG_BAD_WEIGHT);
+        a = plain(), a.l2 = bad_weights[i];
+        refused(&a, 1, NULL, FASTREG_BAD_WEIGHT);
+        /* The last of a list: nothing of the first ones may have been written. */
+        list[0] = list[1] = plain(), list[2] = a;
+        refused(list, 3, NULL, FASTREG_BAD_WEIGHT);
+        if (bad_weights[i] - bad_weights[i] != 0.0) {
+            a = plain();
+            HOLDS(fastreg_gradient(&a, 1, bad_weights[i], 0, NULL) == FASTREG_BAD_SCALE);
+            HOLDS(fastreg_value_and_gradient(&a, 1, bad_weights[i], 0, FASTREG_F32, NULL, &v) ==
+                  FASTREG_BAD_SCALE);
+        }
+        HOLDS(fastreg_prox(&a, 1, bad_weights[i], 0, NULL) == FASTREG_BAD_SCALE);
+    }
+    a = plain(), a.dtype = (fastreg_dtype)99;
+    refused(&a, 1, NULL, FASTREG_BAD_DTYPE);
+    for (int dtype = FASTREG_BOOL; dtype <= FASTREG_U64; ++dtype) {
+        a = plain(), a.dtype = (fastreg_dtype)dtype;
+        refused(&a, 1, NULL, FASTREG_BAD_DTYPE);
+    }
+    a = plain();
+    HOLDS(fastreg_value(&a, 1, FASTREG_BOOL, NULL, &v) == FASTREG_BAD_DTYPE);
+    HOLDS(fastreg_value(&a, 1, (fastreg_dtype)-1, NULL, &v) == FASTREG_BAD_DTYPE);
+    HOLDS(fastreg_norm(&a, 1, FASTREG_U64, NULL, &v) == FASTREG_BAD_DTYPE);
+    HOLDS(fastreg_value_and_gradient(&a, 1, 1.0, 0, FASTREG_I8, NULL, &v) == FASTREG_BAD_DTYPE);
+
+    static const ptrdiff_t negative = -1, many[] = {INT64_C(1) << 40, INT64_C(1) << 40},
+                           one[65] = {1};
+    static const ptrdiff_t none[] = {0, INT64_C(1) << 62, INT64_C(1) << 62},
+                           half[] = {INT64_C(1) << 62};
+    a = plain(), a.shape = &negative;
+    refused(&a, 1, NULL, FASTREG_BAD_SHAPE);
+    a = plain(), a.shape = many, a.ndim = 2;
+    refused(&a, 1, NULL, FASTREG_BAD_SHAPE);
+    a = plain(), a.shape = one, a.ndim = 65;
+    refused(&a, 1, NULL, FASTREG_BAD_SHAPE);
+    a = plain(), a.ndim = -1;
+    refused(&a, 1, NULL, FASTREG_BAD_SHAPE);
+    a = plain(), a.shape = half;
+    list[0] = list[1] = list[2] = a;
+    refused(list, 3, NULL, FASTREG_BAD_SHAPE); /* 2^63 and more in all */
+    a = plain(), a.shape = none, a.ndim = 3, a.data = NULL;
+    HOLDS(fastreg_value(&a, 1, FASTREG_F32, NULL, &v) == FASTREG_OK && v == 0.0);
+    v = -7.0;
+    a = plain(), a.shape = NULL;
+    refused(&a, 1, NULL, FASTREG_NULL_POINTER);
+    a = plain(), a.data = NULL;
+    refused(&a, 1, NULL, FASTREG_NULL_POINTER);
+    refused(NULL, 1, NULL, FASTREG_NULL_POINTER);
+    a = plain();
+    HOLDS(fastreg_value(&a, 1, FASTREG_F32, NULL, NULL) == FASTREG_NULL_POINTER);
+    HOLDS(fastreg_norm(&a, 1, FASTREG_F32, NULL, NULL) == FASTREG_NULL_POINTER);
+    HOLDS(fastreg_value_and_gradient(&a, 1, 1.0, 0, FASTREG_F32, NULL, NULL) ==
+          FASTREG_NULL_POINTER);
+    HOLDS(fastreg_survey(&a, 1, NULL, NULL) == FASTREG_NULL_POINTER);
+    o.level = "typo";
+    refused(&a, 1, &o, FASTREG_BAD_LEVEL);
+    o.level = "";
+    refused(&a, 1, &o, FASTREG_BAD_LEVEL);
+    o = (fastreg_options){.threads = -1};
+    refused(&a, 1, &o, FASTREG_BAD_THREADS);
+    HOLDS(v == -7.0);
+    /* Not an error: no arrays at all, and arrays without a gradient among those that have one. */
+    HOLDS(fastreg_value(NULL, 0, FASTREG_F32, NULL, &v) == FASTREG_OK && v == 0.0 && !signbit(v));
+    HOLDS(fastreg_norm(NULL, 0, FASTREG_F32, NULL, &v) == FASTREG_OK && v == 0.0);
+    HOLDS(fastreg_gradient(NULL, 0, 1.0, 0, NULL) == FASTREG_OK);
+    HOLDS(fastreg_prox(NULL, 0, 1.0, 0, NULL) == FASTREG_OK);
+    HOLDS(fastreg_survey(NULL, 0, NULL, NULL) == FASTREG_OK);
+    list[0] = list[1] = plain(), list[0].gradient = NULL;
+    HOLDS(fastreg_gradient(list, 2, 1.0, 0, NULL) == FASTREG_OK);
+    HOLDS(gradients[4] == (float)(0.5 + 4.0));
+    /* An integer array may stand beside, for its value. */
+    list[0].dtype = FASTREG_I64, list[0].data = integers;
+    HOLDS(fastreg_value_and_gradient(list, 2, 1.0, 0, FASTREG_F64, NULL, &v) == FASTREG_OK);
+    HOLDS(v == 5 * (0.5 + 2.0) + 5 * (1.5 + 18.0));
+}
+
+static void check_texts(void)
+{
+    for (int s = -1; s < 12; ++s) {
+        const char *const text = fastreg_status_text((fastreg_status)s);
+        HOLDS(text && *text);
+        const int unknown = s < 0 || s > FASTREG_INTERRUPTED;
+        HOLDS((strcmp(text, "unknown status") == 0) == unknown);
+        for (int t = 0; t < s && !unknown; ++t)
+            HOLDS(strcmp(text, fastreg_status_text((fastreg_status)t)) != 0);
+    }
+    HOLDS(fastreg_level());
+    int available = -1, found = 0;
+    size_t i = 0;
+    for (const char *name; (name = fastreg_level_name(i, &available)); ++i) {
+        fastreg_array a = plain();
+        const fastreg_options o = {.level = name};
+        double v;
+        HOLDS(fastreg_value(&a, 1, FASTREG_F32, &o, &v) ==
+              (available ? FASTREG_OK : FASTREG_BAD_LEVEL));
+        found |= strcmp(name, fastreg_level()) == 0;
+        HOLDS(name == fastreg_level_name(i, NULL));
+    }
+    HOLDS(i >= 1 && found && fastreg_level_name(i + 1, &available) == NULL);
+}
+
+static void check_threads(void)
+{
+    int old = -1;
+    HOLDS(fastreg_get_num_threads() >= 1);
+    HOLDS(fastreg_set_num_threads(-1, &old) == FASTREG_BAD_THREADS && old == -1);
+    HOLDS(fastreg_set_thread_num_threads(-1, &old) == FASTREG_BAD_THREADS && old == -1);
+    HOLDS(fastreg_set_num_threads(3, &old) == FASTREG_OK && old == 0);
+    HOLDS(fastreg_set_num_threads(3, NULL) == FASTREG_OK);
+    HOLDS(fastreg_get_num_threads() == (fastreg_has_openmp() ? 3 : 1));
+    HOLDS(fastreg_set_thread_num_threads(2, &old) == FASTREG_OK && old == 0);
+    HOLDS(fastreg_get_num_threads() == (fastreg_has_openmp() ? 2 : 1));
+    HOLDS(fastreg_set_thread_num_threads(0, &old) == FASTREG_OK && old == 2);
+    HOLDS(fastreg_set_num_threads(0, &old) == FASTREG_OK && old == 3);
+    /* Counts beyond reason are cut, not obeyed. */
+    const ptrdiff_t n = LARGE;
+    fastreg_array a = plain();
+    a.shape = &n;
+    double v;
+    const fastreg_options o = {.threads = 100000, .bytes_per_thread = 1};
+    HOLDS(fastreg_value(&a, 1, FASTREG_F64, &o, &v) == FASTREG_OK && v == LARGE * 2.5);
+}
+
+static int asked, limit;
+static int poll_until(void *context)
+{
+    HOLDS(context == &asked);
+    return ++asked > limit;
+}
+
+static void check_polls(void)
+{
+    static const ptrdiff_t n = LARGE;
+    fastreg_array kinds[4] = {plain(), plain(), plain(), plain()};
+    static const ptrdiff_t back = -4;
+    kinds[1].data = wide, kinds[1].dtype = FASTREG_F64, kinds[1].gradient = NULL;
+    kinds[2].data = integers, kinds[2].dtype = FASTREG_I64, kinds[2].gradient = NULL;
+    kinds[3].data = ones + LARGE - 1, kinds[3].strides = &back, kinds[3].gradient = NULL;
+    fastreg_statistics row;
+    for (int kind = 0; kind < 4; ++kind)
+        for (int threads = 1; threads < 4; ++threads)
+            for (int tier = 0; tier < 3; ++tier)
+                for (int function = 0; function < 5; ++function) {
+                    fastreg_array a = kinds[kind];
+                    a.shape = &n;
+                    const fastreg_options o = {.poll = poll_until,
+                                               .poll_context = &asked,
+                                               .first_tier = tier,
+                                               .threads = threads,
+                                               .bytes_per_thread = 1024};
+                    int interrupted = 0;
+                    for (limit = 0; limit < 3; ++limit) {
+                        double v = -7.0;
+                        asked = 0;
+                        fastreg_status s;
+                        switch (function) {
+                        case 0:
+                            s = fastreg_value(&a, 1, FASTREG_F64, &o, &v);
+                            break;
+                        case 1:
+                            s = fastreg_gradient(&a, 1, 1.0, 0, &o);
+                            break;
+                        case 2:
+                            s = fastreg_value_and_gradient(&a, 1, 1.0, 0, FASTREG_F64, &o, &v);
+                            break;
+                        case 3:
+                            s = fastreg_prox(&a, 1, 1.0, 0, &o);
+                            break;
+                        default:
+                            s = fastreg_survey(&a, 1, &o, &row);
+                        }
+                        if (s == FASTREG_OK) /* nothing to do, so nothing to ask */
+                            HOLDS(asked == 0 && !a.gradient && (function == 1 || function == 3));
+                        else {
+                            HOLDS(s == FASTREG_INTERRUPTED && v == -7.0);
+                            HOLDS(asked == limit + 1);
+                            ++interrupted;
+                        }
+                    }
+                    HOLDS(interrupted == 3 || interrupted == 0);
+                    /* Left alone, it is asked about once for each 2^16 elements, and finishes. */
+                    if (function == 0) {
+                        double v;
+                        asked = 0, limit = 1 << 30;
+                        HOLDS(fastreg_value(&a, 1, FASTREG_F64, &o, &v) == FASTREG_OK);
+                        HOLDS(asked >= LARGE / threads / (1 << 17) && asked <= 3 * (LARGE >> 16));
+                    }
+                }
+}
+
+/* Every number of 16 bits, and midpoints between them, become what truth.h says. */
+static void check_packing(void)
+{
+    for (int format = 0; format < FLOAT_TYPES; ++format)
+        for (uint64_t i = 0; i < 65536; ++i) {
+            const int shift = formats[format].width - 16;
+            const uint64_t bits = (i << shift) + (i * 2654435761u & ((UINT64_C(1) << shift) - 1));
+            const double v = decode(format, bits), next = decode(format, bits + 1);
+            unsigned char element[9], wide_element[9];
+            memset(element, 0x5a, sizeof element);
+            HOLDS(fastreg_pack((fastreg_dtype)format, v, element + 1) == FASTREG_OK);
+            HOLDS(element[0] == 0x5a);
+            if (format == FASTREG_F64 && isnan(v))
+                HOLDS(isnan(decode(format, get_bits(element + 1, 8))));
+            else
+                HOLDS(get_bits(element + 1, item_sizes[format]) == encode(format, v));
+            if (format == FASTREG_F64 || !isfinite(v) || !isfinite(next))
+                continue;
+            const double middle = (v + next) / 2.0,
+                         around[] = {middle, nextafter(middle, 0.0), nextafter(middle, INFINITY),
+                                     v * 0.75};
+            for (int k = 0; k < 4; ++k) {
+                HOLDS(fastreg_pack((fastreg_dtype)format, around[k], wide_element) == FASTREG_OK);
+                HOLDS(get_bits(wide_element, item_sizes[format]) ==
+                      encode(format, narrow(format, around[k])));
+            }
+        }
+    static const double beyond[] = {1e300,   -1e300,   5e-324,        -5e-324,
+                                    65520.0, 65519.99, 0x1.ffffffp127};
+    for (int format = 0; format < FLOAT_TYPES - 1; ++format)
+        for (size_t k = 0; k < sizeof beyond / sizeof beyond[0]; ++k) {
+            unsigned char element[8];
+            HOLDS(fastreg_pack((fastreg_dtype)format, beyond[k], element) == FASTREG_OK);
+            HOLDS(get_bits(element, item_sizes[format]) ==
+                  encode(format, narrow(format, beyond[k])));
+        }
+    double v = 0.0;
+    HOLDS(fastreg_pack(FASTREG_BOOL, 1.0, &v) == FASTREG_BAD_DTYPE && v == 0.0);
+    HOLDS(fastreg_pack((fastreg_dtype)77, 1.0, &v) == FASTREG_BAD_DTYPE && v == 0.0);
+}
+
+int main(void)
+{
+    for (int i = 0; i < LARGE; ++i)
+        ones[i] = 1.0f, wide[i] = 1.0, integers[i] = 1;
+    for (int i = 0; i < 5; ++i)
+        integers[i] = i % 2 ? -3 : 3;
+    check_arguments();
+    for (int i = 0; i < 5; ++i)
+        integers[i] = 1;
+    check_texts();
+    check_threads();
+    check_polls();
+    check_packing();
+    printf("good\n");
+    return 0;
+}
