@@ -48,7 +48,7 @@ static void refused(const fastreg_array *a, size_t count, const fastreg_options 
           a->dtype <= FASTREG_U64)) {
         HOLDS(fastreg_value(a, count, FASTREG_F64, o, &v) == wanted);
         HOLDS(fastreg_norm(a, count, FASTREG_F16, o, &v) == wanted);
-        HOLDS(fastreg_survey(a, count, o, rows) == wanted);
+        HOLDS(fastreg_survey(a, count, o, rows, NULL) == wanted);
     }
     HOLDS(v == -7.0);
     for (int i = 0; i < 5; ++i)
@@ -119,7 +119,7 @@ static void check_arguments(void)
     HOLDS(fastreg_norm(&a, 1, FASTREG_F32, NULL, NULL) == FASTREG_NULL_POINTER);
     HOLDS(fastreg_value_and_gradient(&a, 1, 1.0, 0, FASTREG_F32, NULL, NULL) ==
           FASTREG_NULL_POINTER);
-    HOLDS(fastreg_survey(&a, 1, NULL, NULL) == FASTREG_NULL_POINTER);
+    HOLDS(fastreg_survey(&a, 1, NULL, NULL, NULL) == FASTREG_NULL_POINTER);
     o.level = "typo";
     refused(&a, 1, &o, FASTREG_BAD_LEVEL);
     o.level = "";
@@ -132,7 +132,7 @@ static void check_arguments(void)
     HOLDS(fastreg_norm(NULL, 0, FASTREG_F32, NULL, &v) == FASTREG_OK && v == 0.0);
     HOLDS(fastreg_gradient(NULL, 0, 1.0, 0, NULL) == FASTREG_OK);
     HOLDS(fastreg_prox(NULL, 0, 1.0, 0, NULL) == FASTREG_OK);
-    HOLDS(fastreg_survey(NULL, 0, NULL, NULL) == FASTREG_OK);
+    HOLDS(fastreg_survey(NULL, 0, NULL, NULL, NULL) == FASTREG_OK);
     list[0] = list[1] = plain(), list[0].gradient = NULL;
     HOLDS(fastreg_gradient(list, 2, 1.0, 0, NULL) == FASTREG_OK);
     HOLDS(gradients[4] == (float)(0.5 + 4.0));
@@ -235,7 +235,7 @@ static void check_polls(void)
                             s = fastreg_prox(&a, 1, 1.0, 0, &o);
                             break;
                         default:
-                            s = fastreg_survey(&a, 1, &o, &row);
+                            s = fastreg_survey(&a, 1, &o, &row, NULL);
                         }
                         if (s == FASTREG_OK) /* nothing to do, so nothing to ask */
                             HOLDS(asked == 0 && !a.gradient && (function == 1 || function == 3));

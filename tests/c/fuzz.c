@@ -309,6 +309,7 @@ static int run_case(const uint8_t *data, size_t size)
     const int flags = fetestexcept(FE_ALL_EXCEPT), mode = fegetround();
 
     double v = -1.0;
+    fastreg_statistics together;
     fastreg_status status = FASTREG_OK;
     const fastreg_dtype type = (fastreg_dtype)result;
     const size_t n = (size_t)count;
@@ -329,7 +330,7 @@ static int run_case(const uint8_t *data, size_t size)
         status = fastreg_prox(list, n, scale, flush, options);
         break;
     default:
-        status = fastreg_survey(list, n, options, rows);
+        status = fastreg_survey(list, n, options, rows, &together);
     }
     int changed = flags != fetestexcept(FE_ALL_EXCEPT) || mode != fegetround();
 #ifdef __SSE2__
@@ -370,6 +371,18 @@ static int run_case(const uint8_t *data, size_t size)
                 report("sum", operation, name, &o, count, arrays);
         }
         free(a->memory), free(a->before), free(a->out_memory), free(a->out_wanted);
+    }
+    if (operation == 5) {
+        weighted all[2];
+        memset(all, 0, sizeof all);
+        for (int k = 0; k < count; ++k) {
+            weigh(&all[0], &each[k], 1.0, 0.0);
+            weigh(&all[1], &each[k], 0.0, 1.0);
+        }
+        if (!same(together.sum_abs, true_value(&all[0], 0, FASTREG_F64)) ||
+            !same(together.sum_squares, true_value(&all[1], 0, FASTREG_F64)) ||
+            !same(together.norm, true_value(&all[1], 1, FASTREG_F64)))
+            report("total", operation, name, &o, count, arrays);
     }
     return 0;
 }
