@@ -246,7 +246,8 @@ void fr_pass_survey(fr_job *job, const fastreg_array *a, int here)
     s.anchor[0] = job->anchor[0], s.anchor[1] = job->anchor[1];
     s.since_poll = 0;
     s.asks = here;
-    (void)pass_array(&s, a, 0, fr_elements(a));
+    if (job->elements)
+        (void)pass_array(&s, a, 0, job->elements);
     job->anchor[0] = s.anchor[0], job->anchor[1] = s.anchor[1];
     job->found = s.found;
 }
