@@ -142,6 +142,10 @@ cdef inline void _describe(fastreg_array *a, cnp.ndarray v, fastreg_dtype dtype)
     a.dtype = dtype
 
 
+cdef inline size_t _itemsize(fastreg_dtype dtype) noexcept nogil:
+    return 8 if dtype == FASTREG_F64 else 4 if dtype == FASTREG_F32 else 2
+
+
 cdef inline size_t _count(const fastreg_array *a) noexcept:
     cdef size_t n = 1
     cdef int d
@@ -295,6 +299,17 @@ cdef inline object _value(_operation op, object x, double l1, double l2, object 
     return v if plain else _scalar(result, v)
 
 
+cdef inline bint _fits_alone(const fastreg_array *a, const fastreg_array *g,
+                             cnp.ndarray target) noexcept:
+    """Whether an output of a's shape and type is dense, writable, and a's own memory or apart."""
+    cdef uintptr_t x = <uintptr_t>a.data, y = <uintptr_t>g.data
+    cdef size_t nbytes
+    if a.strides != NULL or g.strides != NULL or not cnp.PyArray_ISWRITEABLE(target):
+        return False
+    nbytes = _count(a) * _itemsize(a.dtype)
+    return x == y or x + nbytes <= y or y + nbytes <= x
+
+
 cdef object _with_gradient(_operation op, object x, double l1, double l2, double scale, object out,
                            bint accumulate, object dtype, const char *level, bint fresh=False,
                            bint plain=False):
@@ -329,7 +344,8 @@ cdef object _with_gradient(_operation op, object x, double l1, double l2, double
             raise LayoutError(message(
                 f"out of x's shape and dtype, {source.shape} {_arrays.describe(x)}",
                 f"{target.shape} {_arrays.describe(out)}", "pass such an array, or out=None"))
-        if not fresh:  # the caller has just made it: writable, dense, shared with nobody
+        # fresh: the caller has just made it, writable, dense, shared with nobody.
+        if not fresh and not _fits_alone(&a, &g, <cnp.ndarray>target):
             _arrays.check_target(source, target)
     a.l1 = l1
     a.l2 = l2
@@ -646,10 +662,6 @@ cdef int _by_address(const void *a, const void *b) noexcept nogil:
     return (x > y) - (x < y)
 
 
-cdef inline size_t _itemsize(fastreg_dtype dtype) noexcept nogil:
-    return 8 if dtype == FASTREG_F64 else 4 if dtype == FASTREG_F32 else 2
-
-
 cdef bint _plainly_fit(const fastreg_array *a, Py_ssize_t count, list targets) except -1:
     """Whether all arrays are dense floats, written where ``gradient`` says, without any overlap.
 
@@ -889,14 +901,51 @@ def are_the_items(container, list items):
     return len(now) == len(items) and are_the_items(now, items)
 
 
-# -- Plans: a list of arrays, described to C once -----------------------------------------------------
-
 cdef object _survey_dtype = np.dtype([
     ("n", np.int64), ("sum_abs", np.float64), ("sum_squares", np.float64), ("norm", np.float64),
     ("max_abs", np.float64), ("zeros", np.int64), ("subnormals", np.int64), ("nans", np.int64),
     ("infs", np.int64),
 ])
 
+
+def list_survey(list arrays):
+    """Return :meth:`Plan.survey` of arrays, without a plan."""
+    cdef Py_ssize_t count = len(arrays), k
+    cdef list kept = []
+    cdef tuple found
+    cdef fastreg_options o
+    cdef fastreg_array *a = <fastreg_array *>malloc(
+        (<size_t>count + 1) * sizeof(fastreg_array))
+    if a == NULL:
+        raise MemoryError
+    _no_options(&o)
+    try:
+        for k in range(count):
+            keep = _fill(&a[k], arrays[k])
+            if keep is not None:
+                kept.append(keep)
+        found = _surveyed(a, count, &o)
+    finally:
+        free(a)
+    return found
+
+
+cdef tuple _surveyed(const fastreg_array *a, Py_ssize_t count, fastreg_options *o):
+    cdef cnp.ndarray rows = np.empty(count + 1, _survey_dtype)
+    cdef fastreg_status status
+    cdef _poll_state poll
+    cdef fastreg_statistics *out = <fastreg_statistics *>cnp.PyArray_DATA(rows)
+    poll.next = fr_milliseconds() + POLL_MILLISECONDS
+    o.poll = _poll
+    o.poll_context = &poll
+    with nogil:
+        status = fastreg_survey(a, <size_t>count, o, out, out + count)
+    if status != FASTREG_OK:
+        _fail(status, 0.0, 0.0, 1.0)
+    return rows[:count], rows[count]
+
+
+# -- Plans: a list of arrays, described to C once -----------------------------------------------------
 
 cdef class Plan:
     """A list of arrays with their weights, checked and described to C once.
@@ -1072,22 +1121,7 @@ cdef class Plan:
         """
         cdef fastreg_options o
         _no_options(&o)
-        return self._surveyed(&o)
-
-    cdef tuple _surveyed(self, fastreg_options *o):
-        cdef cnp.ndarray rows = np.empty(self._count + 1, _survey_dtype)
-        cdef fastreg_status status
-        cdef _poll_state poll
-        cdef fastreg_statistics *out = <fastreg_statistics *>cnp.PyArray_DATA(rows)
-        poll.next = fr_milliseconds() + POLL_MILLISECONDS
-        o.poll = _poll
-        o.poll_context = &poll
-        with nogil:
-            status = fastreg_survey(self._arrays, <size_t>self._count, o, out,
-                                    out + self._count)
-        if status != FASTREG_OK:
-            _fail(status, 0.0, 0.0, 1.0)
-        return rows[:self._count], rows[self._count]
+        return _surveyed(self._arrays, self._count, &o)
 
     cdef _in_place(self, double l1, double l2, double scale, int prox, bint flush):
         """Write every array in place: a gradient with these weights, or a proximal step."""
@@ -1274,4 +1308,4 @@ def _survey(list arrays, isa=None, int threads=1, double error_scale=1.0):
     if isa is not None:
         o.level = name
     o.error_factor = error_scale
-    return plan._surveyed(&o)
+    return _surveyed(plan._arrays, plan._count, &o)

@@ -904,6 +904,11 @@ def stats(params: Any, *, select: Select = "all", integers: bool = False) -> Sta
     <BLANKLINE>
     2 arrays, 4 elements, all finite
     """
+    plain = _plain(params, "all") if isinstance(select, str) and select == "all" else None
+    if plain is not None:  # nothing is tied, and all are floats
+        names = params if isinstance(params, dict) else range(len(plain))
+        titles = Titles.of_ndarrays(names, plain)
+        return Stats.of(titles, *_kernels.list_survey(plain))
     return Plan(params, select=select).stats(integers=integers)
 
 

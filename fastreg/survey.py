@@ -8,8 +8,9 @@ import math
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,25 @@ class Titles:
             tuple(notes),
             sum(dtype not in FLOATS for dtype in dtypes),
         )
+
+    @classmethod
+    def of_ndarrays(
+        cls, names: Iterable[Any], arrays: Sequence[npt.NDArray[Any]]
+    ) -> Titles:
+        """Take them from ndarrays of NumPy's own floats."""
+        dtypes = list(map(_DTYPE, arrays))
+        short = {dtype: f"f{8 * dtype.itemsize}" for dtype in set(dtypes)}
+        alike = len(short) == 1
+        return cls(
+            tuple(map(str, names)),
+            tuple(map(_SHAPE, arrays)),
+            tuple(short.values()) * len(dtypes) if alike else tuple(short[d] for d in dtypes),
+            (),
+            0,
+        )
+
+
+_SHAPE, _DTYPE = attrgetter("shape"), attrgetter("dtype")
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
