@@ -7,6 +7,9 @@ where the result has another dtype than the elements; `--soak` takes 10**6 of ea
 
 from __future__ import annotations
 
+import itertools
+import math
+from fractions import Fraction
 from functools import lru_cache
 
 import generators
@@ -109,6 +112,42 @@ def test_subnormal_results(op, source, result, isa):
 def test_at_the_largest_finite_number(op, name, isa):
     cases = generators.overflow_edge(op, name)
     all_right(cases, answers(cases, isa=isa)[0])
+
+
+def walked_to_a_midpoint(op, name, n, seed):
+    """n random elements and a few that bring the sum just below, onto or above a midpoint.
+
+    Long enough that f32 lanes round thousands of times, so that only a sound bound sends them on.
+    """
+    dtype, power = DTYPES[name], 2 if op == "sum_squares" else 1
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(0.25, 1.0, n).astype(dtype)
+    total = sum(Fraction(float(v)) ** power for v in x)
+    unit = Fraction(2) ** (math.frexp(float(total))[1] - FORMATS[name].precision)
+    left = (total // unit + 1) * unit + unit / 2 - total
+    steps = []
+    while left and len(steps) < 12:
+        v = dtype.type(float(left) ** (1 / power))
+        while Fraction(float(v)) ** power > left:
+            v = np.nextafter(v, dtype.type(0))
+        if v == 0:
+            break
+        steps.append(v)
+        left -= Fraction(float(v)) ** power
+    tiny = dtype.type(2.0**-20)
+    yield np.concatenate([x, np.array(steps, dtype)])
+    yield np.concatenate([x, np.array(steps[:-1], dtype)])
+    yield np.concatenate([x, np.array([*steps, tiny], dtype)])
+
+
+@pytest.mark.parametrize("op", ["sum_squares", "sum_abs"])
+@pytest.mark.parametrize("name", ["f16", "bf16"])
+def test_long_halves_near_a_midpoint(op, name, isa):
+    l1, l2 = oracle.WEIGHTS[op]
+    for n, seed in itertools.product((3000, 20_000), range(6)):
+        for x in walked_to_a_midpoint(op, name, n, seed):
+            want = oracle.as_float(oracle.result_bits(op, oracle.sums(x), name), name)
+            assert hooks.measure(x, "value", name, l1=l1, l2=l2, isa=isa)[0] == want
 
 
 # --- tiers -----------------------------------------------------------------------------------
