@@ -52,7 +52,7 @@ def kernels(params):
 PATTERNS = {
     "sum over the leaves": (
         lambda w, _: 1e-3 * sum(jnp.sum(v**2) for v in jax.tree.leaves(w)),
-        lambda w, _: fj.penalty(w, l2=1e-3),
+        lambda w, _: fj.penalty(w, l2=1e-3, select="all"),
     ),
     "elastic net of the kernels": (
         lambda w, _: sum(1e-4 * jnp.abs(v).sum() + 1e-3 * (v * v).sum() for v in kernels(w)),
