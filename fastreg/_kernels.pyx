@@ -641,14 +641,22 @@ def plain_list_value(arrays, l1, l2, str dtype):
     return _list(VALUE, arrays, l1, l2, dtype, &o, dtype == "bf16")
 
 
-def list_norm(arrays, *, dtype=None):
+def list_norm(arrays, *, l2=1.0, dtype=None):
     """Return the Euclidean norm of several arrays taken together, rounded once.
 
-    Parameters and result as in :func:`list_value`.
+    Parameters and result as in :func:`list_value`; ``l2``: how often each array counts.
     """
     cdef fastreg_options o
     _no_options(&o)
-    return _list(NORM, arrays, 0.0, 1.0, dtype, &o)
+    return _list(NORM, arrays, 0.0, l2, dtype, &o)
+
+
+def are_writable(list arrays):
+    """Tell whether all of these ndarrays are writable."""
+    for x in arrays:
+        if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray?>x):
+            return False
+    return True
 
 
 cdef struct _span:

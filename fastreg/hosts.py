@@ -26,7 +26,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from fastreg import ndarray
-from fastreg.errors import FastregError, message
+from fastreg.errors import FastregError, NotAnArrayError, message
 
 __all__ = [
     "framework",
@@ -150,6 +150,18 @@ def _served() -> str:
     return ", ".join(["numpy", *rooms])
 
 
+def _refuse_model(x: Any) -> None:
+    """Rooms take whole models; a regularizer is for one array."""
+    if hasattr(x, "trainable_variables") or callable(getattr(x, "named_parameters", None)):
+        raise NotAnArrayError(
+            message(
+                "an array or tensor",
+                f"an object of class {type(x).__name__}",
+                f"pass one of its weights, or call fastreg.{framework(x)}.penalty",
+            )
+        )
+
+
 def penalty(x: Any, l1: float = 0.0, l2: float = 0.0, dtype: Any = None) -> Any:
     """Return ``l1 * sum(|x|) + l2 * sum(x**2)`` as x's framework would: 0-d, differentiable there.
 
@@ -176,6 +188,8 @@ def penalty(x: Any, l1: float = 0.0, l2: float = 0.0, dtype: Any = None) -> Any:
     np.float32(1.5)
     """
     x = unwrap(x)
+    if not hasattr(x, "dtype"):
+        _refuse_model(x)
     return room(x).penalty(x, l1=l1, l2=l2, dtype=dtype)
 
 

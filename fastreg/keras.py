@@ -602,7 +602,7 @@ def penalty(
         Which variables, as in :func:`fastreg.penalty`: no bias, no normalisation, nothing frozen,
         ndim >= 2. Names are the variables' paths (``"dense/kernel"``).
     dtype : optional
-        Type of the result; by default the widest of the variables' types.
+        Type of the result; by default the widest of the variables' types, at least float32.
 
     Returns
     -------
@@ -645,6 +645,9 @@ def penalty(
     if not tensors:
         return hosts.unwrap(_keras.ops.zeros((), dtype or _keras.config.floatx()))
     room = hosts.room(tensors[0])
+    own = {str(getattr(x.dtype, "name", x.dtype)).removeprefix("torch.") for x in tensors}
+    if dtype is None and own <= {"float16", "bfloat16"}:
+        dtype = "float32"  # as fastreg.keras' regularizers: a penalty that stays finite
     if room is ndarray:
         widest = np.result_type(*(x.dtype for x in tensors)) if dtype is None else dtype
         return functional.list_value(tensors, l1=l1s, l2=l2s, dtype=widest)

@@ -116,7 +116,7 @@ class Plan:
         self._kernel = _kernels.Plan(self._hosts, self._l1, self._l2)
         self._guard = Guard(gathered)
         self._mutable = False
-        self._bound: tuple[Any, Guard, list[Any]] | None = None
+        self._bound: tuple[Any, Guard, list[Any], list[Any]] | None = None
         self._titles: Titles | None = None
         self._split: list[tuple[list[int], Any]] | None = None
         self._tensors = tensors_of(self._parameters)
@@ -232,8 +232,8 @@ class Plan:
         """Check everything and bind the targets."""
         self._guard.check()
         if self._bound is not None:
-            container, guard, _ = self._bound
-            if container is grads:
+            container, guard, _, arrays = self._bound
+            if container is grads and _kernels.are_writable(arrays):
                 try:
                     guard.check()
                 except FastregError:
@@ -249,7 +249,8 @@ class Plan:
         found = [t for t in targets if t is not None]
         gathered.parameters = found
         keep = grads if isinstance(grads, (list, dict, tuple)) else object()
-        self._bound = (keep, Guard(gathered, "gradients"), tensors_of(found))
+        arrays = [t.original for t in found if isinstance(t.original, np.ndarray)]
+        self._bound = (keep, Guard(gathered, "gradients"), tensors_of(found), arrays)
 
     def _bound_tensors(self) -> list[Any]:
         return [] if self._bound is None else self._bound[2]
@@ -295,8 +296,9 @@ class Plan:
                 )
                 raise LayoutError(
                     message(
-                        f"gradients named as params, or a list of {len(self._parameters)} or "
-                        f"{len(self._all)} in their order",
+                        f"gradients named as params, or a list of "
+                        f"{' or '.join(map(str, sorted({len(self._parameters), len(self._all)})))}"
+                        " in their order",
                         f"{len(entries)}, with {what}",
                         "pass an array or None for each",
                     )
@@ -334,7 +336,9 @@ class Plan:
                 message("nonfinite 'raise' or 'keep'", repr(nonfinite)[:80], "pass one of them")
             )
         self._ready_to_write()
-        norm = self._kernel.norm()
+        tied = any(p.aliases for p in self._parameters)
+        times = _occurrences(self._parameters)
+        norm = list_norm(self._hosts, l2=times) if tied else self._kernel.norm()
         if not math.isfinite(norm):
             if nonfinite == "keep":
                 return norm
@@ -728,8 +732,15 @@ def global_norm(grads: Any, *, dtype: Any = None) -> Any:
     if dense is not None:
         return _kernels.dense_norm(dense, dtype)
     plain = _plain(grads, "all")
-    arrays = plain if plain is not None else [p.array for p in collect(grads)]
-    return list_norm(arrays, dtype=dtype)
+    if plain is not None:
+        return list_norm(plain, dtype=dtype)
+    found = collect(grads)
+    return list_norm([p.array for p in found], l2=_occurrences(found), dtype=dtype)
+
+
+def _occurrences(parameters: Sequence[Parameter]) -> list[float]:
+    """How often each array stands in the container: gradients of a sum are often one object."""
+    return [1.0 + len(p.aliases) for p in parameters]
 
 
 def clip_by_global_norm_(grads: Any, max_norm: float, *, nonfinite: str = "raise") -> Any:
@@ -771,6 +782,7 @@ def clip_by_global_norm_(grads: Any, max_norm: float, *, nonfinite: str = "raise
     >>> g
     array([1.5, 2. ])
     """
+    _refuse_weights(grads)
     dense = _dense(grads, "all")
     if dense is not None and _max_norm_ok(max_norm) and nonfinite in ("raise", "keep"):
         norm = _kernels.dense_norm(dense)
@@ -782,6 +794,21 @@ def clip_by_global_norm_(grads: Any, max_norm: float, *, nonfinite: str = "raise
                 written([x for x in grads if x is not None and not x.is_inference()])
                 return norm
     return Plan(grads, select="all").clip_norm_(max_norm, nonfinite=nonfinite)
+
+
+def _refuse_weights(grads: Any) -> None:
+    """Refuse parameters where gradients are meant: clipping would scale the weights."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return
+    items = list(grads.values()) if isinstance(grads, dict) else grads
+    if isinstance(items, torch.nn.Module) or (
+        isinstance(items, (list, tuple)) and any(isinstance(x, torch.nn.Parameter) for x in items)
+    ):
+        raise ArgumentError(
+            message("gradients to clip", "the parameters themselves",
+                    "pass [p.grad for p in model.parameters()]")
+        )
 
 
 def _max_norm_ok(max_norm: Any) -> bool:

@@ -26,6 +26,7 @@ from fastreg.errors import (
     ArgumentError,
     DTypeError,
     FastregError,
+    LayoutError,
     StaleError,
     message,
 )
@@ -171,6 +172,11 @@ def collect(params: Any) -> list[Parameter]:
 def gather(params: Any) -> Gathered:
     """Do what :func:`collect` does, and remember the containers for a :class:`Guard`."""
     out = Gathered()
+    if _package(params) == "keras" and getattr(params, "built", True) is False:
+        raise ArgumentError(
+            message("a Keras model or layer with weights", "one that is not built",
+                    "build it first, or give it an Input")
+        )
     found = [
         viewed(path, leaf) for path, leaf in leaves(params, holders=out.holders)
     ]
@@ -191,17 +197,38 @@ def outlined(params: Any) -> list[Parameter]:
             p.aliases = (*p.aliases, _join(path))
             continue
         name = getattr(leaf.dtype, "name", None) or str(leaf.dtype).removeprefix("torch.")
+        if not _READABLE.fullmatch(name):
+            raise DTypeError(
+                f"at {_place(path)}: "
+                + message("elements of a float, integer or boolean type", name,
+                          "convert the array first, or leave it out of params")
+            )
         try:
             shape = tuple(leaf.shape)
         except ValueError:  # TensorFlow knows not even the rank
             shape = (None, None)
+        except RuntimeError:
+            raise _shapeless(path) from None
         outline: Any = Outline(_SHORT_NAMES.get(name, name), shape)
         kept[id(leaf)] = Parameter(_join(path), leaf, outline, path)
     return list(kept.values())
 
 
+# Names of element types that kernels read; JAX's float0 stands for no gradient.
+_READABLE = re.compile(r"float(0|16|32|64)|bfloat16|bool|u?int(2|4|8|16|32|64)|half|double")
+
+
 def _has_outline(x: Any) -> bool:
-    return hasattr(x, "shape") and hasattr(x, "dtype") and not isinstance(x, (Mapping, list, tuple))
+    if isinstance(x, (Mapping, list, tuple)):
+        return False
+    return hasattr(type(x), "shape") and hasattr(x, "dtype")
+
+
+def _shapeless(path: tuple[Any, ...]) -> LayoutError:
+    return LayoutError(
+        message(f"a parameter with a shape at {_place(path)}", "one of a lazy module",
+                "call the module once on a batch, which shapes it")
+    )
 
 
 def viewed(path: tuple[Any, ...], leaf: Any) -> Parameter:
@@ -374,9 +401,9 @@ def _module(
     except TypeError:
         return list(module.named_parameters())
     for name, part in module.named_modules():
-        own = getattr(part, "_parameters", None)
-        if isinstance(own, dict) and own:
-            holders.append((own, list(own.values()), _join((*path, name) if name else path)))
+        for own in (getattr(part, "_parameters", None), getattr(part, "_modules", None)):
+            if isinstance(own, dict):
+                holders.append((own, list(own.values()), _join((*path, name) if name else path)))
     return named
 
 
@@ -445,6 +472,8 @@ def _host(path: tuple[Any, ...], x: Any) -> HostArray:
         name = _COMMON.get(x.dtype)
         if name is not None:
             return HostArray(x, name)
+    elif _package(x) == "torch" and type(x).__name__.startswith("Uninitialized"):
+        raise _shapeless(path)
     elif _package(x) == "torch" and (found := _host_of_tensor(x)) is not None:
         return found
     try:
@@ -511,6 +540,7 @@ def dense_tensors(xs: Sequence[Any]) -> tuple[list[int], list[int], list[str]] |
 
 
 _dtype_of = attrgetter("dtype")
+_requires_grad = attrgetter("requires_grad")
 _placement_of = attrgetter("is_cpu", "layout", "is_nested")
 
 
@@ -604,7 +634,17 @@ class Guard:
         What the user calls it, for the message.
     """
 
-    __slots__ = ("_deletable", "_holders", "_places", "_references", "_tensors", "_values", "_what")
+    __slots__ = (
+        "_deletable",
+        "_holders",
+        "_places",
+        "_references",
+        "_tensors",
+        "_trained",
+        "_values",
+        "_variables",
+        "_what",
+    )
 
     def __init__(self, gathered: Gathered, what: str = "params") -> None:
         originals = [p.original for p in gathered.parameters]
@@ -616,10 +656,12 @@ class Guard:
         tensors = [(p, _value_of(p.original)) for p in gathered.parameters]
         tensors = [(p, x) for p, x in tensors if _package(x) == "torch"]
         self._places = [p for p, _ in tensors]
+        self._trained: list[bool] = []
         self._tensors: tuple[Any, Any, list[Any], list[int], list[int]] | None = None
         if tensors:
             kind = sys.modules["torch"].Tensor
             xs = [x for _, x in tensors]
+            self._trained = list(map(_requires_grad, xs))
             self._tensors = (
                 kind.data_ptr,
                 kind.numel,
@@ -627,6 +669,13 @@ class Guard:
                 list(map(kind.data_ptr, xs)),
                 list(map(kind.numel, xs)),
             )
+        variables = [(p, _value_of(p.original)) for p in gathered.parameters]
+        # TensorFlow may give a variable new memory with each assignment.
+        self._variables = [
+            (p, x, _address(p.array.data))
+            for p, x in variables
+            if _package(x) == "tensorflow" and hasattr(x, "assign")
+        ]
         self._deletable = [
             p for p in gathered.parameters if callable(getattr(p.original, "is_deleted", None))
         ]
@@ -643,9 +692,15 @@ class Guard:
                 changed = zip(map(data_ptr, xs), map(numel, xs), addresses, sizes, strict=True)
                 k = next(k for k, (a, n, b, m) in enumerate(changed) if (a, n) != (b, m))
                 raise self._stale(self._places[k].label, "a tensor with other memory (.data, set_)")
+            if list(map(_requires_grad, xs)) != self._trained:
+                k = next(k for k, x in enumerate(xs) if x.requires_grad != self._trained[k])
+                raise self._stale(self._places[k].label, "another requires_grad")
         for p, value in self._values:
             if _value_of(p.original) is not value:
                 raise self._stale(p.label, "a variable that holds another tensor")
+        for p, x, address in self._variables:
+            if _address(np.asarray(x)) != address:
+                raise self._stale(p.label, "a variable with other memory (assign)")
         for p in self._deletable:
             if p.original.is_deleted():
                 raise self._stale(p.label, "a deleted array")

@@ -321,7 +321,7 @@ def _number(x: Any, what: str, where: str) -> float:
     if not 0.0 <= number < math.inf:
         raise ArgumentError(
             message(
-                f"a weight {what} that is finite and >= 0{f' for {where}' if where else ''}",
+                f"a number {what} that is finite and >= 0{f' for {where}' if where else ''}",
                 repr(x)[:80],
                 "pass a non-negative number",
             )

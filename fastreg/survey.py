@@ -205,7 +205,7 @@ def finite_or_raise(parameters: Sequence[Parameter], rows: npt.NDArray[Any], wha
         message(
             f"finite elements{' ' + what if what else ''}",
             f"NaN or infinity in {len(bad):,} of {len(rows):,} arrays: {', '.join(lines)}",
-            "find where they come from; nothing was written",
+            "find where they come from" + ("; nothing was written" if what else ""),
         )
     )
 

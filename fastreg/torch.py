@@ -13,6 +13,7 @@ Importing this module imports torch; ``import fastreg`` does not import this mod
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
@@ -529,7 +530,7 @@ def penalty(
         ``model.named_parameters()``: one node of the graph for all of it. Tensors of any shape and
         strides, dense; float16, bfloat16, float32, float64, or bool and integers, which are summed
         exactly and have no gradient. Never copied. Variables of Keras on torch stand for their
-        tensors.
+        tensors. What stands in a list twice counts twice; a parameter that a module ties, once.
     l1, l2 : float, for a list one float for each tensor, for a model a mapping or callable too
         Weights, finite and >= 0; zero removes a term (also where Keras gives ``0 * inf = nan``).
     dtype : torch.dtype or str, optional
@@ -716,6 +717,10 @@ def _chosen(
         for x in params:
             if not isinstance(_unwrapped(x), (torch.Tensor, torch.nn.Module, Mapping, tuple, list)):
                 raise _refuse(x)
+    for name, weight in (("l1", l1), ("l2", l2), ("weights", weights)):
+        for number in weight.values() if isinstance(weight, Mapping) else [weight]:
+            if isinstance(number, torch.Tensor):
+                _weight(name, number)
     bare = isinstance(params, torch.Tensor) or (
         isinstance(params, list) and all(isinstance(_unwrapped(x), torch.Tensor) for x in params)
     )
@@ -834,7 +839,8 @@ def add_gradient_(
 
     After ``loss.backward()`` and before the optimiser's step this is what adding the penalty to the
     loss would have done, without a graph: ``grad = RN_T(grad + g)``. Without a ``grad`` there it
-    becomes g.
+    becomes g. Tensors that do not require grad are left alone. Not for compiled functions: call it
+    outside of them.
 
     Parameters
     ----------
@@ -862,9 +868,28 @@ def add_gradient_(
     (tensor([[4., 4.]]), tensor([1.]))
     """
     names, xs, l1s, l2s = _chosen(params, l1, l2, select, weights, convention)
-    if isinstance(scale, (bool, str, bytes)) or not math.isfinite(scale):
-        raise ArgumentError(message("a finite scale", repr(scale)[:80], "pass an ordinary number"))
-    scale = float(scale)
+    scale = _real("a finite scale", scale, -math.inf)
+    # A frozen tensor gets no gradient, as from a penalty in the loss; one that stands here twice
+    # gets two, of which the second round of calls adds the second.
+    trained = [k for k, x in enumerate(xs) if getattr(x, "requires_grad", True)]
+    for k in set(range(len(xs))) - set(trained):
+        _differentiable(xs[k])
+    rounds: dict[int, list[int]] = {}
+    seen: Counter[int] = Counter()
+    for k in trained:
+        rounds.setdefault(seen[id(xs[k])], []).append(k)
+        seen[id(xs[k])] += 1
+    for places in rounds.values():
+        _add_gradient(
+            [names[k] for k in places], [xs[k] for k in places], [l1s[k] for k in places],
+            [l2s[k] for k in places], scale,
+        )
+
+
+def _add_gradient(
+    names: list[str], xs: list[Any], l1s: list[float], l2s: list[float], scale: float
+) -> None:
+    """Add the gradients of distinct tensors."""
     if _add_quickly(xs, l1s, l2s, scale):
         return
     for name, x in zip(names, xs, strict=True):
@@ -880,9 +905,8 @@ def add_gradient_(
                         "set it to None, or to a copy")
             )
     here = [k for k, x in enumerate(xs) if x.device.type == "cpu"]
-    added = [k for k in here if xs[k].grad is not None]
     with torch.no_grad():
-        _add_here(names, xs, l1s, l2s, added, scale)
+        _add_here(names, xs, l1s, l2s, here, scale)
         for k, x in enumerate(xs):
             if x.grad is None:
                 x.grad = _gradient_now(x.detach(), _upstream(scale, x), l1s[k], l2s[k])
@@ -922,13 +946,13 @@ def _add_here(
     """Add to the ``grad`` of tensors in host memory, in one call."""
     xs = [xs[k] for k in places]
     l1s, l2s = [l1s[k] for k in places], [l2s[k] for k in places]
-    grads = [x.grad for x in xs]
     with _names(names, places):
         _kernels.list_gradient(
-            [_host(x) for x in xs], l1s, l2s, [_grad_memory(g) for g in grads],
+            [_host(x) for x in xs], l1s, l2s,
+            [None if x.grad is None else _grad_memory(x.grad) for x in xs],
             scale=scale, accumulate=True,
         )
-    torch.autograd.graph.increment_version(grads)
+    torch.autograd.graph.increment_version([x.grad for x in xs if x.grad is not None])
 
 
 def prox_(
@@ -970,11 +994,7 @@ def prox_(
     tensor([2., 0., 0.], requires_grad=True)
     """
     names, xs, l1s, l2s = _chosen(params, l1, l2, select, weights, convention)
-    if isinstance(step, (bool, str, bytes)) or not 0.0 <= step < math.inf:
-        raise ArgumentError(
-            message("a step that is finite and >= 0", repr(step)[:80], "pass such a number")
-        )
-    step = float(step)
+    step = _real("a step that is finite and >= 0", step, 0.0)
     for name, x in zip(names, xs, strict=True):
         _check_leaf(name, x)
     here = [k for k, x in enumerate(xs) if x.device.type == "cpu"]
@@ -990,6 +1010,17 @@ def prox_(
         for k, x in enumerate(xs):
             if x.device.type != "cpu":
                 x.copy_(_native_prox(x, step, l1s[k], l2s[k], bool(flush)))
+
+
+def _real(wanted: str, x: Any, least: float) -> float:
+    """Return a finite number that is not below ``least``, or raise."""
+    try:
+        number = math.nan if isinstance(x, (bool, str, bytes)) else float(x)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (math.isfinite(number) and number >= least):
+        raise ArgumentError(message(wanted, repr(x)[:80], "pass such a number"))
+    return number
 
 
 def _check_leaf(name: str, x: Any) -> None:

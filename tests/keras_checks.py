@@ -6,6 +6,7 @@ why" or the traceback. tests/test_keras.py runs it once for each host and report
 test.
 """
 
+import contextlib
 import copy
 import json
 import os
@@ -704,6 +705,17 @@ def check_penalty_of_a_model():
     ):  # fmt: skip
         raises(kind, text, lambda bad=bad: fk.penalty(bad, l2=1.0))
 
+    half = keras.Sequential([layers.Input((4,)), layers.Dense(3, dtype="float16")])
+    assert np.isfinite(number(fk.penalty(half, l2=1e6)))
+    plan = fastreg.plan(model, l2=1.0)
+    before = plan.value()
+    model.set_weights([2 * w for w in model.get_weights()])
+    with contextlib.suppress(fastreg.errors.StaleError):  # the variables have new memory
+        assert plan.value() == 4 * before
+
+    kernels = [w for w in model.trainable_weights if len(w.shape) > 1]
+    arrays = [np.asarray(keras.ops.convert_to_numpy(w) if not LEGACY else w) for w in kernels]
+    want = fastreg.penalty(arrays, l1=0.01, l2=0.02, dtype="float32")
     gradients = [fastreg.gradient(a, l1=0.01, l2=0.02) for a in arrays]
     if HOST in ("tensorflow", "tf_keras"):
         import tensorflow as tf

@@ -881,3 +881,23 @@ def test_misnamed_gradients_are_refused_and_nothing_is_written(names):
     with pytest.raises(fastreg.errors.LayoutError, match=r"no array|no entry"):
         plan.value_and_gradient_(dict(zip(names, targets, strict=True)))
     assert not any(t.any() for t in targets)
+
+
+def test_aliased_gradients_count_as_often_as_they_stand():
+    g = np.array([3.0, 4.0])
+    assert fastreg.global_norm([g, g]) == np.sqrt(np.float64(50.0))
+    assert fastreg.clip_by_global_norm_({"a": g, "b": g}, 1.0) == np.sqrt(np.float64(50.0))
+    assert np.linalg.norm([g, g]) == pytest.approx(1.0)
+
+
+def test_a_bound_gradient_that_became_read_only_is_refused():
+    params, grads = {"a": np.ones((2, 2))}, [np.zeros((2, 2))]
+    plan = fastreg.plan(params, l2=1.0)
+    plan.add_gradient_(grads)
+    grads[0].flags.writeable = False
+    with pytest.raises(LayoutError, match="writable"):
+        plan.add_gradient_(grads)
+    assert grads[0].tolist() == [[2, 2], [2, 2]]
+    grads[0].flags.writeable = True
+    plan.add_gradient_(grads)
+    assert grads[0].tolist() == [[4, 4], [4, 4]]

@@ -183,7 +183,7 @@ BAD = {
     "no leaf": ([LEAF, LEAF * 2], ValueError, "leaf"),
     "integers": ([LEAF, torch.ones(2, 2, dtype=torch.int64)], TypeError, "float"),
     "complex": ([LEAF, torch.ones(2, 2, dtype=torch.complex64)], TypeError, "complex64"),
-    "meta": ([LEAF, torch.ones(2, 2, device="meta")], ValueError, "memory"),
+    "meta": ([LEAF, torch.ones(2, 2, device="meta", requires_grad=True)], ValueError, "memory"),
     "array": ([LEAF, np.ones((2, 2))], TypeError, "torch.Tensor"),
 }
 
@@ -237,6 +237,92 @@ def test_empty_and_none():
     x = torch.zeros(0, 3, requires_grad=True)
     room.add_gradient_([x], l2=1.0)
     assert x.grad.shape == (0, 3)
+
+
+def test_frozen_and_repeated_tensors_get_what_the_loss_would_give():
+    for params in ("all", "*.weight"):
+        model = Model()
+        room.add_gradient_(model, l2=1.0, select=params)
+        assert model.frozen.weight.grad is None
+    w = torch.ones(2, 2, requires_grad=True)
+    room.penalty([w, w], l2=1.0).backward()
+    expected = bits(w.grad)
+    for _ in range(2):
+        w.grad = None
+        room.add_gradient_([w, w], l2=1.0)
+        assert bits(w.grad) == expected
+    room.add_gradient_([torch.ones(2)], l2=1.0)  # nothing to train: as a loss would do
+
+
+def test_a_grad_that_is_another_parameter_is_refused():
+    a, b = (torch.nn.Parameter(torch.ones(2, 2)) for _ in range(2))
+    a.grad = b.data
+    with pytest.raises(ValueError, match="'0' and '1'"):
+        room.add_gradient_([a, b], l2=1.0)
+    assert b.tolist() == [[1, 1], [1, 1]]
+    assert b.grad is None
+
+
+def test_refusals_name_what_to_do():
+    model = Model()
+    for weight in (torch.tensor(0.1), torch.nn.Parameter(torch.tensor(0.1))):
+        with pytest.raises(errors.FastregError, match="multiply"):
+            room.penalty(model, l2=weight)
+        with pytest.raises(errors.FastregError, match="multiply"):
+            room.penalty(model, l2={"hidden.*": weight})
+    mixed = torch.nn.ModuleList([torch.nn.Linear(2, 2, dtype=torch.complex64)])
+    with pytest.raises(TypeError, match=r"at '0\.weight': expected elements of a float"):
+        room.penalty(mixed, l2=1.0)
+    lazy = torch.nn.Sequential(torch.nn.LazyLinear(3))
+    for call in (room.penalty, room.add_gradient_, fastreg.penalty, fastreg.plan, fastreg.stats):
+        with pytest.raises(ValueError, match="call the module once"):
+            call(lazy, **({} if call is fastreg.stats else {"l2": 1.0}))
+    for bad in (None, "a"):
+        with pytest.raises(ValueError, match="finite scale"):
+            room.add_gradient_(model, l2=1.0, scale=bad)
+        with pytest.raises(ValueError, match="a step that"):
+            room.prox_(model, l1=1.0, step=bad)
+    for what in (model, list(model.parameters())):
+        with pytest.raises(ValueError, match="for p in model"):
+            fastreg.clip_by_global_norm_(what, 1.0)
+
+
+def test_a_plan_notices_what_changes_in_a_module():
+    def sequence():
+        return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+
+    changes = {
+        "replaced": lambda m: m.__setitem__(0, torch.nn.Linear(3, 4)),
+        "appended": lambda m: m.append(torch.nn.Linear(2, 2)),
+        "deleted": lambda m: m.__delitem__(0),
+        "registered": lambda m: m.register_parameter("w", torch.nn.Parameter(torch.ones(2, 2))),
+        "frozen": lambda m: m[0].requires_grad_(False),
+        "reassigned": lambda m: setattr(m[0], "weight", torch.nn.Parameter(torch.ones(4, 3))),
+        "moved": lambda m: m.double(),
+    }
+    for name, change in changes.items():
+        model = sequence()
+        plan = fastreg.plan(model, l2=1.0)
+        before = [w.detach().clone() for w in model.parameters()]
+        assert plan.value() > 0
+        change(model)
+        for call in (plan.value, lambda plan=plan: plan.prox_(0.1)):
+            with pytest.raises(errors.StaleError, match="make the plan anew"):
+                call()
+        if name in ("appended", "registered", "frozen"):
+            now = [w.detach() for w in model.parameters()]
+            assert all(any(torch.equal(a, b) for b in now) for a in before), name
+
+
+def test_gradients_that_are_one_object_count_as_often_as_they_stand():
+    a, b = (torch.ones(2, 2, requires_grad=True) for _ in range(2))
+    grads = torch.autograd.grad(((a + b) ** 2).sum(), [a, b])
+    if grads[0].data_ptr() != grads[1].data_ptr():
+        grads = [grads[0], grads[0]]
+    want = torch.nn.utils.get_total_norm(grads).item()
+    assert fastreg.global_norm(grads) == pytest.approx(want, rel=1e-6)
+    assert fastreg.clip_by_global_norm_(grads, 1.0) == pytest.approx(want, rel=1e-6)
+    assert torch.nn.utils.get_total_norm(grads).item() == pytest.approx(1.0, rel=1e-6)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
