@@ -152,7 +152,8 @@ def _served() -> str:
 
 def _refuse_model(x: Any) -> None:
     """Rooms take whole models; a regularizer is for one array."""
-    if hasattr(x, "trainable_variables") or callable(getattr(x, "named_parameters", None)):
+    kind = type(x)
+    if hasattr(kind, "trainable_variables") or hasattr(kind, "named_parameters"):
         raise NotAnArrayError(
             message(
                 "an array or tensor",
@@ -188,8 +189,7 @@ def penalty(x: Any, l1: float = 0.0, l2: float = 0.0, dtype: Any = None) -> Any:
     np.float32(1.5)
     """
     x = unwrap(x)
-    if not hasattr(x, "dtype"):
-        _refuse_model(x)
+    _refuse_model(x)
     return room(x).penalty(x, l1=l1, l2=l2, dtype=dtype)
 
 

@@ -669,12 +669,11 @@ class Guard:
                 list(map(kind.data_ptr, xs)),
                 list(map(kind.numel, xs)),
             )
-        variables = [(p, _value_of(p.original)) for p in gathered.parameters]
-        # TensorFlow may give a variable new memory with each assignment.
+        # TensorFlow gives a variable new memory when it is assigned to.
         self._variables = [
-            (p, x, _address(p.array.data))
-            for p, x in variables
-            if _package(x) == "tensorflow" and hasattr(x, "assign")
+            (p, _address(p.array.data))
+            for p in gathered.parameters
+            if _package(x := _value_of(p.original)) == "tensorflow" and hasattr(x, "assign")
         ]
         self._deletable = [
             p for p in gathered.parameters if callable(getattr(p.original, "is_deleted", None))
@@ -698,8 +697,8 @@ class Guard:
         for p, value in self._values:
             if _value_of(p.original) is not value:
                 raise self._stale(p.label, "a variable that holds another tensor")
-        for p, x, address in self._variables:
-            if _address(np.asarray(x)) != address:
+        for p, address in self._variables:
+            if _address(_unwrapped(p.original)) != address:
                 raise self._stale(p.label, "a variable with other memory (assign)")
         for p in self._deletable:
             if p.original.is_deleted():

@@ -663,3 +663,13 @@ def test_examples():
 
     assert doctest.testmod(ftf).failed == 0
     assert doctest.testmod(tensorflow_routes).failed == 0
+
+
+def test_a_plan_notices_assignments():
+    v = tf.Variable(tf.ones((20, 20)))
+    for change in (lambda: v.assign(2 * v), lambda: v.assign_add(v)):
+        plan = fastreg.plan([v], l2=1.0)
+        assert plan.value() == plan.value() == fastreg.penalty([v], l2=1.0)
+        change()
+        with pytest.raises(RuntimeError, match="make the plan anew"):
+            plan.value()
