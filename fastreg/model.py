@@ -501,7 +501,10 @@ def plan(
     Notes
     -----
     Values are read anew in each call: an optimiser that writes the arrays in place needs no new
-    plan. One that replaces them, as JAX does, needs one for each step.
+    plan. One that replaces them, as JAX and TensorFlow do, needs one for each step; so does a torch
+    module whose parts or ``requires_grad`` change. Any other such change is an error, not a wrong
+    number; but an array that is only seen otherwise (other strides at the same address) is not
+    noticed.
 
     Examples
     --------
@@ -712,7 +715,8 @@ def global_norm(grads: Any, *, dtype: Any = None) -> Any:
     Parameters
     ----------
     grads : array or container of arrays
-        As ``params`` in :func:`penalty`; all of them count, None is left out.
+        As ``params`` in :func:`penalty`; all of them count, None is left out. An array that stands
+        there twice counts twice: gradients of a sum are often one object.
     dtype : float16, bfloat16, float32 or float64, optional
         Type of the result; float64 by default.
 
