@@ -30,6 +30,12 @@
     X(l2, 0, 1)                                                                                    \
     X(l1l2, 1, 1)
 
+/* The same with one more argument for X: one list inside another cannot share a name. */
+#define FR_PENALTIES_WITH(X, more)                                                                 \
+    X(l1, 1, 0, more)                                                                              \
+    X(l2, 0, 1, more)                                                                              \
+    X(l1l2, 1, 1, more)
+
 /* How a gradient reaches memory: ordinary stores, stores past the cache, or added to what is there. */
 #define FR_STORES(X)                                                                               \
     X(fresh)                                                                                       \

@@ -3,10 +3,10 @@
 #include "machine.h"
 #include "walk.h"
 
-/* A stretch is what one kernel call handles. Longer: fewer folds; shorter: a tighter error bound
- * and x still in L1 when its gradient is taken. Folding costs about 25 ns: 2 % of 8192 elements in
- * L2. Reading x for the value while the lines of its gradient before are streamed out wants shorter
- * ones still (64 Mi f32, one thread: 33 GB/s with 1024, 28 with 2048). */
+/* A stretch is what one kernel call handles. Longer: fewer folds; shorter: a tighter error bound and, where
+ * sums and gradient take a loop each, x still in L1 when its gradient is taken. Folding costs about 25
+ * ns: 2 % of 8192 elements in L2. Reading x for the value while the lines of its gradient before are
+ * streamed out wants shorter ones still (64 Mi f32, one thread: 33 GB/s with 1024, 28 with 2048). */
 enum {
     STRETCH = 8192,
     STRETCH_WITH_GRADIENT = 2048,
@@ -38,6 +38,7 @@ typedef struct {
     fr_job *job;
     const fr_float_kernels *kernels;
     fr_gradient_kernel *gradient;
+    fr_both_kernel *both; /* NULL where sums and gradient take a loop each */
     fr_prox_kernel *prox;
     fr_survey_kernel *survey;
     fr_slope slope;
@@ -72,10 +73,16 @@ static void look_for_specials(fr_pass_state *s, const void *x, size_t n, int typ
     s->found.inf |= inf;
 }
 
-FR_INLINE void add_stretch(fr_pass_state *s, const void *x, size_t n, int type)
+/* both: with the gradient, into g. */
+FR_INLINE void add_stretch(fr_pass_state *s, const void *x, void *g, size_t n, int type, int both)
 {
     fr_sum sum[2];
-    if (s->anchored) {
+    if (both) {
+        if (FR_UNLIKELY(!s->both(x, g, n, s->anchor, sum, &s->slope))) {
+            look_for_specials(s, x, n, type);
+            return;
+        }
+    } else if (s->anchored) {
         if (FR_UNLIKELY(!(s->survey ? s->survey(x, n, s->anchor, sum, &s->found.survey)
                                     : s->kernels->anchored[s->penalty](x, n, s->anchor, sum)))) {
             look_for_specials(s, x, n, type);
@@ -108,8 +115,11 @@ FR_INLINE int stopped(fr_pass_state *s, size_t n)
 
 FR_INLINE void do_stretch(fr_pass_state *s, const void *x, void *g, size_t n, int type)
 {
+    const int both = s->both && !(s->job->streamed && (uintptr_t)g % LINE);
     if (s->penalty >= 0)
-        add_stretch(s, x, n, type);
+        add_stretch(s, x, g, n, type, both);
+    if (both)
+        return;
     if (s->gradient)
         s->gradient(x, g, n, &s->slope);
     else if (s->prox)
@@ -145,9 +155,11 @@ static FR_NOINLINE int walk_array(fr_pass_state *s, const fastreg_array *a, size
     return 1;
 }
 
-static size_t stretch_of_gradient(const fr_job *job)
+static size_t stretch_of_gradient(const fr_pass_state *s)
 {
-    return job->streamed && job->value ? STRETCH_STREAMED : STRETCH_WITH_GRADIENT;
+    if (s->both)
+        return STRETCH;
+    return s->job->streamed && s->job->value ? STRETCH_STREAMED : STRETCH_WITH_GRADIENT;
 }
 
 /* Elements [first, first + n) of one array; 0 if the pass was stopped. */
@@ -163,6 +175,7 @@ static int pass_array(fr_pass_state *s, const fastreg_array *a, size_t first, si
     /* The anchors of the array before stay as guesses: a list's arrays are often alike. */
     s->moment[0] = s->moment[1] = (fr_sum){0.0, 0.0, 0.0};
     s->gradient = NULL;
+    s->both = NULL;
     s->prox = gradient && job->prox ? s->kernels->prox : NULL;
     s->survey = job->survey ? s->kernels->survey : NULL;
     if (s->prox) {
@@ -170,17 +183,18 @@ static int pass_array(fr_pass_state *s, const fastreg_array *a, size_t first, si
         s->shrinkage.divisor = 1.0 + 2.0 * a->l2 * job->scale;
         s->shrinkage.flush = job->flush;
     } else if (gradient) {
-        s->gradient = s->kernels->gradient[job->accumulate ? FR_STORE_accumulated
-                                           : job->streamed ? FR_STORE_streamed
-                                                           : FR_STORE_fresh];
-        s->slope.slope = 2.0 * a->l2 * job->scale;
-        s->slope.step = a->l1 * job->scale;
-        s->slope.zero_step = s->slope.step * 0.0;
-        s->slope.one_term = s->slope.slope == 0.0 || s->slope.step == 0.0;
+        const int store = job->accumulate ? FR_STORE_accumulated
+                          : job->streamed ? FR_STORE_streamed
+                                          : FR_STORE_fresh;
+        s->gradient = s->kernels->gradient[store];
+        s->slope = fr_slope_of(2.0 * a->l2 * job->scale, a->l1 * job->scale);
+        if (s->penalty >= 0 && s->anchored == (type == FR_FLOAT_f64) &&
+            (a->l1 != 0.0 || s->slope.slope != 0.0))
+            s->both = s->kernels->both[s->penalty][store];
     }
     if (type >= 0 && a->dtype < FASTREG_BOOL && fr_is_dense(a, gradient)) {
         const size_t item = fr_itemsize(a->dtype), end = first + n;
-        const size_t stretch = gradient ? stretch_of_gradient(job) : STRETCH;
+        const size_t stretch = gradient ? stretch_of_gradient(s) : STRETCH;
         for (size_t i = first, m; i < end; i += m) {
             m = FR_MIN(stretch, end - i);
             if (gradient && job->streamed && m == stretch)

@@ -25,7 +25,8 @@ enum {
 #define X(store) FR_STORE_##store,
     FR_STORES(X)
 #undef X
-        FR_STORE_COUNT
+        FR_STORE_COUNT,
+    FR_STORE_none = -1
 };
 
 /* The gradient of l1 |x| + l2 x*x times an upstream factor u: fma(slope, x, step * sign(x)) with
@@ -33,7 +34,24 @@ enum {
 typedef struct {
     double slope, step, zero_step;
     int one_term;
+    int narrow; /* f32 lanes may try: the next two are within 2^-24 of slope and step, or are zeros */
+    float slope_f32, step_f32;
 } fr_slope;
+
+FR_INLINE int fr_fits_f32(double a)
+{
+    const double magnitude = FR_MAX(a, -a);
+    return a == 0.0 || (magnitude >= 0x1p-100 && magnitude <= 0x1p100);
+}
+
+FR_INLINE fr_slope fr_slope_of(double slope, double step)
+{
+    fr_slope s = {slope, step, step * 0.0, slope == 0.0 || step == 0.0, 0, 0.0f, 0.0f};
+    s.narrow = fr_fits_f32(slope) && fr_fits_f32(step);
+    if (s.narrow)
+        s.slope_f32 = (float)slope, s.step_f32 = (float)step;
+    return s;
+}
 
 /* sum[0] of |x| and sum[1] of x*x, each only if the penalty has it, with proven error bounds. */
 typedef void fr_plain_kernel(const void *x, size_t n, fr_sum sum[2]);
@@ -48,6 +66,13 @@ typedef int fr_anchored_kernel(const void *x, size_t n, double anchor[2], fr_sum
 /* Writes out[0 .. n); out == x is allowed, any other overlap is not. After streamed stores the caller
  * owes fr_stream_end. */
 typedef void fr_gradient_kernel(const void *x, void *out, size_t n, const fr_slope *s);
+
+/* Sums and gradient in one loop, so that loads and stores overlap: those of the type's first tier, plain
+ * for f32 and anchored for f64. NULL where arithmetic is the limit and code would only grow: half
+ * precision, and levels without FMA. The gradient is written whatever comes of the sums. out and x do not
+ * overlap; for streamed stores out starts a cache line; without l1 the slope is not zero. */
+typedef int fr_both_kernel(const void *x, void *out, size_t n, double anchor[2], fr_sum sum[2],
+                           const fr_slope *s);
 
 /* What a survey counts: the largest |x| that is not NaN, zeros, subnormals (of x's type), NaNs and
  * infinities. */
@@ -73,6 +98,7 @@ typedef struct {
     fr_plain_kernel *narrow[FR_PENALTY_COUNT];
     fr_anchored_kernel *anchored[FR_PENALTY_COUNT];
     fr_gradient_kernel *gradient[FR_STORE_COUNT];
+    fr_both_kernel *both[FR_PENALTY_COUNT][FR_STORE_COUNT];
     fr_survey_kernel *survey;
     fr_prox_kernel *prox;
 } fr_float_kernels;

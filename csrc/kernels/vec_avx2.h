@@ -6,6 +6,7 @@ typedef __m256d vd;
 enum { VL = 4, CHAINS = 8 };
 #define FR_VEC_FMA        1
 #define FR_VEC_ACCUMULATE 1
+#define FR_VEC_HALVES     1
 
 FR_INLINE vd vd_set(double v) { return _mm256_set1_pd(v); }
 FR_INLINE vd vd_add(vd a, vd b) { return _mm256_add_pd(a, b); }
@@ -54,16 +55,92 @@ FR_INLINE vs vs_add(vs a, vs b) { return _mm256_add_ps(a, b); }
 FR_INLINE vs vs_abs(vs a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
 FR_INLINE void vs_put(float *p, vs a) { _mm256_storeu_ps(p, a); }
 FR_INLINE vs vs_add_square(vs sum, vs a) { return _mm256_fmadd_ps(a, a, sum); }
-FR_INLINE void vs_load_f16(const void *p, vs *a, vs *b)
+FR_INLINE vs vs_fma(vs a, vs b, vs c) { return _mm256_fmadd_ps(a, b, c); }
+FR_INLINE vs vs_flip_sign(vs a, vs by)
 {
-    *a = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
-    *b = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p + 1));
+    return _mm256_xor_ps(a, _mm256_and_ps(by, _mm256_set1_ps(-0.0f)));
 }
-FR_INLINE void vs_load_bf16(const void *p, vs *a, vs *b)
+FR_INLINE vs vs_where_zero(vs x, vs yes, vs no)
 {
-    const __m256i h = _mm256_loadu_si256((const __m256i *)p);
-    *a = _mm256_castsi256_ps(_mm256_slli_epi32(h, 16));
-    *b = _mm256_castsi256_ps(_mm256_and_si256(h, _mm256_set1_epi32((int)0xffff0000)));
+    return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_EQ_OQ));
+}
+
+typedef __m256i vh;
+FR_INLINE vh vh_load(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
+FR_INLINE void vh_store(void *p, vh y) { _mm256_storeu_si256((__m256i *)p, y); }
+FR_INLINE void vh_stream(void *p, vh y) { _mm256_stream_si256((__m256i *)p, y); }
+FR_INLINE void vh_unpack_f16(vh y, vs *a, vs *b)
+{
+    *a = _mm256_cvtph_ps(_mm256_castsi256_si128(y));
+    *b = _mm256_cvtph_ps(_mm256_extracti128_si256(y, 1));
+}
+FR_INLINE void vh_unpack_bf16(vh y, vs *a, vs *b)
+{
+    *a = _mm256_castsi256_ps(_mm256_slli_epi32(y, 16));
+    *b = _mm256_castsi256_ps(_mm256_and_si256(y, _mm256_set1_epi32((int)0xffff0000)));
+}
+FR_INLINE vh fr_round_f16(vs a, vs b)
+{
+    const __m128i low = _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT);
+    const __m128i high = _mm256_cvtps_ph(b, _MM_FROUND_TO_NEAREST_INT);
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
+}
+FR_INLINE __m256i fr_round_bits_bf16(vs a)
+{
+    const __m256i b = _mm256_castps_si256(a), one = _mm256_set1_epi32(1);
+    const __m256i last = _mm256_and_si256(_mm256_srli_epi32(b, 16), one);
+    return _mm256_add_epi32(b, _mm256_add_epi32(last, _mm256_set1_epi32(0x7fff)));
+}
+FR_INLINE vh fr_round_bf16(vs a, vs b)
+{
+    const __m256i odd = _mm256_and_si256(fr_round_bits_bf16(b), _mm256_set1_epi32((int)0xffff0000));
+    return _mm256_or_si256(_mm256_srli_epi32(fr_round_bits_bf16(a), 16), odd);
+}
+FR_INLINE vs fr_canonical_vs(vs a)
+{
+    const vs nan = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fc00000));
+    return _mm256_blendv_ps(a, nan, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+}
+FR_INLINE vh vh_pack_f16(vs a, vs b)
+{
+    return fr_round_f16(fr_canonical_vs(a), fr_canonical_vs(b));
+}
+FR_INLINE vh vh_pack_bf16(vs a, vs b)
+{
+    return fr_round_bf16(fr_canonical_vs(a), fr_canonical_vs(b));
+}
+/* Factors 1 -+ 2^-22 leave room for their own rounding, 2^-24. Rounding is monotonic: if both ends agree,
+ * so does all between. */
+FR_INLINE int vs_round_f16(vs a, vs b, vh *y)
+{
+    const vs below = _mm256_set1_ps(1.0f - 0x1p-22f), above = _mm256_set1_ps(1.0f + 0x1p-22f);
+    const vh low = fr_round_f16(_mm256_mul_ps(a, below), _mm256_mul_ps(b, below));
+    const vh high = fr_round_f16(_mm256_mul_ps(a, above), _mm256_mul_ps(b, above));
+    const vh magnitude = _mm256_and_si256(low, _mm256_set1_epi16(0x7fff));
+    const vh nan = _mm256_cmpgt_epi16(magnitude, _mm256_set1_epi16(0x7c00));
+    const vh doubtful = _mm256_or_si256(_mm256_xor_si256(low, high), nan);
+    *y = low;
+    return _mm256_testz_si256(doubtful, doubtful);
+}
+/* 2^-23 (1 + 2^-24) of a normal float is at most two of its last places: 5 from a tie is far enough. */
+FR_INLINE __m256i fr_is_doubtful_bf16(vs a)
+{
+    const __m256i b = _mm256_castps_si256(a), low16 = _mm256_set1_epi32(0xffff);
+    const __m256i magnitude = _mm256_and_si256(b, _mm256_set1_epi32(0x7fffffff));
+    const __m256i past =
+        _mm256_and_si256(_mm256_sub_epi32(b, _mm256_set1_epi32(0x8000 - 5)), low16);
+    const __m256i tie = _mm256_cmpgt_epi32(_mm256_set1_epi32(11), past);
+    const __m256i nan = _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x7f800000));
+    const __m256i below = _mm256_cmpgt_epi32(_mm256_set1_epi32(0x00800000), magnitude);
+    const __m256i subnormal =
+        _mm256_and_si256(below, _mm256_cmpgt_epi32(magnitude, _mm256_setzero_si256()));
+    return _mm256_or_si256(_mm256_or_si256(tie, nan), subnormal);
+}
+FR_INLINE int vs_round_bf16(vs a, vs b, vh *y)
+{
+    const __m256i doubtful = _mm256_or_si256(fr_is_doubtful_bf16(a), fr_is_doubtful_bf16(b));
+    *y = fr_round_bf16(a, b);
+    return _mm256_testz_si256(doubtful, doubtful);
 }
 
 /* Four 64-bit lane masks as four 32-bit ones. */

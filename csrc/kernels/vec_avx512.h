@@ -6,6 +6,7 @@ typedef __m512d vd;
 enum { VL = 8, CHAINS = 8 };
 #define FR_VEC_FMA        1
 #define FR_VEC_ACCUMULATE 1
+#define FR_VEC_HALVES     1
 
 FR_INLINE vd vd_set(double v) { return _mm512_set1_pd(v); }
 FR_INLINE vd vd_add(vd a, vd b) { return _mm512_add_pd(a, b); }
@@ -57,16 +58,85 @@ FR_INLINE vs vs_add(vs a, vs b) { return _mm512_add_ps(a, b); }
 FR_INLINE vs vs_abs(vs a) { return _mm512_abs_ps(a); }
 FR_INLINE void vs_put(float *p, vs a) { _mm512_storeu_ps(p, a); }
 FR_INLINE vs vs_add_square(vs sum, vs a) { return _mm512_fmadd_ps(a, a, sum); }
-FR_INLINE void vs_load_f16(const void *p, vs *a, vs *b)
+FR_INLINE vs vs_fma(vs a, vs b, vs c) { return _mm512_fmadd_ps(a, b, c); }
+FR_INLINE vs vs_flip_sign(vs a, vs by)
 {
-    *a = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
-    *b = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p + 1));
+    return _mm512_xor_ps(a, _mm512_and_ps(by, _mm512_set1_ps(-0.0f)));
 }
-FR_INLINE void vs_load_bf16(const void *p, vs *a, vs *b)
+FR_INLINE vs vs_where_zero(vs x, vs yes, vs no)
 {
-    const __m512i h = _mm512_loadu_si512(p);
-    *a = _mm512_castsi512_ps(_mm512_slli_epi32(h, 16));
-    *b = _mm512_castsi512_ps(_mm512_and_si512(h, _mm512_set1_epi32((int)0xffff0000)));
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_EQ_OQ), no, yes);
+}
+
+typedef __m512i vh;
+FR_INLINE vh vh_load(const void *p) { return _mm512_loadu_si512(p); }
+FR_INLINE void vh_store(void *p, vh y) { _mm512_storeu_si512(p, y); }
+FR_INLINE void vh_stream(void *p, vh y) { _mm512_stream_si512((__m512i *)p, y); }
+FR_INLINE void vh_unpack_f16(vh y, vs *a, vs *b)
+{
+    *a = _mm512_cvtph_ps(_mm512_castsi512_si256(y));
+    *b = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(y, 1));
+}
+FR_INLINE void vh_unpack_bf16(vh y, vs *a, vs *b)
+{
+    *a = _mm512_castsi512_ps(_mm512_slli_epi32(y, 16));
+    *b = _mm512_castsi512_ps(_mm512_and_si512(y, _mm512_set1_epi32((int)0xffff0000)));
+}
+FR_INLINE vh fr_round_f16(vs a, vs b)
+{
+    const __m256i low = _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT);
+    const __m256i high = _mm512_cvtps_ph(b, _MM_FROUND_TO_NEAREST_INT);
+    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+}
+FR_INLINE __m512i fr_round_bits_bf16(vs a)
+{
+    const __m512i b = _mm512_castps_si512(a), one = _mm512_set1_epi32(1);
+    const __m512i last = _mm512_and_si512(_mm512_srli_epi32(b, 16), one);
+    return _mm512_add_epi32(b, _mm512_add_epi32(last, _mm512_set1_epi32(0x7fff)));
+}
+FR_INLINE vh fr_round_bf16(vs a, vs b)
+{
+    const __m512i odd = _mm512_and_si512(fr_round_bits_bf16(b), _mm512_set1_epi32((int)0xffff0000));
+    return _mm512_or_si512(_mm512_srli_epi32(fr_round_bits_bf16(a), 16), odd);
+}
+FR_INLINE vs fr_canonical_vs(vs a)
+{
+    const vs nan = _mm512_castsi512_ps(_mm512_set1_epi32(0x7fc00000));
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a, nan);
+}
+FR_INLINE vh vh_pack_f16(vs a, vs b)
+{
+    return fr_round_f16(fr_canonical_vs(a), fr_canonical_vs(b));
+}
+FR_INLINE vh vh_pack_bf16(vs a, vs b)
+{
+    return fr_round_bf16(fr_canonical_vs(a), fr_canonical_vs(b));
+}
+/* Factors 1 -+ 2^-22 leave room for their own rounding, 2^-24. Rounding is monotonic: if both ends agree,
+ * so does all between. */
+FR_INLINE int vs_round_f16(vs a, vs b, vh *y)
+{
+    const vs below = _mm512_set1_ps(1.0f - 0x1p-22f), above = _mm512_set1_ps(1.0f + 0x1p-22f);
+    const vh low = fr_round_f16(_mm512_mul_ps(a, below), _mm512_mul_ps(b, below));
+    const vh high = fr_round_f16(_mm512_mul_ps(a, above), _mm512_mul_ps(b, above));
+    const vh magnitude = _mm512_and_si512(low, _mm512_set1_epi16(0x7fff));
+    *y = low;
+    return !(_mm512_cmpneq_epi16_mask(low, high) |
+             _mm512_cmpgt_epi16_mask(magnitude, _mm512_set1_epi16(0x7c00)));
+}
+/* 2^-23 (1 + 2^-24) of a normal float is at most two of its last places: 5 from a tie is far enough. */
+FR_INLINE __mmask16 fr_is_doubtful_bf16(vs a)
+{
+    const __m512i low16 = _mm512_set1_epi32(0xffff), start = _mm512_set1_epi32(0x8000 - 5);
+    const __m512i past = _mm512_sub_epi32(_mm512_castps_si512(a), start);
+    enum { QUIET_NAN = 0x01, SUBNORMAL = 0x20, SIGNALING_NAN = 0x80 };
+    return _mm512_cmple_epu32_mask(_mm512_and_si512(past, low16), _mm512_set1_epi32(10)) |
+           _mm512_fpclass_ps_mask(a, QUIET_NAN | SUBNORMAL | SIGNALING_NAN);
+}
+FR_INLINE int vs_round_bf16(vs a, vs b, vh *y)
+{
+    *y = fr_round_bf16(a, b);
+    return !(fr_is_doubtful_bf16(a) | fr_is_doubtful_bf16(b));
 }
 
 /* f64 to f32 with the sticky bit kept in the last place (round to odd). */

@@ -23,6 +23,15 @@
  * vs_set/add/abs/put                    what they say; put stores SL floats
  * vs_add_square(sum, a)                 sum + a*a, rounded once if a*a is a float
  * vs_load_T(p, &a, &b)                  2 SL elements of a half precision, widened exactly, in any order
+ *
+ * A vocabulary that defines FR_VEC_HALVES has these instead of vs_load_T, for gradients in f32 lanes:
+ * vs_fma, vs_flip_sign, vs_where_zero   as their namesakes
+ * vh            2 SL elements of a half precision; vh_load, vh_store, and vh_stream to 2 SL aligned ones
+ * vh_unpack_T(y, &a, &b)                widened exactly, in any order
+ * vh_pack_T(a, b)                       back in that order, rounded once; any NaN becomes the canonical one
+ * vs_round_T(a, b, &y)                  1 if all numbers within a factor 1 +- 2^-23 (1 + 2^-24) of each of
+ *                                       a and b round to y, and none is NaN, or is not a normal float
+ *                                       where T has subnormals as small; else 0, and y is unspecified
  */
 typedef double vd;
 enum { VL = 1, CHAINS = 8 };
