@@ -162,15 +162,21 @@ def quick(level: str) -> list[Run]:
     ]
 
 
-# What the units without kernels meet besides: arguments, polls, threads.
+# What mutants outside the kernels meet.
 GENERAL = [
-    Run("units", "-"),
-    *quick("x86_v3"),
+    Run("golden", "x86_v3"),
     Run("contract", ""),
-    Run("fuzz", "x86_v3 2000 5", omp=True),
+    Run("fuzz", "x86_v3 4000 1"),
+    Run("ties", "x86_v3 60 1"),
+    Run("fuzz", "x86_v3 1500 5", omp=True),
     Run("contract", "", omp=True),
-    Run("outside", "", omp=True),
 ]
+# The drivers that include sources of csrc/ which are tested there by themselves.
+ALONE = {
+    "csrc/exact/": Run("units", "-"),
+    "csrc/parallel.c": Run("outside", "", omp=True),
+    "csrc/dispatch.c": Run("outside", "", omp=True),
+}
 
 
 def long(level: str) -> list[Run]:
@@ -212,8 +218,7 @@ def all_units() -> list[Unit]:
     units.append(Unit("csrc/parallel.c", THREADS))
     for name in DRIVERS:
         if (ROOT / f"tests/c/{name}.c").exists():
-            flags = ("-O2", "-fopenmp") if name == "outside" else ("-O2",)
-            units.append(Unit(f"tests/c/{name}.c", flags))
+            units.append(Unit(f"tests/c/{name}.c", THREADS if name == "outside" else PLAIN))
     return units
 
 
@@ -289,7 +294,12 @@ class Judge:
             }
         tree.put(self.objects)
         self.limits: dict[Run, int] = {}
-        runs = [*GENERAL, *LONG, *(r for level in LEVELS for r in quick(level) + long(level))]
+        runs = [
+            *GENERAL,
+            *LONG,
+            *ALONE.values(),
+            *(r for level in LEVELS for r in quick(level) + long(level)),
+        ]
         for run in runs:
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
             if words := self.fails(tree, run, seconds=600):
@@ -337,8 +347,14 @@ class Judge:
     def stages(self, mutant: Mutant) -> list[tuple[list[Unit], list[Run]]]:
         """What to compile, then what to run, step by step."""
         reading = [u for u in self.units if mutant.file in self.reads[u]]
-        plain = [u for u in reading if "/isa/" not in u.source]
-        stages = [(plain, GENERAL)] if plain else []
+        stages = []
+        for prefix, run in ALONE.items():
+            if mutant.file.startswith(prefix):
+                driver = [u for u in reading if u.source == f"tests/c/{run.driver}.c"]
+                stages.append((driver, [run]))
+        plain = [u for u in reading if "/isa/" not in u.source and u.source.startswith("csrc/")]
+        if plain:
+            stages.append((plain, GENERAL))
         for level in LEVELS:
             unit = [u for u in reading if u.source == f"csrc/isa/{level}.c"]
             if unit:

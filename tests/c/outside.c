@@ -146,7 +146,7 @@ static int world_cpuid_count(unsigned leaf, unsigned sub, unsigned *a, unsigned 
 #    include "dispatch.h"
 #    include <stdatomic.h>
 #    define __asm__
-#    define volatile(...) (low = cpu.xcr0, high = 0, c = 0, (void)high, (void)c)
+#    define volatile(...)      (low = cpu.xcr0, high = 0, c = 0, (void)high, (void)c)
 #    define fr_dispatch        outside_dispatch
 #    define fastreg_level      outside_level
 #    define fastreg_level_name outside_level_name
@@ -205,11 +205,15 @@ static const quota_case quota_cases[] = {
     {{ROOT}, {"4097 1\n"}, 4096},
     {{ROOT}, {"9000000000000 1\n"}, 4096},
     {{GROUP, ROOT}, {"0::/\n", "300000 100000\n"}, 3},
-    {{GROUP, "/sys/fs/cgroup/a/b/cpu.max", ROOT}, {"0::/a/b\n", "200000 100000\n", "400000 100000\n"}, 2},
+    {{GROUP, "/sys/fs/cgroup/a/b/cpu.max", ROOT},
+     {"0::/a/b\n", "200000 100000\n", "400000 100000\n"},
+     2},
     {{GROUP, "/sys/fs/cgroup/a/b/cpu.max", "/sys/fs/cgroup/a/cpu.max", ROOT},
-     {"0::/a/b\n", "max 100000\n", "250000 100000\n", "400000 100000\n"}, 3},
+     {"0::/a/b\n", "max 100000\n", "250000 100000\n", "400000 100000\n"},
+     3},
     {{GROUP, "/sys/fs/cgroup/a/b/cpu.max", "/sys/fs/cgroup/a/cpu.max"},
-     {"12:cpu,cpuacct:/x\n1:name=systemd:/y\n0::/a/b\n", "800000 100000\n", "700000 100000\n"}, 7},
+     {"12:cpu,cpuacct:/x\n1:name=systemd:/y\n0::/a/b\n", "800000 100000\n", "700000 100000\n"},
+     7},
     {{GROUP, "/sys/fs/cgroup/x/cpu.max"}, {"12:cpu:/x\n", "200000 100000\n"}, 0},
     {{GROUP, "/sys/fs/cgroup/a/cpu.max"}, {"0::/a", "200000 100000\n"}, 2},
     {{GROUP, "/sys/fs/cgroup/a/cpu.max"}, {"1::/b\n0::/a\n", "200000 100000\n"}, 2},
@@ -258,9 +262,8 @@ static void check_long_group(const void *context)
     (void)strcpy(text, "0::/");
     memset(text + 4, 'x', 4000);
     (void)strcpy(text + 4004, "/y\n0::/a\n");
-    const quota_case c = {{GROUP, "/sys/fs/cgroup/a/cpu.max", ROOT},
-                          {text, "200000 100000\n", "700000 100000\n"},
-                          2};
+    const quota_case c = {
+        {GROUP, "/sys/fs/cgroup/a/cpu.max", ROOT}, {text, "200000 100000\n", "700000 100000\n"}, 2};
     show_files(&c);
     HOLDS(cgroup_quota() == 2);
 }
@@ -270,11 +273,20 @@ static void check_stack_variable(const void *context)
     static const struct {
         const char *text;
         size_t wanted;
-    } cases[] = {{"64", 64 << 10},       {"1B", 1},           {"2b", 2},
-                 {"3M", 3 << 20},        {"3 m", 3 << 20},    {"2G", (size_t)2 << 30},
-                 {"1g", (size_t)1 << 30}, {"7k", 7 << 10},    {"7K", 7 << 10},
-                 {"  5   M", 5 << 20},   {"", 0},             {"x", 0},
-                 {"99999999999G", SIZE_MAX}, {"17179869183G", (size_t)17179869183u << 30},
+    } cases[] = {{"64", 64 << 10},
+                 {"1B", 1},
+                 {"2b", 2},
+                 {"3M", 3 << 20},
+                 {"3 m", 3 << 20},
+                 {"2G", (size_t)2 << 30},
+                 {"1g", (size_t)1 << 30},
+                 {"7k", 7 << 10},
+                 {"7K", 7 << 10},
+                 {"  5   M", 5 << 20},
+                 {"", 0},
+                 {"x", 0},
+                 {"99999999999G", SIZE_MAX},
+                 {"17179869183G", (size_t)17179869183u << 30},
                  {"17179869184G", SIZE_MAX}};
     (void)context;
     (void)unsetenv("OMP_STACKSIZE");
@@ -406,7 +418,8 @@ static void check_shares(const void *context)
 
 static void check_threshold(const void *context)
 {
-    static const long sizes[][2] = {{-1, 16}, {0, 16}, {1, 4}, {8, 4}, {10, 5}, {32, 16}, {1024, 64}};
+    static const long sizes[][2] = {{-1, 16}, {0, 16},  {1, 4},    {8, 4},
+                                    {10, 5},  {32, 16}, {1024, 64}};
     const long *const s = sizes[*(const int *)context];
     cache_size = s[0] > 0 ? s[0] << 20 : s[0];
     HOLDS(fr_parallel_stream_threshold() == (size_t)s[1] << 20);

@@ -212,8 +212,8 @@ static void check_limbs(void)
 {
     _Static_assert(FR_TOTAL_BASE == LOWEST, "limbs and digits begin alike");
     _Static_assert(2 * FR_TOTAL_LIMBS == DIGITS, "limbs and digits end alike");
-    static const double weights[] = {1.0,    0.1,       3.0,           5e-324,
-                                     0x1p-1022, 0x1.8p1023, 0x1.fffffffffffffp1023};
+    static const double weights[] = {
+        1.0, 0.1, 3.0, 5e-324, 0x1p-1022, 0x1.8p1023, 0x1.fffffffffffffp1023};
     for (int i = 0; i < 400; ++i) {
         fr_moment absolute, square;
         fr_total total, other;
@@ -226,12 +226,16 @@ static void check_limbs(void)
             int e;
             if (i % 4 == 3) { /* integers */
                 const uint64_t m = next() >> below(64);
-                fr_moment_add_integer(which != 1 ? &absolute : NULL, which != 2 ? &square : NULL, m);
+                fr_moment_add_integer(which != 1 ? &absolute : NULL, which != 2 ? &square : NULL,
+                                      m);
                 big_add(&a, m, 0), big_add_square(&s, m, 0);
                 continue;
             }
             const int at = centre + between(-40, 40);
-            const double v = below(9) ? random_double(at < -1074 ? -1074 : at > 1023 ? 1023 : at) : 0;
+            const double v = below(9) ? random_double(at < -1074  ? -1074
+                                                      : at > 1023 ? 1023
+                                                                  : at)
+                                      : 0;
             fr_moment_add(which != 1 ? &absolute : NULL, which != 2 ? &square : NULL, v);
             const uint64_t m = take_apart(v, &e);
             if (m)
@@ -307,8 +311,19 @@ static void check_one_fma(double a, double b, double c)
 
 static void check_fma(void)
 {
-    static const double odd[] = {0.0,    -0.0,      1.0,     -1.0,          INFINITY, -INFINITY, NAN,
-                                 5e-324, -5e-324, 0x1p-1022, 0x1.fffffffffffffp1023, 0x1p-537, 0x1p600};
+    static const double odd[] = {0.0,
+                                 -0.0,
+                                 1.0,
+                                 -1.0,
+                                 INFINITY,
+                                 -INFINITY,
+                                 NAN,
+                                 5e-324,
+                                 -5e-324,
+                                 0x1p-1022,
+                                 0x1.fffffffffffffp1023,
+                                 0x1p-537,
+                                 0x1p600};
     enum { ODD = sizeof odd / sizeof odd[0] };
     for (int i = 0; i < ODD * ODD * ODD; ++i)
         check_one_fma(odd[i % ODD], odd[i / ODD % ODD], odd[i / ODD / ODD]);
@@ -436,7 +451,8 @@ static void check_pairs(void)
         u.error = u.error > u.high * 0x1p-30 ? u.high * 0x1p-30 : u.error;
         const fr_sum root = fr_sum_sqrt(u, sqrt(u.high));
         HOLDS(u.high != 0.0 || memcmp(&root, &u, sizeof u) == 0);
-        HOLDS(root.error <= u.error / (root.high > 0.0 ? root.high : 1.0) * 1.01 + root.high * 0x1p-98);
+        HOLDS(root.error <=
+              u.error / (root.high > 0.0 ? root.high : 1.0) * 1.01 + root.high * 0x1p-98);
         if (i % 4 == 0) {
             const big low = end_of(&root, -1), high = end_of(&root, 1);
             const big low2 = product(&low, &low), high2 = product(&high, &high);
@@ -461,8 +477,8 @@ static void check_pairs(void)
             check_decide(&middle);
         }
     }
-    const fr_sum infinite = {INFINITY, 0.0, 0.0}, bad = {NAN, 0.0, 0.0}, wide = {1.0, 0.0, INFINITY},
-                 nothing = {0.0, 0.0, 0.0}, unsure = {0.0, 0.0, 1.0};
+    const fr_sum infinite = {INFINITY, 0.0, 0.0}, bad = {NAN, 0.0, 0.0},
+                 wide = {1.0, 0.0, INFINITY}, nothing = {0.0, 0.0, 0.0}, unsure = {0.0, 0.0, 1.0};
     double v = -1.0;
     HOLDS(!fr_sum_decide(&infinite, &fr_format_f64, 1.0, &v));
     HOLDS(!fr_sum_decide(&bad, &fr_format_f64, 1.0, &v));
@@ -477,7 +493,8 @@ static void check_pairs(void)
         const double a = random_double(between(-480, 490)), b = random_double(between(-480, 490));
         HOLDS(same(fr_product_error(a, b, a * b), true_fma(a, b, -(a * b))));
         const fr_sum s = fr_two_sum(a, b);
-        HOLDS(s.high == a + b && s.error == 0.0 && same(s.low + 0.0, true_fma(1.0, a, 0.0) - a + s.low));
+        HOLDS(s.high == a + b && s.error == 0.0 &&
+              same(s.low + 0.0, true_fma(1.0, a, 0.0) - a + s.low));
         signed_big left;
         memset(&left, 0, sizeof left);
         put(&left, a), put(&left, b), put(&left, -s.high), put(&left, -s.low);
@@ -609,8 +626,8 @@ static void check_kernels_on(const fr_float_kernels *k, int dtype, const unsigne
 static void check_stores_on(const fr_float_kernels *k, int dtype, const unsigned char *x, size_t n,
                             int slow)
 {
-    static const double shapes[][3] = {{0.3, 0.01, 1.0},   {0.0, 0.7, -0.7}, {0.4, 0.0, 1.5},
-                                       {0.0, 0.0, 1.0},    {1e-46, 3e38, -1.0}, {3.0, 2e-39, 1.0},
+    static const double shapes[][3] = {{0.3, 0.01, 1.0},   {0.0, 0.7, -0.7},     {0.4, 0.0, 1.5},
+                                       {0.0, 0.0, 1.0},    {1e-46, 3e38, -1.0},  {3.0, 2e-39, 1.0},
                                        {0.0, 5e-324, 1.0}, {1e300, 1e300, 1e300}};
     const size_t item = item_sizes[dtype];
     for (int shape = 0; shape < 8; ++shape) {
@@ -647,9 +664,9 @@ static void check_stores_on(const fr_float_kernels *k, int dtype, const unsigned
         unsigned char *const out = outputs + 64;
         memset(out + n * item, 0xa5, 32);
         k->prox(x, out, n, &shrinkage);
-        for (size_t i = 0; i < n; i += n > 300 ? n / 150 | 1 : 1)
-            HOLDS(get_bits(out + i * item, item) == true_prox(dtype, get_bits(x + i * item, item), l1,
-                                                              l2, fabs(scale), shape & 1));
+        for (size_t i = 0; i<n; i += n> 300 ? n / 150 | 1 : 1)
+            HOLDS(get_bits(out + i * item, item) ==
+                  true_prox(dtype, get_bits(x + i * item, item), l1, l2, fabs(scale), shape & 1));
         for (int i = 0; i < 32; ++i)
             HOLDS(out[n * item + (size_t)i] == 0xa5);
     }
