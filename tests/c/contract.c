@@ -100,6 +100,12 @@ static void check_arguments(void)
                            half[] = {INT64_C(1) << 62};
     a = plain(), a.shape = &negative;
     refused(&a, 1, NULL, FASTREG_BAD_SHAPE);
+    /* Also beside an extent of 0. */
+    static const ptrdiff_t odd[][2] = {{0, -1}, {-1, 0}, {1, -1}, {-1, -1}};
+    for (int i = 0; i < 4; ++i) {
+        a = plain(), a.shape = odd[i], a.ndim = 2;
+        refused(&a, 1, NULL, FASTREG_BAD_SHAPE);
+    }
     a = plain(), a.shape = many, a.ndim = 2;
     refused(&a, 1, NULL, FASTREG_BAD_SHAPE);
     a = plain(), a.shape = one, a.ndim = 65;

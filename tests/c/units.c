@@ -297,6 +297,21 @@ static void check_limbs(void)
         if (position % 2 == 0)
             HOLDS(same(root, ldexp(1.0, (LOWEST + position) / 2)));
     }
+    /* Ones beside the number are not its own. */
+    struct {
+        uint64_t low[4];
+        fr_total total;
+        uint64_t high[4];
+    } framed;
+    memset(&framed, 0xff, sizeof framed);
+    memset(&framed.total, 0, sizeof framed.total);
+    for (int position = -250; position < 64 * FR_TOTAL_LIMBS; ++position) {
+        HOLDS(!fr_total_any_below(&framed.total, position));
+        HOLDS(fr_total_window(&framed.total, position) == 0);
+    }
+    HOLDS(fr_total_top(&framed.total) == -1 &&
+          fr_total_round(&framed.total, &fr_format_f64) == 0.0);
+    HOLDS(fr_total_round_sqrt(&framed.total, &fr_format_f64) == 0.0);
     HOLDS(fr_total_limb(&random, -1) == 0 && fr_total_limb(&random, FR_TOTAL_LIMBS) == 0);
     HOLDS(fr_total_limb(&random, 0) == random.limb[0]);
     HOLDS(fr_total_limb(&random, FR_TOTAL_LIMBS - 1) == random.limb[FR_TOTAL_LIMBS - 1]);
