@@ -39,7 +39,7 @@ RUNS = [
     ("threads", "5"),
     ("outside", ""),
 ]
-CODE, GAP = 0, 3  # kinds of regions
+EXPANSION, SKIPPED, GAP, CONDITION = 1, 2, 3, 6  # kinds of regions
 
 
 class Tools(NamedTuple):
@@ -147,7 +147,7 @@ def lines_of(functions: list[dict], level: str) -> dict:
         for which, file in enumerate(function["filenames"]):
             if not belongs(file, level):
                 continue
-            regions = [r for r in function["regions"] if r[5] == which and r[7] != 2]
+            regions = [r for r in function["regions"] if r[5] == which and r[7] != SKIPPED]
             regions.sort(key=lambda r: (r[0], r[1], -r[2], -r[3]))
             around, begins = {}, {}
             for first, column, last, end, count, _, _, kind in regions:
@@ -162,32 +162,58 @@ def lines_of(functions: list[dict], level: str) -> dict:
     return {key: n for key, n in found.items() if has_code(texts[key[0]][key[1] - 1])}
 
 
+def sites_of(function: dict) -> list[tuple]:
+    """Where each of a function's files is: its path, and the macros that were expanded on the way.
+
+    clang gives each expansion a number of its own, and places what a macro's argument holds in
+    the macro; without the way, all uses of a macro would count as one.
+    """
+    above = {r[6]: (r[5], r[0], r[1]) for r in function["regions"] if r[7] == EXPANSION}
+    sites = []
+    for which in range(len(function["filenames"])):
+        way: tuple = ()
+        while which in above:
+            which, *place = above[which]
+            way = (*place, *way)
+        sites.append((function["filenames"][which], *way))
+    return sites
+
+
 def branches_of(functions: list[dict], level: str) -> dict:
-    """(file, line, column, outcome) -> times."""
+    """(file, where, number there, outcome) -> times."""
     found: dict = defaultdict(int)
     for function in functions:
+        sites, seen = sites_of(function), defaultdict(int)
         for line, column, _, _, yes, no, which, *_ in function["branches"]:
-            file = function["filenames"][which]
-            if belongs(file, level):
-                found[file, line, column, "true"] += yes
-                found[file, line, column, "false"] += no
+            place = (*sites[which], line, column)
+            seen[place] += 1
+            if belongs(place[0], level):
+                found[*place, f"branch {seen[place]}", "true"] += yes
+                found[*place, f"branch {seen[place]}", "false"] += no
     return found
 
 
 def conditions_of(functions: list[dict], level: str) -> dict:
-    """(file, line, column, number) -> 1 if that condition was seen to decide by itself."""
+    """(file, where, condition) -> 1 if it was seen to change the outcome by itself."""
     found: dict = defaultdict(int)
     for function in functions:
+        sites = sites_of(function)
+        conditions = [b for b in function["branches"] if b[8] == CONDITION]
         for line, column, last, end, _, _, shown in function.get("mcdc_records", []):
-            # The record does not say its file; a condition within it does.
-            which = 0
-            for b in function["branches"]:
-                if (line, column) <= (b[0], b[1]) and (b[2], b[3]) <= (last, end):
-                    which = b[6]
-            file = function["filenames"][which]
-            if belongs(file, level):
+            # The record does not say its file; its conditions do, which come in the same order.
+            inside = [
+                b
+                for b in conditions
+                if (line, column) <= (b[0], b[1]) and (b[2], b[3]) <= (last, end)
+            ]
+            if not inside:
+                continue  # constants only
+            mine = [b for b in inside if b[6] == inside[0][6]][: len(shown)]
+            conditions = [b for b in conditions if not any(b is m for m in mine)]
+            place = (*sites[mine[0][6]], line, column)
+            if belongs(place[0], level):
                 for number, yes in enumerate(shown, 1):
-                    found[file, line, column, f"condition {number}"] |= yes
+                    found[*place, f"condition {number} of {len(shown)}"] |= yes
     return found
 
 

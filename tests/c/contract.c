@@ -6,10 +6,14 @@
 #define _POSIX_C_SOURCE 200112L
 #include "truth.h"
 
+#include <fenv.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#ifdef __SSE2__
+#    include <xmmintrin.h>
+#endif
 
 #define HOLDS(condition)                                                                           \
     do {                                                                                           \
@@ -162,6 +166,12 @@ static void check_arguments(void)
     list[0] = list[1] = plain(), list[0].gradient = NULL;
     HOLDS(fastreg_gradient(list, 2, 1.0, 0, NULL) == FASTREG_OK);
     HOLDS(gradients[4] == (float)(0.5 + 4.0));
+    /* What lies behind a shape and its steps is not read: here it would make the array look dense. */
+    static const ptrdiff_t one_of_three[] = {2, 3}, three_steps[] = {12, 4};
+    gradients[0] = 1.0f, gradients[1] = 100.0f, gradients[3] = 2.0f;
+    a = plain(), a.data = gradients, a.gradient = NULL;
+    a.shape = one_of_three, a.strides = three_steps, a.l1 = 1.0, a.l2 = 0.0;
+    HOLDS(fastreg_value(&a, 1, FASTREG_F32, NULL, &v) == FASTREG_OK && v == 3.0);
     /* An integer array may stand beside, for its value. */
     list[0].dtype = FASTREG_I64, list[0].data = integers;
     HOLDS(fastreg_value_and_gradient(list, 2, 1.0, 0, FASTREG_F64, NULL, &v) == FASTREG_OK);
@@ -505,6 +515,35 @@ static void check_packing(void)
     HOLDS(fastreg_pack((fastreg_dtype)77, 1.0, &v) == FASTREG_BAD_DTYPE && v == 0.0);
 }
 
+/* Packing is right under any rounding mode and flush setting, which stay as they are, as do the flags. */
+static void check_packing_environment(void)
+{
+    static const int modes[] = {FE_TONEAREST, FE_DOWNWARD, FE_UPWARD, FE_TOWARDZERO};
+    static const double values[] = {1.0, 1.1, -1.1, 1e-40, -1e-40, 6e-8, 1e300, 65519.0, 0x1.01p0};
+    for (int mode = 0; mode < 4; ++mode)
+        for (int flush = 0; flush < 2; ++flush)
+            for (int format = 0; format < FLOAT_TYPES; ++format)
+                for (size_t k = 0; k < sizeof values / sizeof values[0]; ++k) {
+                    const uint64_t want = encode(format, narrow(format, values[k]));
+                    unsigned char element[8];
+                    (void)fesetround(modes[mode]);
+#ifdef __SSE2__
+                    _mm_setcsr((_mm_getcsr() & ~0x8040u) | (flush ? 0x8040u : 0));
+                    const unsigned before = _mm_getcsr();
+#endif
+                    const int flags = fetestexcept(FE_ALL_EXCEPT);
+                    const fastreg_status s =
+                        fastreg_pack((fastreg_dtype)format, values[k], element);
+                    int same = fegetround() == modes[mode] && fetestexcept(FE_ALL_EXCEPT) == flags;
+#ifdef __SSE2__
+                    same = same && _mm_getcsr() == before;
+#endif
+                    (void)fesetenv(FE_DFL_ENV);
+                    HOLDS(s == FASTREG_OK && same);
+                    HOLDS(get_bits(element, item_sizes[format]) == want);
+                }
+}
+
 int main(void)
 {
     for (int i = 0; i < LARGE; ++i)
@@ -522,6 +561,7 @@ int main(void)
     check_tiers();
     check_specials();
     check_packing();
+    check_packing_environment();
     printf("good\n");
     return 0;
 }

@@ -108,7 +108,7 @@ static long world_sysconf(int name) { return name == _SC_LEVEL3_CACHE_SIZE ? cac
 /* A processor, by what CPUID says. */
 static struct {
     unsigned highest, vendor[3], signature, leaf1, leaf7, xcr0;
-    int asked;
+    int asked, silent;
 } cpu;
 static pthread_barrier_t *meeting;
 
@@ -116,7 +116,7 @@ static int world_cpuid(unsigned leaf, unsigned *a, unsigned *b, unsigned *c, uns
 {
     ++cpu.asked;
     *a = *b = *c = *d = 0;
-    if (leaf > cpu.highest)
+    if (leaf > cpu.highest || cpu.silent)
         return 0;
     if (leaf == 0) {
         *b = cpu.vendor[0], *c = cpu.vendor[1], *d = cpu.vendor[2];
@@ -505,16 +505,17 @@ static void check_processor(const void *context)
 /* What CPUID says of AMD's family 19h, and what differs from it. */
 static const struct {
     unsigned highest, vendor[3], signature;
-    int slow;
+    int slow, silent;
 } vendors[] = {
-    {7, {signature_AMD_ebx, signature_AMD_ecx, signature_AMD_edx}, 0xa10f12, 1},
-    {7, {signature_AMD_ebx, signature_AMD_ecx, signature_AMD_edx}, 0xb00f12, 0},
-    {7, {signature_AMD_ebx, signature_AMD_ecx, signature_AMD_edx}, 0xa10e12, 0},
-    {7, {signature_AMD_ebx, signature_AMD_ecx, signature_AMD_edx}, 0x10ac0e12, 0},
-    {0, {signature_AMD_ebx, signature_AMD_ecx, signature_AMD_edx}, 0xa10f12, 0},
-    {7, {signature_INTEL_ebx, signature_INTEL_ecx, signature_INTEL_edx}, 0xa10f12, 0},
-    {7, {signature_AMD_ebx, signature_INTEL_ecx, signature_AMD_edx}, 0xa10f12, 0},
-    {7, {signature_AMD_ebx, signature_AMD_ecx, signature_INTEL_edx}, 0xa10f12, 0},
+    {7, {signature_AMD_ebx, signature_AMD_ecx, signature_AMD_edx}, 0xa10f12, 1, 0},
+    {7, {signature_AMD_ebx, signature_AMD_ecx, signature_AMD_edx}, 0xb00f12, 0, 0},
+    {7, {signature_AMD_ebx, signature_AMD_ecx, signature_AMD_edx}, 0xa10e12, 0, 0},
+    {7, {signature_AMD_ebx, signature_AMD_ecx, signature_AMD_edx}, 0x10ac0e12, 0, 0},
+    {0, {signature_AMD_ebx, signature_AMD_ecx, signature_AMD_edx}, 0xa10f12, 0, 0},
+    {7, {signature_INTEL_ebx, signature_INTEL_ecx, signature_INTEL_edx}, 0xa10f12, 0, 0},
+    {7, {signature_AMD_ebx, signature_INTEL_ecx, signature_AMD_edx}, 0xa10f12, 0, 0},
+    {7, {signature_AMD_ebx, signature_AMD_ecx, signature_INTEL_edx}, 0xa10f12, 0, 0},
+    {7, {signature_AMD_ebx, signature_AMD_ecx, signature_AMD_edx}, 0xa10f12, 0, 1},
 };
 
 static const fr_kernels *asked_beside;
@@ -535,6 +536,11 @@ static void check_widening(const void *context)
     cpu.highest = vendors[i].highest;
     memcpy(cpu.vendor, vendors[i].vendor, sizeof cpu.vendor);
     cpu.signature = vendors[i].signature;
+    cpu.silent = vendors[i].silent;
+    if (cpu.silent) { /* no leaf 0: nothing is known of the vendor */
+        HOLDS(fr_dispatch("x86_v4") == &fr_kernels_x86_v4);
+        return;
+    }
     /* Two threads that ask at once get the same, and only one builds it. */
     (void)pthread_barrier_init(&barrier, NULL, 2);
     meeting = &barrier;
