@@ -277,7 +277,7 @@ class Judge:
         self.folder, self.compiler = folder, compiler
         self.trees, self.lock, self.local = 0, threading.Lock(), threading.local()
         self.units = all_units()
-        tree = self.tree()
+        self.original = tree = Tree(folder / "original", compiler)
         self.objects, self.reads = {}, {}
         for unit in self.units:
             code = tree.compile(unit)
@@ -294,18 +294,17 @@ class Judge:
             }
         tree.put(self.objects)
         self.limits: dict[Run, int] = {}
-        runs = [
-            *GENERAL,
-            *LONG,
-            *ALONE.values(),
-            *(r for level in LEVELS for r in quick(level) + long(level)),
-        ]
-        for run in runs:
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            if words := self.fails(tree, run, seconds=600):
-                sys.exit(f"the original fails: {run}: {words}")
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            self.limits[run] = int(5 * (after.ru_utime - before.ru_utime)) + 2
+
+    def limit(self, run: Run) -> int:
+        """Seconds that a run may take: the original is asked, once."""
+        with self.lock:
+            if run not in self.limits:
+                before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+                if words := self.fails(self.original, run, seconds=600):
+                    raise RuntimeError(f"the original fails: {run}: {words}")
+                spent = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+                self.limits[run] = int(5 * spent) + 2
+        return self.limits[run]
 
     def tree(self) -> Tree:
         """The tree of this thread."""
@@ -314,8 +313,7 @@ class Judge:
                 self.trees += 1
                 at = self.folder / f"tree-{self.trees}"
             self.local.tree = Tree(at, self.compiler)
-            if self.trees > 1:
-                self.local.tree.put(self.objects)
+            self.local.tree.put(self.objects)
         return self.local.tree
 
     def fails(self, tree: Tree, run: Run, seconds: int) -> str:
@@ -340,7 +338,7 @@ class Judge:
 
     def first_failure(self, tree: Tree, runs: list[Run]) -> str:
         for run in runs:
-            if words := self.fails(tree, run, self.limits[run]):
+            if words := self.fails(tree, run, self.limit(run)):
                 return f"{run.driver}: {words}"
         return ""
 
