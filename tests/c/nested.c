@@ -11,7 +11,7 @@
 /* Exchange the MXCSR of every thread of a region with mxcsr[i]. */
 void exchange_environments(int threads, unsigned *mxcsr)
 {
-#pragma omp parallel num_threads(threads)
+#    pragma omp parallel num_threads(threads)
     {
         const int i = omp_get_thread_num();
         const unsigned old = _mm_getcsr();
