@@ -4,13 +4,15 @@
  *
  *     exhaust pairs LEVEL [STEP]      sum of squares and norm of every pair of f16 magnitudes, to f16. Sign and
  *                                     order are left out: 2^32 pairs are 2^29 of these
- *     exhaust gradients LEVEL [STEP]  every f32 through each gradient kernel and each shape of penalty
+ *     exhaust gradients LEVEL [STEP]  every f32 through each gradient kernel and each shape of penalty, by
+ *                                     itself and along with the value
  *
  * With STEP only each STEP-th. Prints the number of results, or the first wrong one (status 1). The judges are
  * 128-bit integers, and the C library's fma.
  */
 #include "../../csrc/fastreg.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -95,7 +97,7 @@ static unsigned long long gradients(unsigned step)
     static const double weights[][2] = {{0.3, 0.7}, {0.0, 0.1},    {0.9, 0.0},
                                         {0.0, 0.0}, {1e-46, 3e38}, {0.1, 2e-39}};
     enum { SHAPES = sizeof weights / sizeof weights[0] };
-    static float x[BLOCK], out[BLOCK], old[BLOCK];
+    static float x[BLOCK], out[BLOCK], with_value[BLOCK], old[BLOCK];
     unsigned long long results = 0;
     const fastreg_options options = {.level = level};
     for (int i = 0; i < BLOCK; ++i)
@@ -111,17 +113,28 @@ static unsigned long long gradients(unsigned step)
                     memcpy(&x[i], &bits, sizeof bits);
                 }
                 memcpy(out, old, sizeof out);
+                memcpy(with_value, old, sizeof old);
                 const ptrdiff_t n = store == 1 ? BLOCK : PIECE;
                 for (ptrdiff_t at = 0; at < BLOCK; at += n) {
-                    const fastreg_array a = {.data = x + at,
-                                             .gradient = out + at,
-                                             .shape = &n,
-                                             .ndim = 1,
-                                             .dtype = FASTREG_F32,
-                                             .l1 = l1,
-                                             .l2 = l2};
+                    fastreg_array a = {.data = x + at,
+                                       .gradient = out + at,
+                                       .shape = &n,
+                                       .ndim = 1,
+                                       .dtype = FASTREG_F32,
+                                       .l1 = l1,
+                                       .l2 = l2};
                     if (fastreg_gradient(&a, 1, scale, accumulate, &options))
                         exit(2);
+                    double value;
+                    a.gradient = with_value + at;
+                    if (fastreg_value_and_gradient(&a, 1, scale, accumulate, FASTREG_F32, &options,
+                                                   &value))
+                        exit(2);
+                }
+                if (memcmp(out, with_value, sizeof out) != 0) {
+                    printf("from %08" PRIx64 ", weights %d, store %d: others with the value\n",
+                           first, w, store);
+                    exit(1);
                 }
                 const double slope = 2.0 * l2 * scale, jump = l1 * scale;
                 for (int i = 0; i < BLOCK; ++i) {
