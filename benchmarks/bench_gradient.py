@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import fastreg
 from benchmarks import machine, sizes
-from benchmarks.calls import L2, Case
+from benchmarks.calls import L2, Call, Case, Operands, aligned, dtype_of, fill
 from benchmarks.race import OUT, plan
+from benchmarks.rivals import rival
 
 _FEW = (
     "numpy.multiply",
@@ -67,3 +68,38 @@ def test_value_and_gradient_into(race):
 @plan(_cases("triad"), quick_rivals=_FEW)
 def test_value_and_gradient_accumulate(race):
     race(fastreg.value_and_gradient, l2=L2, out=OUT, accumulate=True)
+
+
+# -- Where arrays begin --------------------------------------------------------------------------
+
+# Large arrays of NumPy begin 16 bytes into a cache line: what the allocator writes before them.
+_OFFSET = 16
+ON_A_LINE = "fastreg, arrays on a line"
+
+
+def _anywhere(quick: bool) -> list[Case]:
+    nbytes = 128_000_000 if quick else 256_000_000
+    dtypes = ("f32",) if quick else ("f32", "f64")
+    return [Case(dtype, nbytes, 1, layout="16 bytes in", arrays=2) for dtype in dtypes]
+
+
+def _make_anywhere(case: Case) -> Operands:
+    kind = dtype_of(case.dtype)
+    x, g = (aligned(case.n, kind, _OFFSET) for _ in range(2))
+    fill(x)
+    g.fill(0)
+    return Operands(x, g, case.threads)
+
+
+@rival("gradient_anywhere", ON_A_LINE)
+def _(o):
+    x, g = (aligned(o.x.size, o.x.dtype) for _ in range(2))
+    x[:] = o.x
+    g.fill(0)
+    return Call(fastreg.gradient, x, l2=L2, out=g)
+
+
+@plan(_anywhere, "gradient_anywhere", make=_make_anywhere)
+def test_gradient_into_an_array_off_the_line(race):
+    """A ratio near 1, or streamed stretches split cache lines."""
+    race(fastreg.gradient, l2=L2, out=OUT)

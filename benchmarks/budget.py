@@ -5,7 +5,8 @@ The seconds of a question are dealt out case by case, in proportion to what each
 case leaves falls to those behind it. Within a case every contender may spend an equal part, lap by
 lap: a fast one has all its laps, one that takes seconds a call has its first lap and no more. The
 first lap is everybody's, whatever it costs: nobody is dropped, and the tables show the laps. The
-limits and fastreg, that every ratio needs, have a median of three laps at least.
+limits and fastreg, that every ratio needs, have a median of three laps at least, unless a turn
+takes seconds.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 
 # A median needs so many.
 CORE_LAPS = 3
+_CORE_SECONDS = 1.0
 # What a turn of a fast contender lasts, and how often a contender has one at most.
 TURN = {False: 0.015, True: 0.006}
 LAPS = {False: 5, True: 3}
@@ -79,7 +81,9 @@ class Budget:
     def grants(self, contender: str, core: bool, lap: int) -> bool:
         """Tell whether a contender may have its turn in a lap."""
         part = self._parts.get(contender)
-        if lap == 0 or part is None or (core and lap < CORE_LAPS):
+        if lap == 0 or part is None:
+            return True
+        if core and lap < CORE_LAPS and part.last < _CORE_SECONDS:
             return True
         return part.spent + part.last <= self.share / self.fields[self._case]
 

@@ -228,6 +228,8 @@ def check(operation: str, call: Call, operands: Operands, result: Any, expected:
             operands.g.reshape(-1)[:: max(1, operands.x.size // _SAMPLES)] = 0
             result = call()
         g = operands.g
+        if call.kwargs.get("out") is not None:
+            g = call.kwargs["out"]
         if operation.endswith("_new"):
             g = result[1] if isinstance(result, tuple) else result
         step = max(1, operands.x.size // _SAMPLES)
@@ -342,6 +344,7 @@ class Race:
             "data": case.data,
             "cold": case.cold,
             "threads": case.threads,
+            "isa": fastreg.get_isa(),
             "lap": self.lap,
             "repeats": call.repeats,
             "when": time.time(),
