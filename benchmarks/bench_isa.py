@@ -13,10 +13,14 @@ from benchmarks.calls import L1, L2, Case
 from benchmarks.race import OUT, plan
 
 _ALL, _WIDE = ("f16", "bf16", "f32", "f64"), ("f32", "f64")
-_BLAS = ("scipy blas dot", "scipy blas asum")
 
 
-def _cases(limit: str, dtypes: tuple[str, ...], quick_dtypes: tuple[str, ...] = ()):
+def _cases(
+    limit: str,
+    dtypes: tuple[str, ...],
+    quick_dtypes: tuple[str, ...] = (),
+    rivals: tuple[str, ...] = (),
+):
     arrays = 1 if limit == "load" else 2
 
     def cases(quick: bool) -> list[Case]:
@@ -24,7 +28,7 @@ def _cases(limit: str, dtypes: tuple[str, ...], quick_dtypes: tuple[str, ...] = 
         if not quick:
             places.insert(1, machine.inside("L3") // arrays)
         return [
-            Case(dtype, nbytes, 1, arrays=arrays, limit=limit, rivals=_BLAS, label=_label(place))
+            Case(dtype, nbytes, 1, arrays=arrays, limit=limit, rivals=rivals, label=_label(place))
             for dtype in (quick_dtypes if quick else dtypes)
             for nbytes in places
             for place in [nbytes * arrays]
@@ -39,12 +43,12 @@ def _label(nbytes: int) -> str:
     return f"{fastreg.get_isa()} {machine.level_of(nbytes)} {machine.size(nbytes)}"
 
 
-@plan(_cases("load", _ALL, _WIDE))
+@plan(_cases("load", _ALL, _WIDE, ("scipy blas dot",)))
 def test_sum_squares(race):
     race(fastreg.sum_squares)
 
 
-@plan(_cases("load", _ALL))
+@plan(_cases("load", _ALL, (), ("scipy blas asum",)))
 def test_sum_abs(race):
     race(fastreg.sum_abs)
 

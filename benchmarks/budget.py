@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 # A median needs so many.
 CORE_LAPS = 3
@@ -54,8 +55,8 @@ class Budget:
     """
 
     seconds: float
-    costs: Mapping[Hashable, float]
-    fields: Mapping[Hashable, int]
+    costs: Mapping[Any, float]
+    fields: Mapping[Any, int]
     clock: Callable[[], float] = time.monotonic
     share: float = math.inf  # of the case that runs
     _ahead: float = field(init=False)

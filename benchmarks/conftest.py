@@ -9,6 +9,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 @pytest.fixture
-def race(request: pytest.FixtureRequest, benchmark: Any, case: Any, contender: Any, lap: int) -> Any:
+def race(
+    request: pytest.FixtureRequest, benchmark: Any, case: Any, contender: Any, lap: int
+) -> Iterator[Race]:
     """Give a benchmark function the race that it runs one lap of one contender of."""
     function, config = request.function, request.config
     question = Path(str(request.path)).stem.removeprefix("bench_")
