@@ -97,7 +97,13 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.save_baseline:
         guard.save(results, guard.BASELINE)
     if arguments.guard:
-        status = guard.check(results, guard.BASELINE, sys.stdout)
+
+        def again(questions: list[str]) -> records.Results | None:
+            repeated = run(argparse.Namespace(**vars(arguments) | {"only": questions}))
+            return records.load(repeated) if repeated else None
+
+        once_more = None if arguments.from_results else again
+        status = guard.check(results, guard.BASELINE, sys.stdout, once_more)
     return status
 
 

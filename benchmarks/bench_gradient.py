@@ -6,7 +6,7 @@ from __future__ import annotations
 import fastreg
 from benchmarks import machine, sizes
 from benchmarks.calls import L2, Call, Case, Operands, aligned, dtype_of, fill
-from benchmarks.race import OUT, plan
+from benchmarks.race import ON_A_LINE, OUT, plan
 from benchmarks.rivals import rival
 
 _FEW = (
@@ -75,7 +75,6 @@ def test_value_and_gradient_accumulate(race):
 
 # Large arrays of NumPy begin 16 bytes into a cache line: what the allocator writes before them.
 _OFFSET = 16
-ON_A_LINE = "fastreg, arrays on a line"
 
 
 def _anywhere(quick: bool) -> list[Case]:

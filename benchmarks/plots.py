@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.floors import geometric_mean
-from benchmarks.race import OURS
+from benchmarks.race import FORCED, OURS
 from benchmarks.records import Group, Results, Row
 
 # Okabe and Ito's colours, told apart by all common kinds of colour blindness; lighter on a dark
@@ -307,7 +307,7 @@ def _scaling(results: Results) -> list[Plot]:
             return g.ours
 
         def forced(g: Group) -> Row | None:
-            return g.rows.get("threads forced")
+            return g.rows.get(FORCED)
 
         most = counts[-1]
         lines = (

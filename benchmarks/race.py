@@ -25,6 +25,9 @@ from benchmarks.calls import L1, L2, STEP, Call, Case, Missing, Operands, make_o
 OURS = "fastreg"
 # A contender that calls nothing: what the harness' own loop costs.
 EMPTY = "nothing (the loop itself)"
+# fastreg in another way: with threads at any size, and on arrays that begin on a cache line.
+FORCED = "threads forced"
+ON_A_LINE = "fastreg, arrays on a line"
 
 # Bytes that have to move for one byte of x.
 _MOVED = {"load": 1, "copy": 2, "triad": 3, None: 1}

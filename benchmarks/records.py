@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.race import EMPTY, OURS
+from benchmarks.race import EMPTY, FORCED, ON_A_LINE, OURS
 
 # Who races beside fastreg without being a rival: the harness, and fastreg in another way.
-OURSELVES = (EMPTY, "threads forced", "fastreg, arrays on a line")
+OURSELVES = (EMPTY, FORCED, ON_A_LINE)
 
 
 @dataclass

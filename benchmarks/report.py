@@ -37,6 +37,8 @@ seconds a call has fewer turns in it, at least one. Not asked at every size: mat
 million elements, NumPy's and other libraries' two-byte loops in memory, which take many seconds.
 """
 
+_MANY = 60
+
 Cells = list[str]
 Table = tuple[Cells, list[Cells]]
 
@@ -79,15 +81,13 @@ def _facts(results: Results) -> list[Cells]:
 
 def _floor_tables(found: list[floors.Answer]) -> list[Table]:
     """Return the table of floors and, where some are missed, the table of reasons."""
-    head = ["what", "data", "thr", "verdict", "figure", "floor", "aim", "fastreg", "against",
-            floors.BESIDE]  # fmt: skip
+    head = ["what", "data", "thr", "verdict", "figure", "floor", "aim", floors.BESIDE, "fastreg",
+            "against"]  # fmt: skip
     rows = [
-        [a.text, a.case, str(a.threads), a.verdict, a.figure, a.floor, a.aim, a.ours, a.other,
-         a.beside]
+        [a.text, a.case, str(a.threads), a.verdict, a.figure, a.floor, a.aim, a.beside, a.ours,
+         a.other]
         for a in found
     ]  # fmt: skip
-    if not any(a.beside for a in found):
-        head, rows = head[:-1], [row[:-1] for row in rows]
     tables = [(head, rows)]
     missed = [
         [f"{a.text}, {a.case}, {a.threads} thr", f"{a.verdict}: {a.figure} of {a.floor}", r.why,
@@ -207,7 +207,7 @@ def _sections(results: Results) -> list[tuple[str, str, list[Table]]]:
             "unsure otherwise. Below the table: why floors are missed."
         )
         if any(a.beside for a in answers):
-            text += f" The last column has the same figure at the ISA level {floors.BESIDE}."
+            text += f" The column {floors.BESIDE} has the same figure at that ISA level."
         found.append(("Floors and aims", text, _floor_tables(answers)))
     for question in results.questions():
         title = _QUESTIONS.get(question, question)
@@ -270,7 +270,7 @@ _STYLE = """
 body { margin: 0 auto; max-width: 76rem; padding: 1rem 1.25rem 4rem; color: var(--ink);
   background: var(--paper); font: 16px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; } p { max-width: 46rem; }
-.scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; }
+.scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; margin: 1rem 0; }
 .tall { max-height: 32rem; overflow-y: auto; }
 table { border-collapse: collapse; font-size: 0.8rem; width: 100%;
   font-variant-numeric: tabular-nums; }
@@ -284,14 +284,18 @@ td.long { white-space: normal; min-width: 16rem; max-width: 30rem; }
 .facts td { white-space: normal; } .facts td:first-child { font-weight: 600; vertical-align: top; }
 figure { margin: 1.5rem 0; } figcaption { font-weight: 600; margin-bottom: 0.4rem; }
 img { display: block; width: 100%; max-width: 56rem; }
+@media (max-width: 40rem) { body { padding: 0.5rem 0.9rem 3rem; }
+  td:first-child { white-space: normal; min-width: 6.5rem; } th, td { padding: 0.2rem 0.3rem; } }
 nav { display: flex; flex-wrap: wrap; gap: 0.2rem 1rem; } a { color: var(--good); }
 """
 
 
 def _html_table(head: Cells, rows: list[Cells], kind: str = "") -> str:
+    # What a reader came for stands there whole; hundreds of rows do not push the rest away.
+    tall = " tall" if len(rows) > _MANY else ""
     numeric = [' class="n"' if _is_number(i, rows) else "" for i in range(len(head))]
     out = [
-        f'<div class="scroll{" tall" if len(rows) > 24 else ""}" tabindex="0">',
+        f'<div class="scroll{tall}" tabindex="0">',
         f'<table class="{kind}">',
     ]
     if any(head):
