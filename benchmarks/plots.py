@@ -358,9 +358,9 @@ def _errors(results: Results) -> list[Plot]:
         axes = figure.subplots()
         for name in names:
             points = [
-                (g.first.n, max(g.rows[name].facts.get("relative_error") or 0.0, exact / 4))
+                (g.first.n, max(g.rows[name].facts["relative_error"], exact / 4))
                 for g in groups
-                if name in g.rows and not g.rows[name].facts.get("wrong")
+                if name in g.rows and g.rows[name].facts.get("relative_error") is not None
             ]
             if points:
                 axes.plot(*zip(*points, strict=True), label=name, **_style(name))
