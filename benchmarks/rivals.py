@@ -568,12 +568,17 @@ for _operation in ("sum_squares", "sum_abs", "value_and_gradient_new", "list_val
     )
 
 
+@functools.cache
+def _optax_norm() -> Any:
+    """Return optax's norm, compiled: once for all thread counts, thousands of arrays take long."""
+    optax = need("optax")
+    return _jax().jit(optax.tree.norm if hasattr(optax, "tree") else optax.global_norm)
+
+
 @rival("list_norm", "optax jit", threaded=True, framework="jax")
 def _(o: Operands) -> Call:
-    optax = need("optax")
+    function = _optax_norm()
     arrays = [_jax_array(x) for x in o.x]
-    norm = optax.tree.norm if hasattr(optax, "tree") else optax.global_norm
-    function = _jax().jit(norm)
     _blocking(function, arrays)
     return Call(_blocking, function, arrays)
 
