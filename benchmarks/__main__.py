@@ -33,15 +33,16 @@ class Question:
     text: str
     full: float
     quick: float
-    variants: Callable[[], list[str]] = lambda: [""]
+    variants: Callable[[bool], list[str]] = lambda quick: [""]
 
 
-def _frameworks() -> list[str]:
+def _frameworks(quick: bool) -> list[str]:
     return [name for name in FRAMEWORKS if importlib.util.find_spec(name) is not None]
 
 
-def _levels() -> list[str]:
-    return _kernels.levels()
+def _levels(quick: bool) -> list[str]:
+    """Return the levels of this machine; the two that most machines have, for the quick."""
+    return _kernels.levels()[-2:] if quick else _kernels.levels()
 
 
 FRAMEWORKS = ("torch", "jax", "tensorflow")
@@ -53,7 +54,7 @@ QUESTIONS = {
     "small_call": Question("what does one small call cost", 30, 5),
     "lists": Question("what does a whole model cost", 90, 5),
     "threads": Question("from which size do threads pay", 75, 4),
-    "isa": Question("what does each ISA level reach", 150, 15, _levels),
+    "isa": Question("what does each ISA level reach", 150, 10, _levels),
     "exactness": Question("how right is each contender", 90, 7),
     "fallbacks": Question("what do the fallbacks cost", 45, 4),
     "frameworks": Question("what do the frameworks take", 240, 24, _frameworks),
@@ -146,7 +147,7 @@ def run(arguments: argparse.Namespace) -> list[Path]:
     jobs = [
         (name, variant)
         for name in arguments.only or QUESTIONS
-        for variant in QUESTIONS[name].variants()
+        for variant in QUESTIONS[name].variants(arguments.quick)
     ]
     seconds = {job: _seconds(*job, arguments) for job in jobs}
     written: list[Path] = []
@@ -166,7 +167,7 @@ def _seconds(name: str, variant: str, arguments: argparse.Namespace) -> float:
     """Return the budget of one process."""
     question = QUESTIONS[name]
     seconds = question.quick if arguments.quick else question.full
-    return seconds / len(question.variants())
+    return seconds / max(len(question.variants(arguments.quick)), 1)
 
 
 def _environment(name: str, variant: str) -> dict[str, str]:
