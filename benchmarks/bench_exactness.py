@@ -107,7 +107,11 @@ def patterns(prepare: Any, x: np.ndarray, ours: bool) -> dict[str, Any]:
     return {"patterns": len(answers), "ways": runs}
 
 
-@plan(_cases, "sum_squares", make=_make)
+# Importing a framework is not for the quick.
+_LIGHT = tuple(name for name, r in rivals.REGISTRY["sum_squares"].items() if not r.framework)
+
+
+@plan(_cases, make=_make, quick_rivals=_LIGHT, frameworks=("torch", "jax"))
 def test_sum_squares(race, benchmark, case, contender, lap):
     race(fastreg.sum_squares)
     if lap:

@@ -41,6 +41,7 @@ _MANY = 60
 
 Cells = list[str]
 Table = tuple[Cells, list[Cells]]
+Section = tuple[str, str, list[Table]]
 
 
 def write(results: Results, folder: Path) -> None:
@@ -198,8 +199,11 @@ def _import_note(groups: list[Group]) -> str:
     return ""
 
 
-def _sections(results: Results) -> list[tuple[str, str, list[Table]]]:
-    found = []
+_PLOTS = "Plots"
+
+
+def _sections(results: Results) -> list[Section]:
+    found: list[Section] = []
     if answers := floors.answers(results):
         text = (
             "What the project has set itself. Figures are the median over the laps and, in "
@@ -209,6 +213,7 @@ def _sections(results: Results) -> list[tuple[str, str, list[Table]]]:
         if any(a.beside for a in answers):
             text += f" The column {floors.BESIDE} has the same figure at that ISA level."
         found.append(("Floors and aims", text, _floor_tables(answers)))
+    found.append((_PLOTS, "", []))
     for question in results.questions():
         title = _QUESTIONS.get(question, question)
         groups = [g for g in results.groups if g.question == question]
@@ -249,10 +254,11 @@ def _is_number(i: int, rows: list[Cells]) -> bool:
 def _markdown(results: Results, drawn: list[plots.Plot]) -> str:
     parts = ["# Benchmarks of fastreg", _HOW.strip(), "## Machine"]
     parts.append(_markdown_table(["", ""], _facts(results)))
-    if drawn:
-        parts += ["## Plots", *(f"### {p.title}\n\n![{p.alt}]({p.name}.svg)" for p in drawn)]
     for title, text, tables in _sections(results):
-        parts.append(f"## {title}")
+        if title != _PLOTS or drawn:
+            parts.append(f"## {title}")
+        if title == _PLOTS:
+            parts += [f"### {p.title}\n\n![{p.alt}]({p.name}.svg)" for p in drawn]
         if text:
             parts.append(text)
         parts += [_markdown_table(head, rows) for head, rows in tables if rows]
@@ -346,17 +352,16 @@ def _figure(plot: plots.Plot) -> str:
 
 
 def _page(results: Results, drawn: list[plots.Plot]) -> str:
-    sections = _sections(results)
-    names = ["Machine", *(["Plots"] if drawn else []), *(title for title, _, _ in sections)]
+    sections = [section for section in _sections(results) if section[0] != _PLOTS or drawn]
+    names = ["Machine", *(title for title, _, _ in sections)]
     links = "".join(f'<a href="#s{i}">{html.escape(name)}</a>' for i, name in enumerate(names))
     how = html.escape(_HOW).replace("**", "<strong>", 1).replace("**", "</strong>", 1)
     body = [f"<h1>Benchmarks of fastreg</h1><p>{how}</p><nav>{links}</nav>"]
     body.append('<h2 id="s0">Machine</h2>' + _html_table(["", ""], _facts(results), "facts"))
-    if drawn:
-        body.append('<h2 id="s1">Plots</h2>' + "\n".join(map(_figure, drawn)))
-    for i, (title, text, tables) in enumerate(sections, len(names) - len(sections)):
+    for i, (title, text, tables) in enumerate(sections, 1):
         body.append(f'<h2 id="s{i}">{html.escape(title)}</h2>')
         body.append(f"<p>{html.escape(text)}</p>" if text else "")
+        body += map(_figure, drawn if title == _PLOTS else [])
         body += [_html_table(head, rows) for head, rows in tables if rows]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
