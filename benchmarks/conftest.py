@@ -77,7 +77,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
     laps, turn = _laps(config), budget.TURN[config.getoption("quick")]
     fields = collections.Counter(
-        _case_of(item) for item in session.items if item.callspec.params["lap"] == 0
+        key for key, _ in {(_case_of(i), i.callspec.params["contender"]) for i in session.items}
     )
     costs = {
         key: budget.cost(key[1].nbytes * key[1].arrays, size, laps, turn)
