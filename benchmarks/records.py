@@ -151,6 +151,7 @@ def load(paths: Iterable[Path]) -> Results:
         machine = document["machine_info"] | {
             "versions": machine.get("versions", {}) | document["machine_info"]["versions"],
             "blas": machine.get("blas") or document["machine_info"].get("blas"),
+            "load": max(machine.get("load") or 0.0, document["machine_info"].get("load") or 0.0),
         }
         for record in document["benchmarks"]:
             facts = record["extra_info"]

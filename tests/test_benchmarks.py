@@ -189,7 +189,9 @@ def load(tmp_path):
 
     def read(**how: float) -> records.Results:
         path = tmp_path / "value.json"
-        path.write_text(json.dumps(results(**how)))
+        made = results(**how)
+        made["machine_info"] = made["machine_info"] | {"load": 0.0}
+        path.write_text(json.dumps(made))
         return records.load([path])
 
     return read
@@ -534,6 +536,20 @@ def test_guard_counts_what_falls_twice(load, tmp_path, capsys):
     assert guard.check(load(), baseline, sys.stdout, again(1.3)) == 0
     assert asked == [["value"], ["value"]]
     assert "asked again: value" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("then", "now", "status"), [(0.5, 0.5, 1), (0.5, 9.0, 0), (9.0, 0.5, 0)])
+def test_guard_compares_threads_on_an_idle_machine_only(made, tmp_path, capsys, then, now, status):
+    def measure(slower, load):
+        made.benchmarks.clear()
+        made.add("limit: load", 1.0, limit="load", threads=2)
+        made.add("fastreg", slower, limit="load", threads=2)
+        made.answers(load=load, cores=2)
+        return made.results
+
+    guard.save(measure(1.0, then), tmp_path / "baseline.json")
+    assert guard.check(measure(2.0, now), tmp_path / "baseline.json", sys.stdout) == status
+    assert ("busy" in capsys.readouterr().out) == (status == 0)
 
 
 def test_guard_has_a_ratio_for_arrays_off_the_line(made):
