@@ -1,62 +1,78 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What does each ISA level reach, beside the limit that the same instructions have."""
+"""What does an ISA level reach, beside the limit and the BLAS that have the same instructions.
+
+The command line runs this file once per level, named by FASTREG_ISA, each in its own process:
+OpenBLAS, too, chooses its kernels when it is loaded.
+"""
 
 from __future__ import annotations
 
+import fastreg
 from benchmarks import machine, sizes
-from benchmarks.calls import L1, L2, Case, Operands, make_operands
+from benchmarks.calls import L1, L2, Case
 from benchmarks.race import OUT, plan
-from fastreg import _kernels
+
+_ALL, _WIDE = ("f16", "bf16", "f32", "f64"), ("f32", "f64")
 
 
-def _cases(limit: str, arrays: int):
+def _cases(
+    limit: str,
+    dtypes: tuple[str, ...],
+    quick_dtypes: tuple[str, ...] = (),
+    rivals: tuple[str, ...] = (),
+):
+    arrays = 1 if limit == "load" else 2
+
     def cases(quick: bool) -> list[Case]:
-        places = [machine.inside("L2") // arrays]
+        places = [machine.inside("L2") // arrays, sizes.dram(True) // arrays]
         if not quick:
-            places += [machine.inside("L3") // arrays, sizes.dram(True)]
+            places.insert(1, machine.inside("L3") // arrays)
         return [
-            Case(
-                dtype,
-                nbytes,
-                1,
-                arrays=arrays,
-                limit=limit,
-                label=f"{level} {machine.level_of(nbytes * arrays)} {machine.size(nbytes)}",
-                data=data,
-                rivals=(),
-            )
-            for dtype in ("f16", "bf16", "f32", "f64")
-            for level in _kernels.levels()
+            Case(dtype, nbytes, 1, arrays=arrays, limit=limit, rivals=rivals, label=_label(place))
+            for dtype in (quick_dtypes if quick else dtypes)
             for nbytes in places
-            for data in (("normal",) if quick or arrays == 2 else ("normal", "l1", "l1l2"))
+            for place in [nbytes * arrays]
+            # Without instructions for them, two-byte gradients take seconds in memory.
+            if arrays == 1 or dtype in _WIDE or machine.level_of(place) == "L2"
         ]
 
     return cases
 
 
-def _make(case: Case) -> Operands:
-    operands = make_operands(case)
-    operands.options["isa"] = case.label.split()[0]
-    return operands
+def _label(nbytes: int) -> str:
+    return f"{fastreg.get_isa()} {machine.level_of(nbytes)} {machine.size(nbytes)}"
 
 
-_PENALTIES = {"normal": (0.0, 1.0), "l1": (1.0, 0.0), "l1l2": (L1, L2)}
+@plan(_cases("load", _ALL, _WIDE, ("scipy blas dot",)))
+def test_sum_squares(race):
+    race(fastreg.sum_squares)
 
 
-@plan(_cases("load", 1), "sum_squares", make=_make)
-def test_measure(race, case):
-    isa = case.label.split()[0]
-    l1, l2 = _PENALTIES[case.data]
-    race(_kernels._measure, "value", l1, l2, case.dtype, isa=isa, bytes_per_thread=0)
+@plan(_cases("load", _ALL, (), ("scipy blas asum",)))
+def test_sum_abs(race):
+    race(fastreg.sum_abs)
 
 
-@plan(_cases("copy", 2), "gradient_out", make=_make)
-def test_gradient(race, case):
-    isa = case.label.split()[0]
-    race(_kernels._gradient, 0.0, L2, 1.0, OUT, False, isa=isa)
+@plan(_cases("load", _ALL))
+def test_value(race):
+    race(fastreg.value, l1=L1, l2=L2)
 
 
-@plan(_cases("triad", 2), "gradient_accumulate", make=_make)
-def test_gradient_accumulate(race, case):
-    isa = case.label.split()[0]
-    race(_kernels._gradient, 0.0, L2, 1.0, OUT, True, isa=isa)
+@plan(_cases("copy", _ALL, _WIDE[:1]), "gradient_out")
+def test_gradient_into(race):
+    race(fastreg.gradient, l2=L2, out=OUT)
+
+
+@plan(_cases("triad", _ALL))
+def test_gradient_accumulate(race):
+    race(fastreg.gradient, l2=L2, out=OUT, accumulate=True)
+
+
+@plan(_cases("copy", _WIDE), "value_and_gradient_out")
+def test_value_and_gradient_into(race):
+    race(fastreg.value_and_gradient, l2=L2, out=OUT)
+
+
+@plan(_cases("triad", _WIDE, _WIDE[:1]))
+def test_value_and_gradient_accumulate(race):
+    race(fastreg.value_and_gradient, l2=L2, out=OUT, accumulate=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import fastreg
 from benchmarks import machine, sizes
 from benchmarks.calls import Call, Case
-from benchmarks.race import plan
+from benchmarks.race import FORCED, plan
 from benchmarks.rivals import rival
 from fastreg import _kernels
 
@@ -28,10 +28,10 @@ def _cases(quick: bool) -> list[Case]:
     ]
 
 
-_RIVALS = ("scipy blas dot", "numba parallel", "threads forced")
+_RIVALS = ("scipy blas dot", "numba parallel", FORCED)
 
 
-@rival("sum_squares", "threads forced", min_n=1 << 13)
+@rival("sum_squares", FORCED, min_n=1 << 13)
 def _(o):
     """fastreg with the size from which threads are used set to nothing."""
     kind = {4: "f32", 8: "f64"}[o.x.dtype.itemsize]

@@ -15,15 +15,19 @@ _SHARED_FROM = 1 << 18
 _FEW = ("numpy.vdot", "scipy blas dot", "numkong.dot", "bottleneck.ss", "numba parallel")
 
 
-def _sizes(quick: bool) -> list[int]:
-    return sorted(set(sizes.levels(quick) + sizes.curve(quick)))
+# Float64 repeats the picture: fewer points draw it.
+_STEPS = {"f32": 2, "f64": 4}
+
+
+def _sizes(dtype: str, quick: bool) -> list[int]:
+    return sorted(set(sizes.levels(quick) + sizes.curve(quick, _STEPS[dtype])))
 
 
 def _by_size(quick: bool) -> list[Case]:
     cases = [
         Case(dtype, nbytes, threads, limit="load")
         for dtype in ("f32", "f64")
-        for nbytes in _sizes(quick)
+        for nbytes in _sizes(dtype, quick)
         for threads in sizes.team()
         if threads == 1 or nbytes >= _SHARED_FROM
     ]

@@ -32,6 +32,7 @@ class Call:
         self.args = args
         self.kwargs = kwargs
         self.repeats = repeats  # how often the work is done inside one call
+        self.compile: Callable[[], Any] = lambda: None  # what must happen once, before
 
     def __call__(self) -> Any:
         return self.fn(*self.args, **self.kwargs)

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Turn plans into benchmarks, in laps; record the machine; tell how far the run is."""
+"""Turn plans into benchmarks, in laps, within a budget; record the machine; report progress."""
 
 from __future__ import annotations
 
+import collections
 import json
+import math
 import os
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +17,21 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import machine
-from benchmarks.calls import Missing
+from benchmarks import budget, machine
+from benchmarks.calls import Case, Missing
 from benchmarks.race import Race, Stable, contenders
 
+_START = time.monotonic()
 _STABLE = pytest.StashKey[Stable]()
+_BUDGET = pytest.StashKey[budget.Budget]()
+_WEIGHT = pytest.StashKey[float]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("fastreg benchmarks")
     group.addoption("--quick", action="store_true", help="few sizes, few rivals, few laps")
     group.addoption("--laps", type=int, default=0, help="how often each contender's turn comes")
+    group.addoption("--seconds", type=float, default=math.inf, help="what all of it may take")
     group.addoption("--progress-fd", type=int, default=-1, help="where to write progress lines")
 
 
@@ -37,10 +45,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     entry = getattr(metafunc.function, "plan", None)
     if entry is None:
         return
-    quick = metafunc.config.getoption("quick")
-    laps = metafunc.config.getoption("laps") or (3 if quick else 5)
-    if metafunc.config.getoption("benchmark_disable", False):
-        laps = 1
+    quick, laps = metafunc.config.getoption("quick"), _laps(metafunc.config)
     arguments, ids = [], []
     for case in entry.cases(quick):
         field = contenders(entry, case, quick)
@@ -51,16 +56,68 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(("case", "contender", "lap"), arguments, ids=ids)
 
 
+def pytest_collection_modifyitems(items: list[Any]) -> None:
+    """Leave out the item that pytest makes for a plan without cases."""
+    items[:] = [item for item in items if isinstance(item.callspec.params["case"], Case)]
+
+
+def _laps(config: pytest.Config) -> int:
+    if config.getoption("benchmark_disable", False):
+        return 1
+    return config.getoption("laps") or budget.LAPS[config.getoption("quick")]
+
+
+def _case_of(item: Any) -> tuple[str, Any]:
+    """Name the case that an item is a turn in."""
+    return item.originalname, item.callspec.params["case"]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin the budget: what importing and collecting took is gone from it."""
+    config = session.config
+    laps, turn = _laps(config), budget.TURN[config.getoption("quick")]
+    fields = collections.Counter(
+        key for key, _ in {(_case_of(i), i.callspec.params["contender"]) for i in session.items}
+    )
+    costs = {
+        key: budget.cost(key[1].nbytes * key[1].arrays, size, laps, turn)
+        for key, size in fields.items()
+    }
+    for item in session.items:
+        key = _case_of(item)
+        item.stash[_WEIGHT] = costs[key] / (fields[key] * laps)
+    seconds = config.getoption("seconds") - (time.monotonic() - _START)
+    config.stash[_BUDGET] = budget.Budget(seconds, costs, fields)
+    _tell(config, total=sum(costs.values()))
+
+
 @pytest.fixture
 def race(
     request: pytest.FixtureRequest, benchmark: Any, case: Any, contender: Any, lap: int
-) -> Any:
+) -> Iterator[Race]:
     """Give a benchmark function the race that it runs one lap of one contender of."""
-    function = request.function
+    function, config = request.function, request.config
     question = Path(str(request.path)).stem.removeprefix("bench_")
-    stable = request.config.stash[_STABLE]
     benchmark.group = f"{question} {function.__name__} {case.key}"
-    return Race(benchmark, stable, function.plan, case, contender, lap, question)
+    turn = budget.TURN[config.getoption("quick")]
+    race = Race(
+        benchmark, config.stash[_STABLE], function.plan, case, contender, lap, question, turn
+    )
+    yield race
+    config.stash[_BUDGET].spend(contender.name, race.spent)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: Any, nextitem: Any) -> bool | None:
+    """Let a turn pass for which there is no budget; it leaves no record."""
+    case, contender, lap = (item.callspec.params[name] for name in ("case", "contender", "lap"))
+    purse = item.config.stash[_BUDGET]
+    purse.enter(_case_of(item))
+    _tell(item.config, at=f"{case.title}, {contender.label}")
+    if purse.grants(contender.name, contender.kind != "rival", lap):
+        return None
+    _tell(item.config, done=item.stash[_WEIGHT])
+    return True
 
 
 @pytest.hookimpl(wrapper=True)
@@ -69,6 +126,8 @@ def pytest_runtest_call(item: pytest.Item) -> Any:
         return (yield)
     except Missing as missing:
         pytest.skip(f"missing: {missing}")
+    finally:
+        _tell(item.config, done=item.stash[_WEIGHT])
 
 
 # -- Progress ------------------------------------------------------------------------------------
@@ -78,22 +137,6 @@ def _tell(config: pytest.Config, **event: Any) -> None:
     fd = config.getoption("progress_fd")
     if fd >= 0:
         os.write(fd, (json.dumps(event) + "\n").encode())
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    _tell(session.config, total=len(session.items))
-
-
-def pytest_runtest_logfinish(nodeid: str, location: tuple[str, int | None, str]) -> None:
-    config = _config[0]
-    _tell(config, done=1)
-
-
-_config: list[pytest.Config] = []
-
-
-def pytest_sessionstart(session: pytest.Session) -> None:
-    _config[:] = [session.config]
 
 
 # -- The record ----------------------------------------------------------------------------------

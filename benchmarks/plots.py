@@ -3,28 +3,37 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from benchmarks import machine
 from benchmarks.floors import geometric_mean
-from benchmarks.race import OURS
+from benchmarks.race import FORCED, OURS
 from benchmarks.records import Group, Results, Row
 
-# Okabe and Ito's colours, told apart by all common kinds of colour blindness; shapes differ too.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#8C6D31")
+# Okabe and Ito's colours, told apart by all common kinds of colour blindness; lighter on a dark
+# page.
+# Marks and strokes differ, too: lines are told apart in grey, and where one covers another.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A8A", "#8C6D31")
+_ON_DARK = ("#56B4E9", "#F0793A", "#2FBF8F", "#E79AC6", "#E69F00", "#F0E442", "#B0B0B0", "#C09A5B")
 _MARKS = "osD^vP*X"
+_STROKES = (
+    "-", (0, (5, 1.5)), (0, (3, 1.5)), (0, (1, 1)), (0, (6, 2, 1, 2)), (0, (4, 1, 1, 1, 1, 1)),
+    (0, (8, 3)), (0, (2, 3)),
+)  # fmt: skip
 _NAMES = (
     OURS, "numpy.vdot", "scipy blas dot", "numkong.dot", "bottleneck.ss", "numba parallel",
     "numexpr", "numpy sum(x*x)",
 )  # fmt: skip
-THEMES = {
-    "light": {"ink": "#1b1f24", "paper": "#ffffff", "grid": "#d8dde3"},
-    "dark": {"ink": "#e6e9ed", "paper": "#14171a", "grid": "#39414a"},
-}
+LIGHT = {"ink": "#1b1f24", "paper": "#ffffff", "grid": "#d8dde3"}
+DARK = {"ink": "#e6e9ed", "paper": "#14171a", "grid": "#39414a"}
+# Inches: a page's column, and a telephone held upright.
+_WIDE, _NARROW = 8.0, 4.3
 
 
 @dataclass(frozen=True)
@@ -35,8 +44,7 @@ class Plot:
     title: str
     alt: str
     draw: Callable[[Any], None]
-    width: float = 8.0
-    height: float = 4.4
+    height: float = 5.0
 
 
 def available() -> bool:
@@ -48,13 +56,14 @@ def available() -> bool:
     return True
 
 
-def render(plot: Plot, theme: str, kind: str) -> bytes:
-    """Draw a plot as "svg" or "png"."""
+@functools.cache
+def render(plot: Plot, kind: str, *, narrow: bool = False) -> bytes:
+    """Draw a plot as "svg" or "png"; narrow for a small window, with text as large."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    c = THEMES[theme]
+    c = LIGHT
     style = {
         "font.size": 11, "svg.fonttype": "path", "svg.hashsalt": plot.name,
         "text.color": c["ink"], "axes.labelcolor": c["ink"], "axes.edgecolor": c["ink"],
@@ -64,14 +73,21 @@ def render(plot: Plot, theme: str, kind: str) -> bytes:
         "savefig.facecolor": c["paper"],
     }  # fmt: skip
     with mpl.rc_context(style):
-        figure = Figure(figsize=(plot.width, plot.height), layout="constrained")
+        figure = Figure(figsize=(_NARROW if narrow else _WIDE, plot.height), layout="constrained")
         FigureCanvasAgg(figure)
-        figure.theme = c  # type: ignore[attr-defined]
+        figure.narrow = narrow  # type: ignore[attr-defined]
         plot.draw(figure)
         buffer = io.BytesIO()
         metadata = {"Date": None} if kind == "svg" else None
         figure.savefig(buffer, format=kind, dpi=120, metadata=metadata)
     return buffer.getvalue()
+
+
+def darkened(svg: bytes) -> bytes:
+    """Return a drawing in the colours for a dark page: laying it out again takes a second."""
+    pairs = {LIGHT[role]: DARK[role] for role in LIGHT} | dict(zip(COLOURS, _ON_DARK, strict=True))
+    found = {old.lower().encode(): new.lower().encode() for old, new in pairs.items()}
+    return re.sub(b"#[0-9a-f]{6}", lambda m: found.get(m.group(), m.group()), svg)
 
 
 def all_plots(results: Results) -> list[Plot]:
@@ -87,28 +103,33 @@ def _style(name: str) -> dict[str, Any]:
     i = _NAMES.index(name) if name in _NAMES else len(_NAMES) - 1
     ours = name == OURS
     return {
-        "color": _COLOURS[i], "marker": _MARKS[i], "linewidth": 2.4 if ours else 1.3,
-        "markersize": 6 if ours else 4.5, "zorder": 5 if ours else 3,
+        "color": COLOURS[i], "marker": _MARKS[i], "linestyle": _STROKES[i],
+        "linewidth": 2.4 if ours else 1.5, "markersize": 6 if ours else 5,
+        "zorder": 5 if ours else 3,
     }  # fmt: skip
+
+
+def _legend(figure: Any) -> None:
+    columns = 2 if figure.narrow else 4
+    figure.legend(loc="outside lower center", fontsize=10, ncols=columns, handlelength=2.6)
 
 
 def _bytes_axis(axes: Any, sizes: list[int]) -> None:
     axes.set_xscale("log", base=2)
     low, high = min(sizes), max(sizes)
-    ticks = [
-        1 << k for k in range(6, 36, 1 if high / low < 64 else 4) if low / 2 <= 1 << k <= 2 * high
-    ]
+    step = 1 if high / low < 64 else 8 if axes.figure.narrow and high / low > 1 << 16 else 4
+    ticks = [1 << k for k in range(8, 36, step) if low / 2 <= 1 << k <= 2 * high]
     axes.set_xticks(ticks, [machine.size(t) for t in ticks])
     axes.minorticks_off()
 
 
-def _cache_lines(axes: Any, results: Results, theme: dict[str, str], sizes: list[int]) -> None:
+def _cache_lines(axes: Any, results: Results, sizes: list[int]) -> None:
     low, high = axes.get_xlim()
     edges = [low]
     names = []
     for name, size in results.machine["caches"].items():
         if low < size < high:
-            axes.axvline(size, color=theme["ink"], linewidth=0.8, linestyle=(0, (2, 3)), alpha=0.6)
+            axes.axvline(size, color=LIGHT["ink"], linewidth=0.8, linestyle=(0, (2, 3)), alpha=0.6)
         edges.append(min(max(size, low), high))
         names.append(name)
     edges.append(high)
@@ -136,7 +157,7 @@ def _bandwidth(results: Results, dtype: str, threads: int) -> list[Plot]:
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
-        ink = figure.theme["ink"]
+        ink = LIGHT["ink"]
         best = [max(row.gbs for row in g.limits) for g in groups]
         axes.plot(sizes, best, color=ink, linestyle="--", linewidth=1.5, label="load only (limit)")
         for name in names:
@@ -146,18 +167,18 @@ def _bandwidth(results: Results, dtype: str, threads: int) -> list[Plot]:
         _plain_log(axes.yaxis)
         axes.set_ylim(bottom=max(axes.get_ylim()[0], 0.05))
         _bytes_axis(axes, sizes)
-        _cache_lines(axes, results, figure.theme, sizes)
+        _cache_lines(axes, results, sizes)
         axes.grid(axis="y")
         axes.set_xlabel("size of x")
         axes.set_ylabel("GB/s of x read")
-        figure.legend(loc="outside lower center", fontsize=10, ncols=4)
+        _legend(figure)
 
     plural = "thread" if threads == 1 else "threads"
     title = f"Sum of squares, {dtype}, {threads} {plural}: bandwidth against size"
     alt = (
         f"{title}. Log axes; dotted lines are the cache sizes, the dashed line is a load-only loop."
     )
-    return [Plot(f"bandwidth-{dtype}-{threads}", title, alt, draw, 8.0, 5.0)]
+    return [Plot(f"bandwidth-{dtype}-{threads}", title, alt, draw)]
 
 
 def _plain_log(axis: Any) -> None:
@@ -219,14 +240,14 @@ def _ratio_plot(groups: list[Group], question: str, family: str) -> list[Plot]:
         from matplotlib.ticker import LogLocator
 
         axes = figure.subplots()
-        ink = figure.theme["ink"]
+        ink = LIGHT["ink"]
         everything = [r for _, ratios in bars for r in ratios]
         lowest, highest = min(everything), max(everything)
         for i, (_, ratios) in enumerate(bars):
             if not ratios:
                 continue
             mean = geometric_mean(ratios)
-            axes.barh(i, mean - 1, left=1, color=_COLOURS[0 if mean >= 1 else 1], height=0.65)
+            axes.barh(i, mean - 1, left=1, color=COLOURS[0 if mean >= 1 else 1], height=0.65)
             if len(ratios) > 1:
                 axes.plot([min(ratios), max(ratios)], [i, i], color=ink, linewidth=1.1, marker="|")
             axes.annotate(
@@ -235,21 +256,31 @@ def _ratio_plot(groups: list[Group], question: str, family: str) -> list[Plot]:
             )  # fmt: skip
         axes.set_xscale("log")
         _plain_log(axes.xaxis)
-        axes.set_xlim(min(lowest, 0.8) / 1.3, max(highest, 1.2) * 2.5)
+        left, right = min(lowest, 0.8) / 1.3, max(highest, 1.2)
+        room = 0.35 if figure.narrow else 0.14  # for the number behind the longest bar
+        axes.set_xlim(left, right * (right / left) ** room)
+        axes.spines["left"].set_visible(False)
         if highest / lowest > 100:
             axes.xaxis.set_major_locator(LogLocator(base=10))
         axes.axvline(1, color=ink, linewidth=1)
-        labels = axes.set_yticks(range(len(bars)), [name for name, _ in bars], fontsize=10)
+        names = ["" if i in headings else name for i, (name, _) in enumerate(bars)]
+        axes.set_yticks(range(len(bars)), names, fontsize=10)
+        across = axes.get_yaxis_transform()
         for i in headings:
-            labels[i].label1.set_fontweight("bold")
+            # Over the whole width, on paper of its own: no grid line runs through the words.
+            text = axes.text(
+                0.0, i, bars[i][0], transform=across, fontsize=10, fontweight="bold", va="center",
+                bbox={"facecolor": LIGHT["paper"], "edgecolor": "none", "pad": 1.0},
+            )  # fmt: skip
+            text.set_in_layout(False)
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(len(bars) - 0.4, -0.6)
         axes.grid(axis="x")
-        axes.set_xlabel("times as fast as the rival; bar: mean of the cases,\nline: their range")
+        axes.set_xlabel("times as fast as the rival\nbar: mean of the cases, line: range")
 
     title = f"fastreg against each rival: {family}"
     alt = f"{title}. Bars to the right of 1 are wins, bars to the left losses."
-    return [Plot(f"ratios-{question}", title, alt, draw, 8.0, 1.2 + 0.27 * len(bars))]
+    return [Plot(f"ratios-{question}", title, alt, draw, 1.2 + 0.27 * len(bars))]
 
 
 def _scaling(results: Results) -> list[Plot]:
@@ -276,13 +307,17 @@ def _scaling(results: Results) -> list[Plot]:
             return g.ours
 
         def forced(g: Group) -> Row | None:
-            return g.rows.get("threads forced")
+            return g.rows.get(FORCED)
 
         most = counts[-1]
         lines = (
-            ("fastreg", ours, {"color": _COLOURS[0], "marker": "o", "linewidth": 2.4}),
-            ("fastreg, threads forced", forced, {"color": _COLOURS[2], "marker": "D"}),
-            ("load only (limit)", limit, {"color": figure.theme["ink"], "linestyle": "--"}),
+            ("fastreg", ours, {"color": COLOURS[0], "marker": "o", "linewidth": 2.4}),
+            (
+                "fastreg, threads forced",
+                forced,
+                {"color": COLOURS[2], "marker": "D", "linestyle": _STROKES[2]},
+            ),
+            ("load only (limit)", limit, {"color": LIGHT["ink"], "linestyle": "--"}),
         )
         for name, pick, style in lines:
             one = times(ours if pick is forced else pick, 1)
@@ -293,17 +328,17 @@ def _scaling(results: Results) -> list[Plot]:
                     faint = {} if threads == most else {"alpha": 0.45}
                     axes.plot(*zip(*points, strict=True), label=f"{name}, {threads} threads",
                               **style, **faint)  # fmt: skip
-        axes.axhline(1, color=figure.theme["ink"], linewidth=0.8)
+        axes.axhline(1, color=LIGHT["ink"], linewidth=0.8)
         axes.set_ylim(bottom=0)
         _bytes_axis(axes, sizes)
-        _cache_lines(axes, results, figure.theme, sizes)
+        _cache_lines(axes, results, sizes)
         axes.grid(axis="y")
         axes.set_xlabel("size of x")
         axes.set_ylabel("times as fast as one thread")
-        figure.legend(loc="outside lower center", fontsize=10, ncols=2)
+        _legend(figure)
 
     title = "Threads: gain over one thread, f32 sum of squares"
-    return [Plot("threads", title, f"{title}, against the size of x.", draw, 8.0, 5.0)]
+    return [Plot("threads", title, f"{title}, against the size of x.", draw)]
 
 
 def _errors(results: Results) -> list[Plot]:
@@ -323,14 +358,14 @@ def _errors(results: Results) -> list[Plot]:
         axes = figure.subplots()
         for name in names:
             points = [
-                (g.first.n, max(g.rows[name].facts.get("relative_error") or 0.0, exact / 4))
+                (g.first.n, max(g.rows[name].facts["relative_error"], exact / 4))
                 for g in groups
-                if name in g.rows and not g.rows[name].facts.get("wrong")
+                if name in g.rows and g.rows[name].facts.get("relative_error") is not None
             ]
             if points:
                 axes.plot(*zip(*points, strict=True), label=name, **_style(name))
         axes.axhspan(
-            exact / 8, 2 * exact, color=_COLOURS[0], alpha=0.15, linewidth=0,
+            exact / 8, 2 * exact, color=COLOURS[0], alpha=0.15, linewidth=0,
             label="within half a unit of f32",
         )  # fmt: skip
         axes.set_xscale("log")
@@ -340,7 +375,7 @@ def _errors(results: Results) -> list[Plot]:
         axes.grid(axis="y")
         axes.set_xlabel("n (elements)")
         axes.set_ylabel("relative error")
-        figure.legend(loc="outside lower center", fontsize=10, ncols=4)
+        _legend(figure)
 
     title = "Error of f32 sums of squares against n"
-    return [Plot("error", title, f"{title}; log axes.", draw, 8.0, 5.0)]
+    return [Plot("error", title, f"{title}; log axes.", draw)]

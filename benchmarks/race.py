@@ -2,9 +2,9 @@
 """How contenders race: who takes part in a case, in which order, and what is written down.
 
 On a shared machine the speed of memory wanders by tens of percent within seconds. So every case is
-run in laps: in each lap each contender is timed once, shortly after the others, limits first. A
-ratio is formed within a lap; the report gives the median over the laps beside the ratio of the
-minima.
+run in laps: in each lap each contender has a turn, shortly after the others, limits first. A ratio
+is formed within a lap; the report gives the median over the laps beside the ratio of the minima.
+How many laps there are is a matter of the budget.
 """
 
 from __future__ import annotations
@@ -12,24 +12,26 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 import fastreg
 from benchmarks import limits, rivals
+from benchmarks.budget import ONCE, calibrate
 from benchmarks.calls import L1, L2, STEP, Call, Case, Missing, Operands, make_operands
 
 OURS = "fastreg"
 # A contender that calls nothing: what the harness' own loop costs.
 EMPTY = "nothing (the loop itself)"
+# fastreg in another way: with threads at any size, and on arrays that begin on a cache line.
+FORCED = "threads forced"
+ON_A_LINE = "fastreg, arrays on a line"
 
 # Bytes that have to move for one byte of x.
 _MOVED = {"load": 1, "copy": 2, "triad": 3, None: 1}
 _SAMPLES = 4096
-# A rival whose call takes longer has so many turns only.
-_SLOW_SECONDS, _SLOW_LAPS = 0.3, 2
 # Rivals that are asked not to err more are still timed, but marked as wrong.
 WRONG = 0.5
 
@@ -112,21 +114,30 @@ class Stable:
     """The operands and prepared calls of the case that runs now; the case before is let go."""
 
     key: Any = None
+    data: Any = None  # what the operands were made for
     operands: Operands | None = None
     calls: dict[str, Call | Missing] = field(default_factory=dict)
+    turns: dict[str, tuple[int, int]] = field(default_factory=dict)  # calls a round, rounds
     reference: float | None = None
     best: dict[int, float] = field(default_factory=dict)  # lap -> GB/s of the limit
-    slow: set[str] = field(default_factory=set)  # contenders who have had their turns
 
     def enter(self, key: Any, entry: Plan, case: Case) -> None:
-        """Make a case's operands unless they are there."""
-        if key != self.key:
-            self.key = self.operands = self.reference = None
-            self.calls.clear()
-            self.best.clear()
-            self.slow.clear()
+        """Make a case's operands unless they are there: thread counts share them."""
+        if key == self.key:
+            return
+        self.key = None
+        self.reference = None
+        self.calls.clear()
+        self.turns.clear()
+        self.best.clear()
+        data = (entry.make, replace(case, threads=1, limit=None, rivals=None))
+        if data != self.data:
+            self.data = self.operands = None
             self.operands = entry.make(case)
-            self.key = key
+            self.data = data
+        assert self.operands is not None
+        self.operands.threads = case.threads
+        self.key = key
 
     def call(self, contender: Contender, entry: Plan, case: Case, ours: Call) -> Call:
         """Return a contender's call, prepared once per case; raise `Missing`."""
@@ -215,10 +226,10 @@ def check(operation: str, call: Call, operands: Operands, result: Any, expected:
             expected = expected if 0.0 < rounded < math.inf else rounded
         worst = relative_error(number(result), expected)
     if "gradient" in operation:
-        if operands.g is not None:
-            operands.g.fill(0)
+        if "accumulate" in operation:
+            clear(operands)
             result = call()
-        g = operands.g
+        g = call.kwargs["out"] if call.kwargs.get("out") is not None else operands.g
         if operation.endswith("_new"):
             g = result[1] if isinstance(result, tuple) else result
         step = max(1, operands.x.size // _SAMPLES)
@@ -227,6 +238,12 @@ def check(operation: str, call: Call, operands: Operands, result: Any, expected:
         scale = float(np.max(np.abs(wanted), initial=0.0)) or 1.0
         worst = max(worst, float(np.max(np.abs(received - wanted), initial=0.0)) / scale)
     return worst
+
+
+def clear(operands: Operands) -> None:
+    """Forget the contender before, where `check` looks: clearing a gigabyte takes a turn."""
+    if operands.g is not None:
+        operands.g.reshape(-1)[:: max(1, operands.x.size // _SAMPLES)] = 0
 
 
 def _numpy(g: Any) -> Any:
@@ -250,6 +267,7 @@ class Race:
         contender: Contender,
         lap: int,
         question: str,
+        turn: float = 0.01,
     ):
         self.benchmark = benchmark
         self.stable = stable
@@ -258,6 +276,8 @@ class Race:
         self.contender = contender
         self.lap = lap
         self.question = question
+        self.turn = turn  # seconds, of a contender whose call is shorter
+        self.spent = 0.0
 
     def __call__(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Time the contender on the case; `fn` with its arguments is fastreg's part."""
@@ -265,18 +285,11 @@ class Race:
         stable.enter((self.question, entry.operation, case), entry, case)
         assert stable.operands is not None
         operands = stable.operands
-        if contender.name in stable.slow and self.lap >= _SLOW_LAPS:
-            raise Missing(f"time for more than {_SLOW_LAPS} laps")
         call = stable.call(contender, entry, case, bind(fn, operands, *args, **kwargs))
+        if self.lap == 0:
+            clear(operands)
         with rivals.threads(case.threads):
-            if self.lap == 0:
-                call()  # compiles, touches pages, wakes threads
-            if case.cold:
-                result = self.benchmark.pedantic(
-                    call.fn, setup=_rotate(operands, call), rounds=_COLD_ROUNDS
-                )
-            else:
-                result = self.benchmark(call.fn, *call.args, **call.kwargs)
+            result = self.time(call, operands)
             facts = self.facts(call)
             if (
                 contender.kind != "limit"
@@ -290,9 +303,24 @@ class Race:
                 facts["relative_error"] = error if math.isfinite(error) else None
                 facts["wrong"] = not error < WRONG
         self.benchmark.extra_info.update(facts)
-        stats = getattr(self.benchmark.stats, "stats", None)
-        if contender.kind == "rival" and stats is not None and stats.min > _SLOW_SECONDS:
-            stable.slow.add(contender.name)
+        return result
+
+    def time(self, call: Call, operands: Operands) -> Any:
+        """Let pytest-benchmark time one turn; the first lap finds out how long that is."""
+        name, turns = self.contender.name, self.stable.turns
+        if name not in turns and not self.benchmark.disabled:
+            call.compile()
+            start = time.perf_counter()
+            call()  # touches pages, wakes threads
+            seconds = time.perf_counter() - start
+            turns[name] = (1, 1) if seconds > ONCE else calibrate(call, self.turn)
+        calls, count = turns.get(name, (1, 1))
+        pedantic, start = self.benchmark.pedantic, time.monotonic()
+        if self.case.cold:
+            result = pedantic(call.fn, setup=_rotate(operands, call), rounds=_COLD_ROUNDS)
+        else:
+            result = pedantic(call.fn, call.args, call.kwargs, iterations=calls, rounds=count)
+        self.spent = time.monotonic() - start
         return result
 
     @property
@@ -324,6 +352,7 @@ class Race:
             "data": case.data,
             "cold": case.cold,
             "threads": case.threads,
+            "isa": fastreg.get_isa(),
             "lap": self.lap,
             "repeats": call.repeats,
             "when": time.time(),

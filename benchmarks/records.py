@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.race import EMPTY, OURS
+from benchmarks.race import EMPTY, FORCED, ON_A_LINE, OURS
+
+# Who races beside fastreg without being a rival: the harness, and fastreg in another way.
+OURSELVES = (EMPTY, FORCED, ON_A_LINE)
 
 
 @dataclass
@@ -83,7 +86,7 @@ class Group:
         found = [
             row
             for row in self.rows.values()
-            if row.kind == "rival" and row.contender not in (EMPTY, "threads forced")
+            if row.kind == "rival" and row.contender not in OURSELVES
         ]
         return sorted(found, key=lambda row: row.best)
 
@@ -148,6 +151,7 @@ def load(paths: Iterable[Path]) -> Results:
         machine = document["machine_info"] | {
             "versions": machine.get("versions", {}) | document["machine_info"]["versions"],
             "blas": machine.get("blas") or document["machine_info"].get("blas"),
+            "load": max(machine.get("load") or 0.0, document["machine_info"].get("load") or 0.0),
         }
         for record in document["benchmarks"]:
             facts = record["extra_info"]

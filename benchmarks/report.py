@@ -8,8 +8,8 @@ import html
 from pathlib import Path
 from typing import Any
 
-from benchmarks import floors, machine, plots, table
-from benchmarks.records import Group, Results
+from benchmarks import floors, machine, plots, rivals, table
+from benchmarks.records import OURSELVES, Group, Results
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
@@ -32,10 +32,16 @@ within a lap, then in brackets the ratio of the fastest calls. GB/s count the by
 x for values, x and the result for fresh gradients, x and the result twice for accumulated ones. The
 limit is the fastest of the project's own loops that only load, copy or add the same bytes. In
 caches it does not pay for a Python call; fastreg does. Errors are relative to the exact value. All
-contenders are shown, also where fastreg loses.
+contenders are shown, also where fastreg loses. Laps: a question has a budget of time, and who takes
+seconds a call has fewer turns in it, at least one. Not asked at every size: math.fsum above a
+million elements, NumPy's and other libraries' two-byte loops in memory, which take many seconds.
 """
 
+_MANY = 60
+
 Cells = list[str]
+Table = tuple[Cells, list[Cells]]
+Section = tuple[str, str, list[Table]]
 
 
 def write(results: Results, folder: Path) -> None:
@@ -43,8 +49,8 @@ def write(results: Results, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     drawn = plots.all_plots(results) if plots.available() else []
     for plot in drawn:
-        (folder / f"{plot.name}.png").write_bytes(plots.render(plot, "light", "png"))
-        (folder / f"{plot.name}.svg").write_bytes(plots.render(plot, "light", "svg"))
+        (folder / f"{plot.name}.png").write_bytes(plots.render(plot, "png"))
+        (folder / f"{plot.name}.svg").write_bytes(plots.render(plot, "svg"))
     (folder / "report.md").write_text(_markdown(results, drawn))
     (folder / "index.html").write_text(_page(results, drawn))
 
@@ -67,28 +73,45 @@ def _facts(results: Results) -> list[Cells]:
         ["versions", ", ".join(f"{name} {v}" for name, v in m["versions"].items())],
         ["date", f"{m['date']}, load average {m['load']:.1f} of {m['cores']}"],
     ]
+    if absent := _absent(results):
+        rows.append(["not in this run", ", ".join(absent)])
     if m["load"] and m["load"] > 0.5 * m["cores"] + 0.5:
         rows.append(["caution", "other programs were running: treat all numbers as rough"])
     return rows
 
 
-def _floor_table(results: Results) -> tuple[Cells, list[Cells]]:
-    head = ["what", "data", "thr", "verdict", "ratio", "floor", "aim", "fastreg", "against"]
+def _floor_tables(found: list[floors.Answer]) -> list[Table]:
+    """Return the table of floors and, where some are missed, the table of reasons."""
+    head = ["what", "data", "thr", "verdict", "figure", "floor", "aim", floors.BESIDE, "fastreg",
+            "against"]  # fmt: skip
     rows = [
-        [a.text, a.case, str(a.threads), a.verdict, _ratio(a.ratio),
-         f"{a.floor:.2f}" if a.floor else "", f"{a.aim:.2f}" if a.aim else "", a.ours, a.other]
-        for a in floors.answers(results)
+        [a.text, a.case, str(a.threads), a.verdict, a.figure, a.floor, a.aim, a.beside, a.ours,
+         a.other]
+        for a in found
     ]  # fmt: skip
-    return head, rows
+    tables = [(head, rows)]
+    missed = [
+        [f"{a.text}, {a.case}, {a.threads} thr", f"{a.verdict}: {a.figure} of {a.floor}", r.why,
+         r.measured, r.tried]
+        for a, r in floors.explained(found)
+    ]  # fmt: skip
+    if missed:
+        tables.append(
+            (["floor", "figure", "why", "the measurement that shows it", "tried"], missed)
+        )
+    return tables
 
 
-def _ratio(r: Any) -> str:
-    return f"{r.median:.2f} ({r.best:.2f})" if r else ""
+def _absent(results: Results) -> list[str]:
+    """Name the rivals that raced in no case."""
+    present = {name for group in results.groups for name in group.rows}
+    every = {name for found in rivals.REGISTRY.values() for name in found}
+    return sorted(every - present - set(OURSELVES))
 
 
 def _timing_table(results: Results, question: str) -> tuple[Cells, list[Cells]]:
     head = ["what", "data", "thr", "contender", "fastest", "median", "GB/s", "of limit",
-            "times faster", "error"]  # fmt: skip
+            "times faster", "error", "laps"]  # fmt: skip
     rows = []
     for group in results.groups:
         if group.question != question:
@@ -107,9 +130,10 @@ def _timing_table(results: Results, question: str) -> tuple[Cells, list[Cells]]:
                     machine.seconds(row.best),
                     machine.seconds(row.median),
                     f"{row.gbs:.1f}" if row.gbs else "",
-                    _ratio(share) or (f"({best_limit / row.best:.2f})" if best_limit else ""),
-                    _ratio(against),
+                    floors.show(share) or (f"({best_limit / row.best:.2f})" if best_limit else ""),
+                    floors.show(against),
                     _error(row.facts),
+                    str(len(row.laps)),
                 ]
             )
     return head, rows
@@ -158,7 +182,7 @@ def _fallback_table(groups: list[Group]) -> tuple[Cells, list[Cells]]:
                 [g.first.title + (" normal" if g.first.data == "normal" else ""),
                  f"T{g.first.facts.get('tier', '?')}", machine.seconds(g.ours.best),
                  f"{g.ours.gbs:.1f}", f"{g.ours.best / base:.2f}" if base else "",
-                 _ratio(g.against("numpy.vdot"))]
+                 floors.show(g.against("numpy.vdot"))]
             )  # fmt: skip
     return head, rows
 
@@ -175,15 +199,21 @@ def _import_note(groups: list[Group]) -> str:
     return ""
 
 
-def _sections(results: Results) -> list[tuple[str, str, tuple[Cells, list[Cells]]]]:
-    found = []
-    head, rows = _floor_table(results)
-    if rows:
+_PLOTS = "Plots"
+
+
+def _sections(results: Results) -> list[Section]:
+    found: list[Section] = []
+    if answers := floors.answers(results):
         text = (
-            "What the project has set itself. A verdict is given where the median over the laps "
-            "and the ratio of the fastest calls agree; unsure otherwise."
+            "What the project has set itself. Figures are the median over the laps and, in "
+            "brackets, the ratio of the fastest calls; a verdict is given where the two agree, "
+            "unsure otherwise. Below the table: why floors are missed."
         )
-        found.append(("Floors and aims", text, (head, rows)))
+        if any(a.beside for a in answers):
+            text += f" The column {floors.BESIDE} has the same figure at that ISA level."
+        found.append(("Floors and aims", text, _floor_tables(answers)))
+    found.append((_PLOTS, "", []))
     for question in results.questions():
         title = _QUESTIONS.get(question, question)
         groups = [g for g in results.groups if g.question == question]
@@ -194,14 +224,14 @@ def _sections(results: Results) -> list[tuple[str, str, tuple[Cells, list[Cells]
                 "middle of two float32. Distinct answers: one vector at 16 byte offsets, forward, "
                 "reversed and shuffled, with 1, 2, 3 and all threads; fastreg on every ISA level."
             )
-            found.append((title, text, _exactness_table(groups)))
+            found.append((title, text, [_exactness_table(groups)]))
         elif question == "fallbacks":
             text = "The tier that had to decide: T0 float64 lanes, T1 anchored, T2 exact integers."
-            found.append((title, text, _fallback_table(groups)))
+            found.append((title, text, [_fallback_table(groups)]))
         elif question == "import":
-            found.append((title, _import_note(groups), _timing_table(results, question)))
+            found.append((title, _import_note(groups), [_timing_table(results, question)]))
         else:
-            found.append((title, "", _timing_table(results, question)))
+            found.append((title, "", [_timing_table(results, question)]))
     return found
 
 
@@ -224,14 +254,14 @@ def _is_number(i: int, rows: list[Cells]) -> bool:
 def _markdown(results: Results, drawn: list[plots.Plot]) -> str:
     parts = ["# Benchmarks of fastreg", _HOW.strip(), "## Machine"]
     parts.append(_markdown_table(["", ""], _facts(results)))
-    if drawn:
-        parts += ["## Plots", *(f"### {p.title}\n\n![{p.alt}]({p.name}.svg)" for p in drawn)]
-    for title, text, (head, rows) in _sections(results):
-        parts.append(f"## {title}")
+    for title, text, tables in _sections(results):
+        if title != _PLOTS or drawn:
+            parts.append(f"## {title}")
+        if title == _PLOTS:
+            parts += [f"### {p.title}\n\n![{p.alt}]({p.name}.svg)" for p in drawn]
         if text:
             parts.append(text)
-        if rows:
-            parts.append(_markdown_table(head, rows))
+        parts += [_markdown_table(head, rows) for head, rows in tables if rows]
     return "\n\n".join(parts) + "\n"
 
 
@@ -246,7 +276,7 @@ _STYLE = """
 body { margin: 0 auto; max-width: 76rem; padding: 1rem 1.25rem 4rem; color: var(--ink);
   background: var(--paper); font: 16px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; } p { max-width: 46rem; }
-.scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; }
+.scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; margin: 1rem 0; }
 .tall { max-height: 32rem; overflow-y: auto; }
 table { border-collapse: collapse; font-size: 0.8rem; width: 100%;
   font-variant-numeric: tabular-nums; }
@@ -256,18 +286,22 @@ thead th { position: sticky; top: 0; background: var(--soft); }
 td.n, th.n { text-align: right; }
 tr.ours td { background: var(--soft); font-weight: 600; }
 td.good { color: var(--good); font-weight: 600; } td.bad { color: var(--bad); font-weight: 600; }
+td.long { white-space: normal; min-width: 16rem; max-width: 30rem; }
 .facts td { white-space: normal; } .facts td:first-child { font-weight: 600; vertical-align: top; }
 figure { margin: 1.5rem 0; } figcaption { font-weight: 600; margin-bottom: 0.4rem; }
-figure .scroll { border: 0; }
-img { display: block; min-width: 34rem; width: 100%; max-width: 56rem; }
+img { display: block; width: 100%; max-width: 56rem; }
+@media (max-width: 40rem) { body { padding: 0.5rem 0.9rem 3rem; }
+  td:first-child { white-space: normal; min-width: 6.5rem; } th, td { padding: 0.2rem 0.3rem; } }
 nav { display: flex; flex-wrap: wrap; gap: 0.2rem 1rem; } a { color: var(--good); }
 """
 
 
 def _html_table(head: Cells, rows: list[Cells], kind: str = "") -> str:
+    # What a reader came for stands there whole; hundreds of rows do not push the rest away.
+    tall = " tall" if len(rows) > _MANY else ""
     numeric = [' class="n"' if _is_number(i, rows) else "" for i in range(len(head))]
     out = [
-        f'<div class="scroll{" tall" if len(rows) > 24 else ""}" tabindex="0">',
+        f'<div class="scroll{tall}" tabindex="0">',
         f'<table class="{kind}">',
     ]
     if any(head):
@@ -286,7 +320,10 @@ def _html_table(head: Cells, rows: list[Cells], kind: str = "") -> str:
 def _cell_class(cell: str, numeric: str) -> str:
     if cell in ("met", "aim met"):
         return ' class="good"'
-    return ' class="bad"' if cell in ("missed", "wrong", "unsure") else numeric
+    if cell in ("missed", "wrong", "unsure"):
+        return ' class="bad"'
+    # A sentence, or a list of rivals, is wrapped: a table is no wider for it.
+    return ' class="long"' if len(cell) > 60 else numeric
 
 
 def _row_class(head: Cells, row: Cells) -> str:
@@ -298,28 +335,34 @@ def _uri(data: bytes) -> str:
 
 
 def _figure(plot: plots.Plot) -> str:
-    light, dark = (_uri(plots.render(plot, theme, "svg")) for theme in ("light", "dark"))
+    small, dark = "(max-width: 40rem)", "(prefers-color-scheme: dark)"
+    wide, narrow = plots.render(plot, "svg"), plots.render(plot, "svg", narrow=True)
+    sources = {
+        f"{small} and {dark}": plots.darkened(narrow),
+        small: narrow,
+        dark: plots.darkened(wide),
+    }
+    tags = "".join(
+        f'<source media="{media}" srcset="{_uri(svg)}">' for media, svg in sources.items()
+    )
     return (
         f"<figure><figcaption>{html.escape(plot.title)}</figcaption>"
-        '<div class="scroll" tabindex="0"><picture>'
-        f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-        f'<img src="{light}" alt="{html.escape(plot.alt)}"></picture></div></figure>'
+        f'<picture>{tags}<img src="{_uri(wide)}" alt="{html.escape(plot.alt)}"></picture></figure>'
     )
 
 
 def _page(results: Results, drawn: list[plots.Plot]) -> str:
-    sections = _sections(results)
-    names = ["Machine", *(["Plots"] if drawn else []), *(title for title, _, _ in sections)]
+    sections = [section for section in _sections(results) if section[0] != _PLOTS or drawn]
+    names = ["Machine", *(title for title, _, _ in sections)]
     links = "".join(f'<a href="#s{i}">{html.escape(name)}</a>' for i, name in enumerate(names))
     how = html.escape(_HOW).replace("**", "<strong>", 1).replace("**", "</strong>", 1)
     body = [f"<h1>Benchmarks of fastreg</h1><p>{how}</p><nav>{links}</nav>"]
     body.append('<h2 id="s0">Machine</h2>' + _html_table(["", ""], _facts(results), "facts"))
-    if drawn:
-        body.append('<h2 id="s1">Plots</h2>' + "\n".join(map(_figure, drawn)))
-    for i, (title, text, (head, rows)) in enumerate(sections, len(names) - len(sections)):
+    for i, (title, text, tables) in enumerate(sections, 1):
         body.append(f'<h2 id="s{i}">{html.escape(title)}</h2>')
         body.append(f"<p>{html.escape(text)}</p>" if text else "")
-        body.append(_html_table(head, rows) if rows else "")
+        body += map(_figure, drawn if title == _PLOTS else [])
+        body += [_html_table(head, rows) for head, rows in tables if rows]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -70,6 +70,16 @@ def need(name: str) -> ModuleType:
         raise Missing(name.partition(".")[0]) from None
 
 
+@functools.lru_cache(1)
+def _pools(loaded: int) -> Any:
+    """Return the thread pools of the libraries that are loaded; finding them takes milliseconds."""
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError:
+        return None
+    return ThreadpoolController()
+
+
 @contextmanager
 def threads(n: int) -> Iterator[None]:
     """Give fastreg and every loaded library n threads."""
@@ -77,12 +87,8 @@ def threads(n: int) -> Iterator[None]:
 
     with ExitStack() as stack:
         stack.enter_context(fastreg.num_threads(n))
-        try:
-            from threadpoolctl import threadpool_limits
-
-            stack.enter_context(threadpool_limits(n))
-        except ImportError:
-            pass
+        if (pools := _pools(len(sys.modules))) is not None:
+            stack.enter_context(pools.limit(limits=n))
         for library, getter, setter in (
             ("numba", "get_num_threads", "set_num_threads"),
             ("torch", "get_num_threads", "set_num_threads"),
@@ -393,7 +399,11 @@ def _numba_call(operation: str, o: Operands) -> Call:
         "gradient_out": (step, o.g),
         "gradient_accumulate": (step, o.g),
     }.get(operation, (L2, step, o.g))
-    return Call(_numba()[operation], o.x, *args)
+    call = Call(_numba()[operation], o.x, *args)
+    # The types decide what is compiled, not the lengths.
+    nothing = [a[:0] if isinstance(a, np.ndarray) else a for a in (o.x, *args)]
+    call.compile = lambda: call.fn(*nothing)
+    return call
 
 
 for _operation in (
@@ -558,12 +568,17 @@ for _operation in ("sum_squares", "sum_abs", "value_and_gradient_new", "list_val
     )
 
 
+@functools.cache
+def _optax_norm() -> Any:
+    """Return optax's norm, compiled: once for all thread counts, thousands of arrays take long."""
+    optax = need("optax")
+    return _jax().jit(optax.tree.norm if hasattr(optax, "tree") else optax.global_norm)
+
+
 @rival("list_norm", "optax jit", threaded=True, framework="jax")
 def _(o: Operands) -> Call:
-    optax = need("optax")
+    function = _optax_norm()
     arrays = [_jax_array(x) for x in o.x]
-    norm = optax.tree.norm if hasattr(optax, "tree") else optax.global_norm
-    function = _jax().jit(norm)
     _blocking(function, arrays)
     return Call(_blocking, function, arrays)
 

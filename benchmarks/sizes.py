@@ -29,6 +29,9 @@ def team() -> tuple[int, ...]:
     return (1,) if machine.cores() == 1 else (1, machine.cores())
 
 
-def curve(quick: bool) -> list[int]:
-    """Return sizes from 256 bytes to memory, for bandwidth against size; none when quick."""
-    return [] if quick else [*(1 << k for k in range(8, 29, 2)), 2 * GB]
+def curve(quick: bool, step: int = 2) -> list[int]:
+    """Return sizes from 256 bytes to memory, for bandwidth against size; none when quick.
+
+    Neighbours differ by a factor of 2**step.
+    """
+    return [] if quick else [*(1 << k for k in range(8, 29, step)), 2 * GB]

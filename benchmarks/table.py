@@ -83,12 +83,11 @@ def show(results: Results, stream: TextIO) -> None:
     answers = floors.answers(results)
     if answers:
         stream.write("\nfloors\n")
-        head = ("what", "data", "thr", "fastreg", "ratio", "against", "floor", "")
+        head = ("what", "data", "thr", "fastreg", "ratio", "against", "floor", "aim", "")
         cells = [
-            (a.text, a.case, str(a.threads), a.ours, f"{a.ratio.median:.2f}" if a.ratio else "",
-             a.other, f"{a.floor:.2f}" if a.floor else "", a.verdict)
+            (a.text, a.case, str(a.threads), a.ours, a.figure, a.other, a.floor, a.aim, a.verdict)
             for a in answers
-        ]  # fmt: skip
+        ]
         for line in render(head, cells, width):
             stream.write(line + "\n")
     wrong = wrong_answers(results)
