@@ -552,6 +552,21 @@ def test_guard_compares_threads_on_an_idle_machine_only(made, tmp_path, capsys, 
     assert ("busy" in capsys.readouterr().out) == (status == 0)
 
 
+@pytest.mark.parametrize(
+    ("slower", "load", "status"), [(1.25, 0.0, 1), (1.25, 9.0, 0), (2.0, 9.0, 1)]
+)
+def test_guard_has_wider_bounds_on_a_busy_machine(made, tmp_path, slower, load, status):
+    def measure(seconds):
+        made.benchmarks.clear()
+        made.add("numpy.vdot", 1.0)
+        made.add("fastreg", seconds)
+        made.answers(load=load, cores=2)
+        return made.results
+
+    guard.save(measure(1.0), tmp_path / "baseline.json")
+    assert guard.check(measure(slower), tmp_path / "baseline.json", sys.stdout) == status
+
+
 def test_guard_has_a_ratio_for_arrays_off_the_line(made):
     made.add("fastreg", 1.0, operation="gradient_anywhere")
     made.add(race.ON_A_LINE, 0.9, operation="gradient_anywhere")
