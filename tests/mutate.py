@@ -181,14 +181,14 @@ ALONE = {
 
 def long(level: str) -> list[Run]:
     return [
-        Run("fuzz", f"{level} 60000 2"),
-        Run("ties", f"{level} 2000 2"),
-        Run("guard", f"{level} 600"),
-        Run("fuzz", f"{level} 10000 77", omp=True),
+        Run("fuzz", f"{level} 30000 2"),
+        Run("ties", f"{level} 600 2"),
+        Run("guard", f"{level} 200"),
+        Run("fuzz", f"{level} 5000 77", omp=True),
     ]
 
 
-LONG = [Run("threads", "3", omp=True), Run("guard", "x86_v4 600", omp=True)]
+LONG = [Run("threads", "3", omp=True), Run("guard", "x86_v3 64", omp=True)]
 
 
 # -- Building and judging -----------------------------------------------------------------------
