@@ -286,7 +286,7 @@ thead th { position: sticky; top: 0; background: var(--soft); }
 td.n, th.n { text-align: right; }
 tr.ours td { background: var(--soft); font-weight: 600; }
 td.good { color: var(--good); font-weight: 600; } td.bad { color: var(--bad); font-weight: 600; }
-td.long { white-space: normal; min-width: 16rem; max-width: 30rem; }
+td.long { white-space: normal; min-width: 11rem; max-width: 30rem; }
 .facts td { white-space: normal; } .facts td:first-child { font-weight: 600; vertical-align: top; }
 figure { margin: 1.5rem 0; } figcaption { font-weight: 600; margin-bottom: 0.4rem; }
 img { display: block; width: 100%; max-width: 56rem; }
@@ -323,7 +323,7 @@ def _cell_class(cell: str, numeric: str) -> str:
     if cell in ("missed", "wrong", "unsure"):
         return ' class="bad"'
     # A sentence, or a list of rivals, is wrapped: a table is no wider for it.
-    return ' class="long"' if len(cell) > 60 else numeric
+    return ' class="long"' if len(cell) > 34 else numeric
 
 
 def _row_class(head: Cells, row: Cells) -> str:
