@@ -95,14 +95,15 @@ def main(argv: list[str] | None = None) -> int:
         print(f"\nreport: {folder / 'report.md'}, {folder / 'index.html'}")
     if arguments.readme:
         report.update_readme(results, Path(arguments.readme))
+
+    def again(questions: list[str] | None) -> records.Results | None:
+        repeated = run(argparse.Namespace(**vars(arguments) | {"only": questions}))
+        return records.load(repeated) if repeated else None
+
     if arguments.save_baseline:
-        guard.save(results, guard.BASELINE)
+        second = None if arguments.from_results else again(arguments.only)
+        guard.save([results, *([second] if second else [])], guard.BASELINE)
     if arguments.guard:
-
-        def again(questions: list[str]) -> records.Results | None:
-            repeated = run(argparse.Namespace(**vars(arguments) | {"only": questions}))
-            return records.load(repeated) if repeated else None
-
         once_more = None if arguments.from_results else again
         status = guard.check(results, guard.BASELINE, sys.stdout, once_more)
     return status
@@ -134,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--from", dest="from_results", metavar="DIR", help="use the results there; measure nothing")
     add("--readme", metavar="FILE", help="put the table between the markers of this file")
     add("--guard", action="store_true", help="compare with the stored baseline; 1 if slower")
-    add("--save-baseline", action="store_true", help="store these ratios as the baseline")
+    add("--save-baseline", action="store_true", help="store the ratios of two runs as the baseline")
     return parser
 
 

@@ -9,7 +9,7 @@ what falls is asked again: a regression falls twice, a mood once.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -52,16 +52,21 @@ def _where(results: Results) -> dict[str, Any]:
     return {key: results.machine.get(key) for key in ("cpu", "cpu_family", "cores", "isa")}
 
 
-def save(results: Results, path: Path) -> None:
-    """Store the ratios of a run as the baseline."""
+def save(runs: Sequence[Results], path: Path) -> None:
+    """Store the ratios of some runs as the baseline: of each the lowest, that luck alone beats."""
+    every = [ratios(results) for results in runs]
     table = {
-        name: {"median": round(r.median, 4), "spread": round(r.spread, 4)}
-        for name, r in sorted(ratios(results).items())
+        name: {
+            "median": round(min(found[name].median for found in every), 4),
+            "spread": round(max(found[name].spread for found in every), 4),
+        }
+        for name in sorted(set.intersection(*map(set, every)))
     }
+    last = runs[-1]
     document = {
-        "machine": _where(results),
-        "date": results.machine.get("date"),
-        "load": results.machine.get("load"),
+        "machine": _where(last),
+        "date": last.machine.get("date"),
+        "load": max(results.machine.get("load") or 0.0 for results in runs),
         "ratios": table,
     }
     path.write_text(json.dumps(document, indent=1) + "\n")

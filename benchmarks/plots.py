@@ -251,7 +251,7 @@ def _ratio_plot(groups: list[Group], question: str, family: str) -> list[Plot]:
             if len(ratios) > 1:
                 axes.plot([min(ratios), max(ratios)], [i, i], color=ink, linewidth=1.1, marker="|")
             axes.annotate(
-                f"{mean:.2f}×" if mean < 10 else f"{mean:.0f}×", (max(*ratios, mean, 1), i),
+                _times(mean), (max(*ratios, mean, 1), i),
                 xytext=(6, 0), textcoords="offset points", va="center", fontsize=9.5,
             )  # fmt: skip
         axes.set_xscale("log")
@@ -281,6 +281,12 @@ def _ratio_plot(groups: list[Group], question: str, family: str) -> list[Plot]:
     title = f"fastreg against each rival: {family}"
     alt = f"{title}. Bars to the right of 1 are wins, bars to the left losses."
     return [Plot(f"ratios-{question}", title, alt, draw, 1.2 + 0.27 * len(bars))]
+
+
+def _times(ratio: float) -> str:
+    if ratio < 0.1:
+        return f"{ratio:.1g}×"
+    return f"{ratio:.2f}×" if ratio < 10 else f"{ratio:.0f}×"
 
 
 def _scaling(results: Results) -> list[Plot]:

@@ -286,7 +286,7 @@ thead th { position: sticky; top: 0; background: var(--soft); }
 td.n, th.n { text-align: right; }
 tr.ours td { background: var(--soft); font-weight: 600; }
 td.good { color: var(--good); font-weight: 600; } td.bad { color: var(--bad); font-weight: 600; }
-td.long { white-space: normal; min-width: 16rem; max-width: 30rem; }
+td.long { white-space: normal; min-width: 11rem; max-width: 30rem; }
 .facts td { white-space: normal; } .facts td:first-child { font-weight: 600; vertical-align: top; }
 figure { margin: 1.5rem 0; } figcaption { font-weight: 600; margin-bottom: 0.4rem; }
 img { display: block; width: 100%; max-width: 56rem; }
@@ -323,7 +323,7 @@ def _cell_class(cell: str, numeric: str) -> str:
     if cell in ("missed", "wrong", "unsure"):
         return ' class="bad"'
     # A sentence, or a list of rivals, is wrapped: a table is no wider for it.
-    return ' class="long"' if len(cell) > 60 else numeric
+    return ' class="long"' if len(cell) > 34 else numeric
 
 
 def _row_class(head: Cells, row: Cells) -> str:
@@ -415,7 +415,13 @@ def _readme_groups(results: Results, question: str, operation: str) -> list[Grou
     if question == "small_call":
         return [g for g in groups if g.first.n == 64]
     largest = max((g.first.nbytes for g in groups), default=0)
-    inner = [g for g in groups if g.first.level == "L2" and g.first.threads == 1]
+    # Half of the cache: what fills it exactly does not stay in it.
+    room = results.machine["caches"].get("L2", 0) // 2
+    inner = [
+        g
+        for g in groups
+        if g.first.level == "L2" and g.first.nbytes <= room and g.first.threads == 1
+    ]
     chosen = [g for g in groups if g.first.nbytes == largest]
     if question == "value":
         for dtype in ("f32", "f64"):

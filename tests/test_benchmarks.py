@@ -227,7 +227,7 @@ def test_report_readme_and_their_markers(load, tmp_path):
 def test_guard_sees_a_fall_and_no_noise(load, tmp_path, capsys):
     baseline = tmp_path / "baseline.json"
     assert guard.check(load(), baseline, sys.stdout) == 2
-    guard.save(load(), baseline)
+    guard.save([load()], baseline)
     assert guard.check(load(), baseline, sys.stdout) == 0
     assert guard.check(load(slower=1.05, spread=0.3), baseline, sys.stdout) == 0
     assert guard.check(load(slower=1.3), baseline, sys.stdout) == 1
@@ -519,9 +519,16 @@ def test_the_stored_reasons_can_be_read():
 # -- The guard asks twice, progress has lines ----------------------------------------------------
 
 
+def test_the_baseline_is_the_lower_of_two_runs(load, tmp_path):
+    guard.save([load(), load(slower=1.3)], tmp_path / "baseline.json")
+    stored = json.loads((tmp_path / "baseline.json").read_text())["ratios"]
+    ((_, share), *_) = [item for item in stored.items() if item[0].endswith("/ limit")]
+    assert share["median"] == pytest.approx(1 / (1.1 * 1.3), abs=1e-4)
+
+
 def test_guard_counts_what_falls_twice(load, tmp_path, capsys):
     baseline = tmp_path / "baseline.json"
-    guard.save(load(), baseline)
+    guard.save([load()], baseline)
     asked = []
 
     def again(slower):
@@ -547,7 +554,7 @@ def test_guard_compares_threads_on_an_idle_machine_only(made, tmp_path, capsys, 
         made.answers(load=load, cores=2)
         return made.results
 
-    guard.save(measure(1.0, then), tmp_path / "baseline.json")
+    guard.save([measure(1.0, then)], tmp_path / "baseline.json")
     assert guard.check(measure(2.0, now), tmp_path / "baseline.json", sys.stdout) == status
     assert ("busy" in capsys.readouterr().out) == (status == 0)
 
@@ -563,7 +570,7 @@ def test_guard_has_wider_bounds_on_a_busy_machine(made, tmp_path, slower, load, 
         made.answers(load=load, cores=2)
         return made.results
 
-    guard.save(measure(1.0), tmp_path / "baseline.json")
+    guard.save([measure(1.0)], tmp_path / "baseline.json")
     assert guard.check(measure(slower), tmp_path / "baseline.json", sys.stdout) == status
 
 
