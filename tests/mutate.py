@@ -359,8 +359,8 @@ class Judge:
                 stages.append((unit, quick(level)))
         return stages
 
-    def verdict(self, mutant: Mutant, *, thorough: bool) -> tuple[str, str]:
-        """'same', 'compiler', 'killed' and by what, or 'left'; 'ALIVE' if it was thorough."""
+    def verdict(self, mutant: Mutant, *, short: bool, thorough: bool) -> tuple[str, str]:
+        """'same', 'compiler', 'killed' and by what; 'left' by the short list, 'ALIVE' by both."""
         tree = self.tree()
         path = tree.folder / mutant.file
         text = path.read_text()
@@ -380,7 +380,7 @@ class Judge:
                 if changed:
                     differ |= changed
                     tree.put(changed)
-                    if words := self.first_failure(tree, runs):
+                    if short and (words := self.first_failure(tree, runs)):
                         return "killed", words
             if not differ:
                 return "same", ""
@@ -442,7 +442,10 @@ def main() -> int:
             at = time.monotonic()
             if at - begun > given.seconds:
                 return mutant, None, "", 0.0
-            return mutant, *judge.verdict(mutant, thorough=thorough), time.monotonic() - at
+            # The second round need not repeat the first, but if the tests have changed since.
+            short = given.again or not thorough
+            verdict = judge.verdict(mutant, short=short, thorough=thorough)
+            return mutant, *verdict, time.monotonic() - at
 
         with ThreadPoolExecutor(given.workers) as pool:
             for thorough, some in ((False, first), (True, second)):
