@@ -157,9 +157,9 @@ static FR_NOINLINE int walk_array(fr_pass_state *s, const fastreg_array *a, size
 
 static size_t stretch_of_gradient(const fr_pass_state *s)
 {
-    if (s->both)
+    if (s->both || !s->job->value)
         return STRETCH;
-    return s->job->streamed && s->job->value ? STRETCH_STREAMED : STRETCH_WITH_GRADIENT;
+    return s->job->streamed ? STRETCH_STREAMED : STRETCH_WITH_GRADIENT;
 }
 
 /* Elements [first, first + n) of one array; 0 if the pass was stopped. */

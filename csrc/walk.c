@@ -49,13 +49,14 @@ int fr_is_dense(const fastreg_array *a, int gradient)
     return is_dense(a, a->strides) && (!gradient || is_dense(a, a->gradient_strides));
 }
 
-/* Rank of a dimension from outside to inside: broadcast dimensions first, then falling steps. */
+/* Rank of a dimension from outside to inside: broadcast dimensions first, then falling steps. Those of x
+ * have been turned. */
 static size_t outerness(const fr_walk *w, int d)
 {
     const ptrdiff_t xs = w->xs[d], gs = w->gs[d];
     if (xs == 0)
         return SIZE_MAX;
-    return (size_t)(xs < 0 ? -xs : xs) + (size_t)(gs < 0 ? -gs : gs);
+    return (size_t)xs + (size_t)(gs < 0 ? -gs : gs);
 }
 
 static void swap_dimensions(fr_walk *w, int a, int b)
@@ -158,10 +159,35 @@ void fr_walk_start(fr_walk *w, const fastreg_array *a, size_t first, size_t coun
     for (size_t i = 0; i < n; ++i, to += (to_step), from += (from_step))                           \
     memcpy(to, from, size)
 
-static void gather(unsigned char *to, const char *from, size_t n, ptrdiff_t step, size_t item)
+/* Every second element, as x[::2] and the parts of complex numbers have them: with the step a constant,
+ * compilers load vectors and shuffle. */
+#define COPY_SECOND(type)                                                                          \
+    for (size_t i = 0; i < n; ++i) {                                                               \
+        type v;                                                                                    \
+        memcpy(&v, from + 2 * i * sizeof v, sizeof v);                                             \
+        memcpy(to + i * sizeof v, &v, sizeof v);                                                   \
+    }
+
+static void gather_second(unsigned char *restrict to, const char *restrict from, size_t n,
+                          size_t item)
+{
+    if (item == 8)
+        COPY_SECOND(uint64_t)
+    else if (item == 4)
+        COPY_SECOND(uint32_t)
+    else if (item == 2)
+        COPY_SECOND(uint16_t)
+    else
+        COPY_SECOND(uint8_t)
+}
+
+static void gather(unsigned char *restrict to, const char *restrict from, size_t n, ptrdiff_t step,
+                   size_t item)
 {
     if (step == (ptrdiff_t)item)
         memcpy(to, from, n * item);
+    else if (step == 2 * (ptrdiff_t)item)
+        gather_second(to, from, n, item);
     else if (item == 8)
         COPY(8, 8, step);
     else if (item == 4)
