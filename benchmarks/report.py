@@ -8,7 +8,7 @@ import html
 from pathlib import Path
 from typing import Any
 
-from benchmarks import floors, machine, plots, rivals, table
+from benchmarks import floors, guard, machine, plots, rivals, table
 from benchmarks.records import OURSELVES, Group, Results
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
@@ -75,7 +75,7 @@ def _facts(results: Results) -> list[Cells]:
     ]
     if absent := _absent(results):
         rows.append(["not in this run", ", ".join(absent)])
-    if m["load"] and m["load"] > 0.5 * m["cores"] + 0.5:
+    if guard.busy(m["load"], m["cores"]):
         rows.append(["caution", "other programs were running: treat all numbers as rough"])
     return rows
 
