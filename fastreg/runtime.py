@@ -80,6 +80,14 @@ def set_num_threads(threads: int | None) -> None:
     ArgumentError
         For any other value.
 
+    Notes
+    -----
+    Threads that wait for one another do so busily, as GCC's OpenMP has it. Where other programs
+    keep the processors occupied, a call of 50 microseconds can take milliseconds: one thread, or
+    ``OMP_WAIT_POLICY=passive`` in the environment before the process starts, avoids that (4 MB of
+    float32 on two occupied processors, median of 400 calls: 6.9 ms, passive 0.1 ms, one thread
+    0.09 ms).
+
     Examples
     --------
     >>> import fastreg
