@@ -33,6 +33,7 @@ RUNS = [
     ("fuzz", "{} 100000 1"),
     ("guard", "{} 64"),
     ("exhaust", "pairs {} 9999"),
+    ("exhaust", "gradients {} 256"),
     ("units", "-"),
     ("units", "{}"),
     ("contract", ""),

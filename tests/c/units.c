@@ -638,6 +638,35 @@ static void check_kernels_on(const fr_float_kernels *k, int dtype, const unsigne
     }
 }
 
+/* Sums and gradient in one loop: the bits of the two. `outputs` holds the gradient's, `before` what was. */
+static void check_both_on(const fr_float_kernels *k, int dtype, const unsigned char *x, size_t n,
+                          int penalty, int how, const fr_slope *slope, unsigned char *out)
+{
+    static unsigned char separate[sizeof outputs];
+    fr_both_kernel *const both = k->both[penalty][how];
+    if (!both || (penalty == FR_PENALTY_l2 && slope->slope == 0.0))
+        return;
+    memcpy(separate, outputs, sizeof outputs);
+    memcpy(outputs, before, sizeof outputs);
+    fr_sum sum[2], wanted[2];
+    memset(sum, 0, sizeof sum), memset(wanted, 0, sizeof wanted);
+    double anchor[2] = {0.0, 0.0}, alone[2] = {0.0, 0.0};
+    const int bounded = both(x, out, n, anchor, sum, slope);
+    HOLDS(memcmp(outputs, separate, sizeof outputs) == 0);
+    if (dtype == FASTREG_F64)
+        HOLDS(bounded == k->anchored[penalty](x, n, alone, wanted));
+    else {
+        HOLDS(bounded);
+        k->plain[penalty](x, n, wanted);
+    }
+    HOLDS(anchor[0] == alone[0] && anchor[1] == alone[1]);
+    for (int which = 0; which < 2 && bounded; ++which)
+        if (penalty == FR_PENALTY_l1l2 || penalty == which)
+            HOLDS(sum[which].high != sum[which].high
+                      ? wanted[which].high != wanted[which].high
+                      : memcmp(&sum[which], &wanted[which], sizeof sum[which]) == 0);
+}
+
 static void check_stores_on(const fr_float_kernels *k, int dtype, const unsigned char *x, size_t n,
                             int slow)
 {
@@ -647,9 +676,7 @@ static void check_stores_on(const fr_float_kernels *k, int dtype, const unsigned
     const size_t item = item_sizes[dtype];
     for (int shape = 0; shape < 8; ++shape) {
         const double l1 = shapes[shape][0], l2 = shapes[shape][1], scale = shapes[shape][2];
-        fr_slope slope = {2.0 * l2 * scale, l1 * scale, 0.0, 0};
-        slope.zero_step = slope.step * 0.0;
-        slope.one_term = slope.slope == 0.0 || slope.step == 0.0;
+        const fr_slope slope = fr_slope_of(2.0 * l2 * scale, l1 * scale);
         if (slow && n > 70 && !slope.one_term)
             continue;
         for (int store = 0; store < FR_STORE_COUNT + 2; ++store) {
@@ -674,6 +701,12 @@ static void check_stores_on(const fr_float_kernels *k, int dtype, const unsigned
                 HOLDS(got == true_gradient(dtype, bits, l1, l2, scale,
                                            how == FR_STORE_accumulated ? &old : NULL));
             }
+            if ((l1 != 0.0 || l2 != 0.0) && (how != FR_STORE_streamed || offset == 0))
+                check_both_on(k, dtype, x, n,
+                              l1 == 0.0   ? FR_PENALTY_l2
+                              : l2 == 0.0 ? FR_PENALTY_l1
+                                          : FR_PENALTY_l1l2,
+                              how, &slope, out);
         }
         const fr_shrinkage shrinkage = {fabs(scale) * l1, 1.0 + 2.0 * l2 * fabs(scale), shape & 1};
         unsigned char *const out = outputs + 64;
