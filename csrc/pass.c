@@ -269,14 +269,20 @@ static FR_NOINLINE int exact_array(fr_pass_state *s, const fastreg_array *a, siz
     return 1;
 }
 
+/* The rest is set for each array. */
+static void begin(fr_pass_state *s, fr_job *job, int here)
+{
+    s->job = job;
+    memset(&s->found, 0, sizeof s->found);
+    s->anchor[0] = job->anchor[0], s->anchor[1] = job->anchor[1];
+    s->since_poll = 0;
+    s->asks = here;
+}
+
 void fr_pass_survey(fr_job *job, const fastreg_array *a, int here)
 {
     fr_pass_state s;
-    s.job = job;
-    memset(&s.found, 0, sizeof s.found);
-    s.anchor[0] = job->anchor[0], s.anchor[1] = job->anchor[1];
-    s.since_poll = 0;
-    s.asks = here;
+    begin(&s, job, here);
     if (job->elements)
         (void)pass_array(&s, a, 0, job->elements);
     job->anchor[0] = s.anchor[0], job->anchor[1] = s.anchor[1];
@@ -327,11 +333,7 @@ void fr_pass(void *job_, int i, int shares, int here)
     const uint64_t low = FR_MIN(each * (uint64_t)i, job->elements);
     const uint64_t high = i == shares - 1 ? job->elements : FR_MIN(low + each, job->elements);
     fr_pass_state s;
-    s.job = job;
-    memset(&s.found, 0, sizeof s.found);
-    s.anchor[0] = job->anchor[0], s.anchor[1] = job->anchor[1];
-    s.since_poll = 0;
-    s.asks = here;
+    begin(&s, job, here);
     if (FR_UNLIKELY(atomic_load_explicit(&job->stopped, memory_order_relaxed)))
         return;
     const fr_environment saved = fr_environment_enter();

@@ -259,7 +259,7 @@ int fr_walk_next(fr_walk *w, size_t limit)
     /* Integers are gathered beside the gradients, which they do not have, and widened from there. */
     const int convert = w->type == FR_FLOAT_f64 && w->dtype != FASTREG_F64;
     unsigned char *const to = convert ? w->staged_g : w->staged_x;
-    const size_t n = FR_MIN(FR_MIN(w->left, limit), (size_t)FR_STAGE);
+    const size_t n = FR_MIN(w->left, (size_t)FR_STAGE);
     if (w->gradient)
         w->write = w->read;
     for (size_t done = 0; done < n;) {

@@ -305,8 +305,9 @@ int main(int argc, char **argv)
                 unsigned long long cases = 0, wrong = 0, tries = 0;
                 state = strtoull(argv[3], NULL, 10) * 1000 +
                         (uint64_t)(operation * 16 + dtype * 4 + result);
-                /* Some combinations have few: the f16 numbers span 40 bits, a midpoint of f64 has 54. */
-                for (; cases < wanted && (cases || tries < 100000); ++tries) {
+                /* Some combinations have none: the f16 numbers span 40 bits, a midpoint of f64 has 54. */
+                const unsigned long long enough = 100 * wanted + 1000;
+                for (; cases < wanted && (cases || tries < enough); ++tries) {
                     const int r = one_case(operation, dtype, result);
                     cases += r != 0;
                     wrong += r < 0;
