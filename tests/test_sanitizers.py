@@ -18,7 +18,7 @@ import pytest
 pytestmark = pytest.mark.full
 
 UNDEFINED = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-ARGUMENTS = {"ties": (1000, 3), "fuzz": (60_000, 4), "golden": ()}
+ARGUMENTS = {"ties": (1000, 3), "fuzz": (60_000, 4), "golden": (), "units": ()}
 
 
 def good(command, timeout: float = 900.0, **environment: str) -> str:
@@ -33,11 +33,11 @@ def good(command, timeout: float = 900.0, **environment: str) -> str:
 @pytest.fixture(scope="module")
 def instrumented(tmp_path_factory):
     folder = tmp_path_factory.mktemp("instrumented")
-    names = ("ties", "fuzz", "golden", "contract")
+    names = (*ARGUMENTS, "contract")
     return {n: drivers.c_driver(folder, n, *UNDEFINED, compiler=drivers.clang()) for n in names}
 
 
-@pytest.mark.parametrize("name", ["ties", "fuzz", "golden"])
+@pytest.mark.parametrize("name", ARGUMENTS)
 def test_address_and_undefined(instrumented, name, isa):
     """No invalid access and nothing undefined, on every level."""
     good([instrumented[name], isa, *ARGUMENTS[name]])

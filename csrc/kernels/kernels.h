@@ -70,7 +70,7 @@ typedef void fr_gradient_kernel(const void *x, void *out, size_t n, const fr_slo
 /* Sums and gradient in one loop, so that loads and stores overlap: those of the type's first tier, plain
  * for f32 and anchored for f64. NULL where arithmetic is the limit and code would only grow: half
  * precision, and levels without FMA. The gradient is written whatever comes of the sums. out and x do not
- * overlap; for streamed stores out starts a cache line; without l1 the slope is not zero. */
+ * overlap; for streamed stores out starts a cache line; for l2 alone the step is zero, the slope not. */
 typedef int fr_both_kernel(const void *x, void *out, size_t n, double anchor[2], fr_sum sum[2],
                            const fr_slope *s);
 

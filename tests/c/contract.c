@@ -4,6 +4,7 @@
  * that are asked and obeyed, thread settings, packing. Prints "good", or the first line that does not hold.
  */
 #define _POSIX_C_SOURCE 200112L
+#include "harness.h"
 #include "truth.h"
 
 #include <fenv.h>
@@ -14,14 +15,6 @@
 #ifdef __SSE2__
 #    include <xmmintrin.h>
 #endif
-
-#define HOLDS(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            printf("%s:%d: %s\n", __FILE__, __LINE__, #condition);                                 \
-            exit(1);                                                                               \
-        }                                                                                          \
-    } while (0)
 
 enum { LARGE = 1 << 20 };
 

@@ -7,6 +7,7 @@
  *     fuzz LEVEL CASES SEED    prints the number of cases, or the first wrong one (status 1)
  */
 #define _POSIX_C_SOURCE 200112L
+#include "harness.h"
 #include "truth.h"
 
 #include <fenv.h>
@@ -393,15 +394,6 @@ static int run_case(const uint8_t *data, size_t size)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) { return run_case(data, size); }
 #else
-static uint64_t state;
-static uint64_t next(void) /* splitmix64, Steele et al. 2014 */
-{
-    uint64_t z = (state += UINT64_C(0x9e3779b97f4a7c15));
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
-}
-
 int main(int argc, char **argv)
 {
     uint8_t data[600];
@@ -413,7 +405,7 @@ int main(int argc, char **argv)
     /* Calls without options are of this level, too. */
     if (setenv("FASTREG_ISA", argv[1], 1) != 0)
         return 3;
-    state = strtoull(argv[3], NULL, 10);
+    random_state = strtoull(argv[3], NULL, 10);
     const unsigned long long cases = strtoull(argv[2], NULL, 10);
     for (unsigned long long i = 0; i < cases; ++i) {
         /* Short inputs leave the rest to the mixing of the index; long ones are raw bits. */

@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include "dispatch.h"
 #include "fastreg.h"
+#include "harness.h"
 #include "kernels/kernels.h"
 #include "parallel.h"
 
@@ -75,15 +76,6 @@ static void protect(unsigned char *p, size_t room, int writable)
     }
 }
 
-static uint64_t state = 1;
-static uint64_t next(void) /* splitmix64, Steele et al. 2014 */
-{
-    uint64_t z = (state += UINT64_C(0x9e3779b97f4a7c15));
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
-}
-
 /* Finite elements of any sign, some of them zero or subnormal; any bits for integers. */
 static void fill(unsigned char *p, size_t n, int dtype)
 {
@@ -125,62 +117,129 @@ static void check_output(const unsigned char *room, const unsigned char *out, si
             fail("wrote behind the output");
 }
 
+/* What the baseline's kernels write for one input: of two slopes, of which the second lets f32 lanes try. */
+typedef struct {
+    fr_slope slope[2];
+    fr_shrinkage shrinkage;
+    unsigned char *fresh[2], *added[2], *shrunk;
+} expected;
+
+static void expect(expected *e, const fr_float_kernels *baseline, const unsigned char *x, size_t n,
+                   size_t item)
+{
+    for (int i = 0; i < 2; ++i) {
+        baseline->gradient[FR_STORE_fresh](x, e->fresh[i], n, &e->slope[i]);
+        memset(e->added[i], MARK, n * item);
+        baseline->gradient[FR_STORE_accumulated](x, e->added[i], n, &e->slope[i]);
+    }
+    baseline->prox(x, e->shrunk, n, &e->shrinkage);
+}
+
+static void sweep_sums(const fr_float_kernels *k, const unsigned char *x, size_t n)
+{
+    fr_sum sum[2];
+    for (int p = 0; p < FR_PENALTY_COUNT; ++p) {
+        double anchor[2] = {0.0, 0.0};
+        now.what = "plain sum";
+        k->plain[p](x, n, sum);
+        now.what = "narrow sum";
+        k->narrow[p](x, n, sum);
+        now.what = "anchored sum";
+        if (!k->anchored[p](x, n, anchor, sum))
+            fail("no sum");
+        cases += 3;
+    }
+    double anchor[2] = {0.0, 0.0};
+    fr_survey survey = {0};
+    now.what = "survey";
+    if (!k->survey(x, n, anchor, sum, &survey))
+        fail("no sum");
+    ++cases;
+}
+
+static void mark_around(unsigned char *room, unsigned char *out, size_t nbytes)
+{
+    unsigned char *const from = out - room > CANARY ? out - CANARY : room;
+    unsigned char *const end = out + nbytes + CANARY;
+    memset(from, MARK, (size_t)((end < room + ROOM ? end : room + ROOM) - from));
+}
+
+/* Kernels that write, at `o` within `out`; what they should is `skip` bytes into what is expected. */
+static void sweep_stores(const fr_float_kernels *k, const unsigned char *x, size_t n, size_t item,
+                         unsigned char *out, unsigned char *o, const expected *e, size_t skip)
+{
+    static const char *const gradients[] = {"gradient", "streamed gradient",
+                                            "accumulated gradient"};
+    static const char *const boths[] = {"sums and gradient", "sums and streamed gradient",
+                                        "sums and accumulated gradient"};
+    const size_t nbytes = n * item;
+    for (int store = 0; store < FR_STORE_COUNT; ++store) {
+        unsigned char *const *const wanted = store == FR_STORE_accumulated ? e->added : e->fresh;
+        for (int i = 0; i < 2; ++i) {
+            now.what = gradients[store];
+            mark_around(out, o, nbytes);
+            k->gradient[store](x, o, n, &e->slope[i]);
+            check_output(out, o, nbytes, wanted[i] + skip);
+            ++cases;
+        }
+        for (int p = 0; p < FR_PENALTY_COUNT; ++p) {
+            /* What they ask of their callers. */
+            if (!k->both[p][store] || (store == FR_STORE_streamed && (uintptr_t)o % 64) ||
+                (p == FR_PENALTY_l2 && e->slope[0].step != 0.0))
+                continue;
+            fr_sum sum[2];
+            double anchor[2] = {0.0, 0.0};
+            now.what = boths[store];
+            mark_around(out, o, nbytes);
+            if (!k->both[p][store](x, o, n, anchor, sum, &e->slope[0]))
+                fail("no sum");
+            check_output(out, o, nbytes, wanted[0] + skip);
+            ++cases;
+        }
+    }
+    now.what = "prox";
+    mark_around(out, o, nbytes);
+    k->prox(x, o, n, &e->shrinkage);
+    check_output(out, o, nbytes, e->shrunk + skip);
+    ++cases;
+}
+
 static void sweep_kernels(const char *level, size_t longest)
 {
-    const fr_kernels *const kernels = fr_dispatch(level), *const plain = fr_dispatch("baseline");
+    const fr_kernels *const kernels = fr_dispatch(level), *const baseline = fr_dispatch("baseline");
     unsigned char *const in = guarded(ROOM), *const out = guarded(ROOM);
-    unsigned char *const copy = malloc(ROOM), *const fresh = malloc(ROOM),
-                         *const added = malloc(ROOM);
+    unsigned char *const copy = malloc(ROOM), *const rooms = malloc((size_t)5 * ROOM);
+    expected e = {.shrinkage = {0.25, 1.5, 0}};
+    for (int i = 0; i < 2; ++i)
+        e.fresh[i] = rooms + (size_t)i * ROOM, e.added[i] = rooms + (size_t)(2 + i) * ROOM;
+    e.shrunk = rooms + (size_t)4 * ROOM;
     for (int dtype = 0; dtype < BASELINES; ++dtype)
         for (int back = 0; back < 2; ++back)
             for (size_t gap = 0; gap < 64; ++gap) {
                 const size_t item = items[dtype], most = gap ? FR_MIN(longest, 700) : longest;
-                const fr_float_kernels *const k = kernels->of[dtype];
                 /* Both terms next to the page, else one: two are slow where there is no FMA. */
-                const fr_slope slope = {0.3, gap ? 0.0 : 0.01, 0.0, gap != 0};
+                e.slope[1] = fr_slope_of(0.3, gap ? 0.0 : 0.01);
+                e.slope[0] = e.slope[1];
+                e.slope[0].narrow = 0;
                 unsigned char *const first = back ? in + ROOM - gap - most * item : in + gap;
                 protect(in, ROOM, 1);
                 fill(first, most, dtype);
                 protect(in, ROOM, 0);
                 memcpy(copy, first, most * item);
-                plain->of[dtype]->gradient[FR_STORE_fresh](copy, fresh, most, &slope);
-                memset(added, MARK, most * item);
-                plain->of[dtype]->gradient[FR_STORE_accumulated](copy, added, most, &slope);
+                expect(&e, baseline->of[dtype], copy, most, item);
                 now.level = level, now.dtype = dtype, now.back = back, now.gap = gap, now.tier = -1;
                 now.step = (long)item;
-                /* Every length. */
+                /* Every length; the output at the same guard, but aligned otherwise. */
+                const size_t other = gap * 5 % 64;
                 for (size_t n = 0; n <= most; ++n) {
                     const size_t skip = back ? (most - n) * item : 0;
-                    const unsigned char *const x = first + skip;
-                    now.n = n;
-                    for (int p = 0; p < FR_PENALTY_COUNT; ++p) {
-                        fr_sum sum[2];
-                        double anchor[2] = {0.0, 0.0};
-                        now.what = "plain sum";
-                        k->plain[p](x, n, sum);
-                        now.what = "anchored sum";
-                        if (!k->anchored[p](x, n, anchor, sum))
-                            fail("no sum");
-                        cases += 2;
-                    }
-                    /* The output at the same guard, but aligned otherwise. */
-                    const size_t other = gap * 5 % 64;
                     unsigned char *const o = back ? out + ROOM - other - n * item : out + other;
-                    for (int store = 0; store < FR_STORE_COUNT; ++store) {
-                        unsigned char *const from = o - out > CANARY ? o - CANARY : out;
-                        unsigned char *const end = o + n * item + CANARY;
-                        now.what = store == FR_STORE_fresh      ? "gradient"
-                                   : store == FR_STORE_streamed ? "streamed gradient"
-                                                                : "accumulated gradient";
-                        memset(from, MARK, (size_t)((end < out + ROOM ? end : out + ROOM) - from));
-                        k->gradient[store](x, o, n, &slope);
-                        check_output(out, o, n * item,
-                                     (store == FR_STORE_accumulated ? added : fresh) + skip);
-                        ++cases;
-                    }
+                    now.n = n;
+                    sweep_sums(kernels->of[dtype], first + skip, n);
+                    sweep_stores(kernels->of[dtype], first + skip, n, item, out, o, &e, skip);
                 }
             }
-    free(copy), free(fresh), free(added);
+    free(copy), free(rooms);
 }
 
 /* -- Every call of the interface, dense and strided, every element type and tier ------------------ */
@@ -259,7 +318,7 @@ static void sweep_calls(const char *level)
                         now.what = accumulate ? "strided accumulated gradient" : "strided gradient";
                         now.tier = 0;
                         const fastreg_options base = {.level = "baseline"};
-                        double v, u;
+                        double v = 0.0, u = 0.0;
                         if (fastreg_gradient(&b, 1, 0.5, accumulate, &base) ||
                             fastreg_value_and_gradient(&a, 1, 0.5, accumulate, FASTREG_F32, &o,
                                                        &v) ||

@@ -8,6 +8,8 @@
  *     outside         compile with -fopenmp
  */
 #define _GNU_SOURCE
+#include "harness.h"
+
 #include <pthread.h>
 #include <sched.h>
 #include <stdarg.h>
@@ -21,14 +23,6 @@
 #ifdef __x86_64__
 #    include <cpuid.h>
 #endif
-
-#define HOLDS(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            printf("%s:%d: %s\n", __FILE__, __LINE__, #condition);                                 \
-            exit(1);                                                                               \
-        }                                                                                          \
-    } while (0)
 
 /* -- The world ------------------------------------------------------------------------------------- */
 

@@ -7,6 +7,7 @@
  *     ties LEVEL CASES SEED    CASES for each operation, element type and result type; prints one line for
  *                              each: cases, misroundings. Status 1 if there is any misrounding
  */
+#include "harness.h"
 #include "truth.h"
 
 #include <stdio.h>
@@ -16,15 +17,6 @@ __extension__ typedef unsigned __int128 u128;
 __extension__ typedef __int128 i128;
 
 enum { MOST = 3000 };
-
-static uint64_t state;
-static uint64_t next(void) /* splitmix64, Steele et al. 2014 */
-{
-    uint64_t z = (state += UINT64_C(0x9e3779b97f4a7c15));
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
-}
 
 static unsigned below(unsigned n) { return (unsigned)(next() >> 33) % n; }
 
@@ -303,8 +295,8 @@ int main(int argc, char **argv)
         for (int dtype = 0; dtype < FLOAT_TYPES; ++dtype)
             for (int result = 0; result < FLOAT_TYPES; ++result) {
                 unsigned long long cases = 0, wrong = 0, tries = 0;
-                state = strtoull(argv[3], NULL, 10) * 1000 +
-                        (uint64_t)(operation * 16 + dtype * 4 + result);
+                random_state = strtoull(argv[3], NULL, 10) * 1000 +
+                               (uint64_t)(operation * 16 + dtype * 4 + result);
                 /* Some combinations have none: the f16 numbers span 40 bits, a midpoint of f64 has 54. */
                 const unsigned long long enough = 100 * wanted + 1000;
                 for (; cases < wanted && (cases || tries < enough); ++tries) {
@@ -318,7 +310,7 @@ int main(int argc, char **argv)
             }
     for (int dtype = 0; dtype < FLOAT_TYPES; ++dtype) {
         unsigned long long wrong = 0;
-        state = strtoull(argv[3], NULL, 10) * 1000 + 500 + (uint64_t)dtype;
+        random_state = strtoull(argv[3], NULL, 10) * 1000 + 500 + (uint64_t)dtype;
         for (unsigned long long i = 0; i < wanted; ++i)
             wrong += !one_gradient(dtype);
         printf("gradient %s %s %llu %llu\n", types[dtype], types[dtype], wanted, wrong);

@@ -7,6 +7,7 @@
  *     units -         csrc/exact: rounding, integers, pairs with bounds, the multiply-add without FMA
  *     units LEVEL     every kernel of that level's table, as compiled
  */
+#include "harness.h"
 #include "truth.h"
 
 #include "exact/fma.h"
@@ -14,23 +15,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-
-#define HOLDS(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            printf("%s:%d: %s\n", __FILE__, __LINE__, #condition);                                 \
-            exit(1);                                                                               \
-        }                                                                                          \
-    } while (0)
-
-static uint64_t state = 1;
-static uint64_t next(void) /* splitmix64, Steele et al. 2014 */
-{
-    uint64_t z = (state += UINT64_C(0x9e3779b97f4a7c15));
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
-}
 
 static int below(int n) { return (int)((next() >> 33) % (unsigned)n); }
 static int between(int low, int high) { return low + below(high - low + 1); }
