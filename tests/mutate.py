@@ -182,14 +182,18 @@ ALONE = {
 
 def long(level: str) -> list[Run]:
     return [
+        Run("guard", f"{level} 200"),
         Run("fuzz", f"{level} 30000 2"),
         Run("ties", f"{level} 600 2"),
-        Run("guard", f"{level} 200"),
+        Run("contract", ""),
         Run("fuzz", f"{level} 5000 77", omp=True),
+        Run("threads", "3", omp=True),
+        Run("guard", f"{level} 6", omp=True),
     ]
 
 
-LONG = [Run("threads", "3", omp=True), Run("guard", "x86_v3 6", omp=True)]
+# All levels have met the short list; for the long one the first of these is enough.
+LONG_LEVELS = ["x86_v3", "baseline", "x86_v4"]
 
 
 # -- Building and judging -----------------------------------------------------------------------
@@ -235,10 +239,9 @@ class Tree:
     def compile(self, unit: Unit) -> bytes | None:
         """The object code, None if the compiler refuses."""
         to = self.folder / "made.o"
-        done = sh(
-            *(self.compiler, *unit.flags, "-w", f"-I{self.folder}/csrc", "-c"),
-            *(self.folder / unit.source, "-o", to),
-        )
+        # From within, so that no object holds the name of its tree.
+        command = (self.compiler, *unit.flags, "-w", "-Icsrc", "-c", unit.source, "-o", "made.o")
+        done = sh(*command, cwd=self.folder)
         return to.read_bytes() if done.returncode == 0 else None
 
     def put(self, objects: dict[Unit, bytes]) -> None:
@@ -343,7 +346,7 @@ class Judge:
                 return f"{run.driver}: {words}"
         return ""
 
-    def stages(self, mutant: Mutant) -> list[tuple[list[Unit], list[Run]]]:
+    def stages(self, mutant: Mutant, levels: list[str]) -> list[tuple[list[Unit], list[Run]]]:
         """What to compile, then what to run, step by step."""
         reading = [u for u in self.units if mutant.file in self.reads[u]]
         stages = []
@@ -354,7 +357,7 @@ class Judge:
         plain = [u for u in reading if "/isa/" not in u.source and u.source.startswith("csrc/")]
         if plain:
             stages.append((plain, GENERAL))
-        for level in LEVELS:
+        for level in levels:
             unit = [u for u in reading if u.source == f"csrc/isa/{level}.c"]
             if unit:
                 stages.append((unit, quick(level)))
@@ -370,7 +373,7 @@ class Judge:
         differ: dict[Unit, bytes] = {}
         try:
             path.write_text("".join(lines))
-            for units, runs in self.stages(mutant):
+            for units, runs in self.stages(mutant, LEVELS if short else LONG_LEVELS):
                 changed = {}
                 for unit in units:
                     code = tree.compile(unit)
@@ -383,13 +386,14 @@ class Judge:
                     tree.put(changed)
                     if short and (words := self.first_failure(tree, runs)):
                         return "killed", words
+                    if not short and any("/isa/" in u.source for u in changed):
+                        break
             if not differ:
                 return "same", ""
             if not thorough:
                 return "left", ""
-            isa = [v for v in LEVELS if any(u.source == f"csrc/isa/{v}.c" for u in differ)]
-            runs = [r for level in isa or ["x86_v3"] for r in long(level)]
-            words = self.first_failure(tree, [*runs, *LONG])
+            isa = [v for v in LONG_LEVELS if any(u.source == f"csrc/isa/{v}.c" for u in differ)]
+            words = self.first_failure(tree, long((isa or LONG_LEVELS)[0]))
             return ("killed", words) if words else ("ALIVE", "")
         finally:
             path.write_text(text)

@@ -171,6 +171,31 @@ static void check_arguments(void)
     HOLDS(v == 5 * (0.5 + 2.0) + 5 * (1.5 + 18.0));
 }
 
+/* As many dimensions as there may be, dense and with gaps between all elements. */
+static void check_most_dimensions(void)
+{
+    ptrdiff_t shape[FASTREG_MAX_NDIM], strides[FASTREG_MAX_NDIM];
+    for (int gaps = 0; gaps < 2; ++gaps)
+        for (int twos = 0; twos <= 10; ++twos) {
+            ptrdiff_t n = 1;
+            for (int d = FASTREG_MAX_NDIM - 1; d >= 0; --d) {
+                /* Those that are not 1 come first and last. */
+                shape[d] = d < twos / 2 || d >= FASTREG_MAX_NDIM - (twos + 1) / 2 ? 2 : 1;
+                strides[d] = n * (gaps ? 3 : 1) * (ptrdiff_t)sizeof(float);
+                n *= shape[d];
+            }
+            fastreg_array a = plain();
+            a.shape = shape, a.strides = a.gradient_strides = strides, a.ndim = FASTREG_MAX_NDIM;
+            for (ptrdiff_t i = 0; i < 3 * n; ++i)
+                gradients[i] = -7.0f;
+            double v = -7.0;
+            HOLDS(fastreg_value_and_gradient(&a, 1, 1.0, 0, FASTREG_F32, NULL, &v) == FASTREG_OK);
+            HOLDS(v == 2.5 * (double)n);
+            for (ptrdiff_t i = 0; i < 3 * n; ++i)
+                HOLDS(gradients[i] == ((gaps ? i % 3 == 0 : i < n) ? 4.5f : -7.0f));
+        }
+}
+
 static void check_texts(void)
 {
     for (int s = -1; s < 12; ++s) {
@@ -545,6 +570,7 @@ int main(void)
         integers[i] = i % 2 ? -3 : 3;
     check_bad_variable();
     check_arguments();
+    check_most_dimensions();
     for (int i = 0; i < 5; ++i)
         integers[i] = 1;
     check_texts();
