@@ -5,10 +5,11 @@
                            [--seconds N] [--workers N] FILE ...      for example csrc/pass.c
 
 A mutant is killed if it does not compile, or if a driver of tests/c fails, crashes or does not
-end. One whose object code is that of the original is no mutant. What lives is printed;
-tests/mutants.md explains each. Mutants come in an order that --seed fixes, so that --sample and
-a run that --seconds cuts short are fair samples. Each verdict is written to --results at once:
---resume skips what stands there, --again tries again what lives there.
+end. One whose object code is that of the original is no mutant. What lives and is not explained
+in tests/mutants.toml is printed, and the status is 1. Mutants come in an order that --seed
+fixes, so that --sample and a run that --seconds cuts short are fair samples. Each verdict is
+written to --results at once: --resume skips what stands there, --again tries again what lives
+there.
 
 Only what a mutant can change is compiled: first the units without kernels, then one ISA level
 after the other, each followed by the drivers that end most mutants in least time. Those that are
@@ -28,6 +29,7 @@ import sys
 import tempfile
 import threading
 import time
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -77,6 +79,9 @@ STATEMENT = re.compile(
 )
 
 
+HEAD = re.compile(r"(?:[A-Za-z_]\w*[ *]+)+(?:F\()?(\w+)\)?\(.*[^;]$")
+
+
 class Mutant(NamedTuple):
     """One change of one line."""
 
@@ -84,6 +89,35 @@ class Mutant(NamedTuple):
     line: int
     old: str
     new: str
+
+
+class Place(NamedTuple):
+    """A mutant as tests/mutants.toml names it, wherever its line has moved."""
+
+    file: str
+    function: str
+    old: str
+    new: str
+
+
+def place(mutant: Mutant, lines: list[str]) -> Place:
+    """The function is the last one that begins above; none above the first."""
+    heads = (HEAD.match(line) for line in reversed(lines[: mutant.line + 1]))
+    function = next((head[1] for head in heads if head), "")
+    return Place(mutant.file, function, mutant.old.strip(), mutant.new.strip())
+
+
+def explained() -> dict[Place, str]:
+    """The mutants that may live, and why."""
+    given = tomllib.loads((ROOT / "tests/mutants.toml").read_text())
+    why = given.pop("why")
+    return {
+        Place(file, function, old, new): why[name]
+        for file, functions in given.items()
+        for function, lines in functions.items()
+        for old, news in lines.items()
+        for new, name in news.items()
+    }
 
 
 def without_comments(text: str) -> str:
@@ -434,6 +468,8 @@ def main() -> int:
     before = recorded(given.results) if given.resume or given.again else {}
     if not before:
         given.results.write_text("")
+    known = explained()
+    texts = {file: (ROOT / file).read_text().splitlines() for file in given.files}
     first = [m for m in mutants if m not in before]
     second = [m for m in mutants if before.get(m) == "left"]
     if given.again:
@@ -465,6 +501,10 @@ def main() -> int:
                         out.write(json.dumps(entry | {"seconds": round(seconds, 1)}) + "\n")
                     if verdict == "ALIVE":
                         tally["left"] = tally.get("left", 1) - 1
+                        if place(mutant, texts[mutant.file]) in known:
+                            tally["explained"] = tally.get("explained", 0) + 1
+                            tally["ALIVE"] -= 1
+                            continue
                         print(
                             f"{mutant.file}:{mutant.line + 1}\n  - {mutant.old.strip()}\n"
                             f"  + {mutant.new.strip()}",

@@ -15,6 +15,9 @@
 #ifdef __SSE2__
 #    include <xmmintrin.h>
 #endif
+#ifdef _OPENMP
+#    include <omp.h>
+#endif
 
 enum { LARGE = 1 << 20 };
 
@@ -562,6 +565,66 @@ static void check_packing_environment(void)
                 }
 }
 
+/* Threads of the pool serve others too: rounding modes, flush settings and flags stay as they were. */
+static void check_environments_of_workers(void)
+{
+#ifdef _OPENMP
+    enum { TEAM = 4 };
+    static const int modes[TEAM] = {FE_UPWARD, FE_TOWARDZERO, FE_DOWNWARD, FE_UPWARD};
+    static const ptrdiff_t n = LARGE / 64;
+    fastreg_array list[3] = {plain(), plain(), plain()};
+    for (int k = 0; k < 3; ++k)
+        list[k].shape = &n, list[k].gradient = gradients + k * n;
+    fastreg_statistics rows[3];
+    double v;
+    for (int call = 0; call < 7; ++call) {
+        fenv_t before[TEAM];
+        int kept = 0, ran = 0;
+        fastreg_options o = {.threads = TEAM, .bytes_per_thread = 1};
+        fastreg_status status = FASTREG_OK;
+#    pragma omp parallel num_threads(TEAM)
+        {
+            const int i = omp_get_thread_num();
+            (void)fesetround(modes[i]);
+#    ifdef __SSE2__
+            _mm_setcsr(_mm_getcsr() | (i % 2 ? 0x8040u : 0x0040u));
+#    endif
+            (void)feraiseexcept(i % 2 ? FE_OVERFLOW : FE_DIVBYZERO);
+            (void)fegetenv(&before[i]);
+        }
+        switch (call) {
+        case 0:
+        case 1:
+        case 2: /* each tier */
+            o.first_tier = call;
+            status = fastreg_value(list, 3, FASTREG_F32, &o, &v);
+            break;
+        case 3:
+            status = fastreg_value_and_gradient(list, 3, 1.0, 0, FASTREG_F64, &o, &v);
+            break;
+        case 4:
+            status = fastreg_gradient(list, 3, 0.1, 1, &o);
+            break;
+        case 5:
+            status = fastreg_prox(list, 3, 0.1, 1, &o);
+            break;
+        default:
+            status = fastreg_survey(list, 3, &o, rows, NULL);
+        }
+#    pragma omp parallel num_threads(TEAM) reduction(+ : kept, ran)
+        {
+            const int i = omp_get_thread_num();
+            fenv_t after;
+            (void)fegetenv(&after);
+            ++ran;
+            kept += memcmp(&after, &before[i], sizeof after) == 0;
+            (void)fesetenv(FE_DFL_ENV);
+        }
+        HOLDS(status == FASTREG_OK && ran > 0 && kept == ran);
+    }
+#endif
+}
+
 int main(void)
 {
     for (int i = 0; i < LARGE; ++i)
@@ -581,6 +644,7 @@ int main(void)
     check_specials();
     check_packing();
     check_packing_environment();
+    check_environments_of_workers();
     printf("good\n");
     return 0;
 }

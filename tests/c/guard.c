@@ -408,6 +408,75 @@ static void sweep_streamed(const char *level)
     }
 }
 
+/* -- What describes the arrays: the list, extents, strides and options, read-only and next to a page -- */
+
+/* n bytes at the end of a room. */
+static void *last(unsigned char *room, size_t n) { return room + PAGE - n; }
+
+static void sweep_lists(const char *level)
+{
+    enum { MOST = 9, ROOMS = 6 };
+    static const float x[12] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
+    unsigned char *rooms[ROOMS];
+    for (int i = 0; i < ROOMS; ++i)
+        rooms[i] = guarded(PAGE);
+    now.level = level, now.dtype = FASTREG_F32, now.back = 1, now.gap = 0, now.step = 4;
+    for (size_t count = 0; count < MOST; ++count)
+        for (int ndim = 0; ndim < 4; ++ndim)
+            for (int threads = 1; threads < 4; threads += 2)
+                for (int tier = 0; tier < 3; ++tier) {
+                    float out[MOST][12];
+                    fastreg_array *const list = last(rooms[0], count * sizeof *list);
+                    const size_t extents = (size_t)ndim * sizeof(ptrdiff_t);
+                    ptrdiff_t *const shape = last(rooms[1], extents),
+                                     *const strides = last(rooms[2], extents),
+                                     *const steps = last(rooms[3], extents);
+                    fastreg_options *const o = last(rooms[4], sizeof *o);
+                    fastreg_statistics *const rows = last(rooms[5], count * sizeof *rows);
+                    for (int i = 0; i < ROOMS - 1; ++i)
+                        protect(rooms[i], PAGE, 1);
+                    ptrdiff_t n = 1;
+                    for (int d = 0; d < ndim; ++d) {
+                        static const ptrdiff_t counts[] = {3, 2, 2};
+                        shape[d] = counts[d], strides[d] = n * 4, steps[d] = n * 4;
+                        n *= counts[d];
+                    }
+                    for (size_t k = 0; k < count; ++k)
+                        list[k] = (fastreg_array){.data = x,
+                                                  .gradient = out[k],
+                                                  .shape = shape,
+                                                  .strides = k % 3 == 1 ? NULL : strides,
+                                                  .gradient_strides = k % 3 == 1 ? NULL : steps,
+                                                  .ndim = ndim,
+                                                  .dtype = FASTREG_F32,
+                                                  .l1 = k % 2 ? 0.5 : 0.0,
+                                                  .l2 = 0.25};
+                    *o = (fastreg_options){.level = level,
+                                           .threads = threads,
+                                           .bytes_per_thread = 1,
+                                           .first_tier = tier};
+                    for (int i = 0; i < ROOMS - 1; ++i)
+                        protect(rooms[i], PAGE, 0);
+                    double wanted = 0.0, v = -1.0, u = -1.0;
+                    for (size_t k = 0; k < count; ++k)
+                        for (ptrdiff_t i = 0; i < n; ++i)
+                            wanted +=
+                                list[k].l1 * (double)x[i] + 0.25 * (double)x[i] * (double)x[i];
+                    now.what = "list", now.n = count, now.tier = tier;
+                    if (fastreg_value(list, count, FASTREG_F64, o, &v) || !same(v, wanted) ||
+                        fastreg_norm(list, count, FASTREG_F32, o, &u) ||
+                        fastreg_value_and_gradient(list, count, 1.0, 0, FASTREG_F64, o, &v) ||
+                        !same(v, wanted) || fastreg_gradient(list, count, 1.0, 1, o) ||
+                        fastreg_prox(list, count, 1.0, 0, o) ||
+                        fastreg_survey(list, count, o, rows, NULL))
+                        fail("wrong value of a list");
+                    for (size_t k = 0; k < count; ++k)
+                        if (rows[k].n != (unsigned long long)n)
+                            fail("wrong row");
+                    cases += 6;
+                }
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 2 || !fr_dispatch(argv[1])) {
@@ -421,6 +490,7 @@ int main(int argc, char **argv)
     sweep_kernels(argv[1], argc > 2 ? (size_t)atoi(argv[2]) : 600);
     sweep_calls(argv[1]);
     sweep_streamed(argv[1]);
+    sweep_lists(argv[1]);
     printf("%llu\n", cases);
     return 0;
 }
