@@ -174,6 +174,73 @@ static void check_arguments(void)
     HOLDS(v == 5 * (0.5 + 2.0) + 5 * (1.5 + 18.0));
 }
 
+/* Both in one pass is each by itself, also where weights vanish, overflow or meet what is not finite. */
+static void check_both_of_extremes(void)
+{
+    static const double numbers[] = {0.0,       -0.0, 1.5,    -2.5,  INFINITY,
+                                     -INFINITY, NAN,  1e-300, -1e300},
+                        weights[] = {0.0, 5e-324, 1e-310, 0.5, 1e300, 1.7e308},
+                        scales[] = {0.25, -0.25, 1.0, 1e-320, -3.0, 1e308};
+    enum { NUMBERS = 9, LONG = 67 };
+    static const ptrdiff_t n = LONG;
+    for (int dtype = 0; dtype < FLOAT_TYPES; ++dtype)
+        for (int l1 = 0; l1 < 6; ++l1)
+            for (int l2 = 0; l2 < 6; ++l2)
+                for (int scale = 0; scale < 6; ++scale)
+                    for (int first = -1; first < NUMBERS; ++first)
+                        for (int accumulate = 0; accumulate < 2; ++accumulate) {
+                            unsigned char x[LONG * 8], together[LONG * 8], alone[LONG * 8];
+                            const size_t item = item_sizes[dtype];
+                            for (int i = 0; i < LONG; ++i) {
+                                const int which = first < 0 ? i % 4 : i % 13 ? 2 : first;
+                                put_bits(x + (size_t)i * item, item,
+                                         encode(dtype, narrow(dtype, numbers[which])));
+                            }
+                            memset(together, 1, sizeof together);
+                            memset(alone, 1, sizeof alone);
+                            fastreg_array a = {.data = x,
+                                               .gradient = together,
+                                               .shape = &n,
+                                               .ndim = 1,
+                                               .dtype = (fastreg_dtype)dtype,
+                                               .l1 = weights[l1],
+                                               .l2 = weights[l2]};
+                            double v, u;
+                            HOLDS(fastreg_value_and_gradient(&a, 1, scales[scale], accumulate,
+                                                             FASTREG_F64, NULL, &v) == FASTREG_OK);
+                            a.gradient = alone;
+                            HOLDS(fastreg_gradient(&a, 1, scales[scale], accumulate, NULL) ==
+                                  FASTREG_OK);
+                            HOLDS(fastreg_value(&a, 1, FASTREG_F64, NULL, &u) == FASTREG_OK);
+                            HOLDS(memcmp(together, alone, sizeof alone) == 0);
+                            HOLDS(memcmp(&u, &v, sizeof v) == 0);
+                            double w;
+                            HOLDS(fastreg_value_and_gradient(&a, 1, scales[scale], 0,
+                                                             (fastreg_dtype)dtype, NULL,
+                                                             &w) == FASTREG_OK);
+                            HOLDS(fastreg_value(&a, 1, (fastreg_dtype)dtype, NULL, &u) ==
+                                  FASTREG_OK);
+                            HOLDS(memcmp(&u, &w, sizeof w) == 0);
+                        }
+}
+
+/* Rows that overlap are not one long row, although each step is one element. */
+static void check_overlapping_rows(void)
+{
+    static const ptrdiff_t shape[] = {7, 5, 3}, strides[] = {4, 4, 4};
+    float numbers[13];
+    double wanted = 0.0, v;
+    for (int i = 0; i < 13; ++i)
+        numbers[i] = (float)(i + 1);
+    for (int i = 0; i < 105; ++i) {
+        const double x = numbers[i / 15 + i / 3 % 5 + i % 3];
+        wanted += x * x;
+    }
+    fastreg_array a = plain();
+    a.data = numbers, a.shape = shape, a.strides = strides, a.ndim = 3, a.l1 = 0.0, a.l2 = 1.0;
+    HOLDS(fastreg_value(&a, 1, FASTREG_F64, NULL, &v) == FASTREG_OK && v == wanted);
+}
+
 /* As many dimensions as there may be, dense and with gaps between all elements. */
 static void check_most_dimensions(void)
 {
@@ -522,8 +589,11 @@ static void check_packing(void)
                       encode(format, narrow(format, around[k])));
             }
         }
-    static const double beyond[] = {1e300,   -1e300,   5e-324,        -5e-324,
-                                    65520.0, 65519.99, 0x1.ffffffp127};
+    /* The last ones have no bits that f32 drops: only their exponents are too large or too small. */
+    static const double beyond[] = {
+        1e300,      -1e300,    5e-324,     -5e-324,        65520.0,        65519.99,
+        0x1p128,    0x1.8p128, -0x1.8p128, 0x1.ffffffp127, 0x1.fffffep127, 0x1.8p129,
+        0x1.8p-127, -0x1p-127, 0x1p-149,   0x1p-150,       0x1.8p-150};
     for (int format = 0; format < FLOAT_TYPES - 1; ++format)
         for (size_t k = 0; k < sizeof beyond / sizeof beyond[0]; ++k) {
             unsigned char element[8];
@@ -634,6 +704,8 @@ int main(void)
     check_bad_variable();
     check_arguments();
     check_most_dimensions();
+    check_overlapping_rows();
+    check_both_of_extremes();
     for (int i = 0; i < 5; ++i)
         integers[i] = 1;
     check_texts();

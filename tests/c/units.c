@@ -347,6 +347,16 @@ static void check_fma(void)
         check_one_fma(ldexp(x, 40), ldexp(y, -20), ldexp((double)between(-9, 9), between(-70, 60)));
         HOLDS(!signbit(fr_fma(x, -y, x * y)));
     }
+    /* A midpoint and one bit more or less, as far below it as a product's bits reach and farther. */
+    for (int k = 1; k <= 52; ++k)
+        for (int sign = -1; sign <= 1; sign += 2)
+            for (int even = 0; even < 2; ++even)
+                for (int scale = -1000; scale <= 900; scale += 190) {
+                    const double c = ldexp(even ? 1.0 : 1.0 + 0x1p-52, scale);
+                    check_one_fma(1.0 + sign * ldexp(1.0, -k), ldexp(1.0, scale - 53), c);
+                    check_one_fma(1.0 + sign * ldexp(1.0, -k), -ldexp(1.0, scale - 54), c);
+                    check_one_fma(c, 1.0 + 0x1p-52, sign * ldexp(1.0, scale - 52 - 2 * k));
+                }
 }
 
 /* -- exact/twofold.h ------------------------------------------------------------------------------- */
