@@ -4,8 +4,8 @@
     python tests/mutate.py [--results FILE] [--resume | --again] [--sample N] [--seed N]
                            [--seconds N] [--workers N] FILE ...      for example csrc/pass.c
 
-A mutant is killed if it does not compile, or if a driver of tests/c fails, crashes or does not
-end. One whose object code is that of the original is no mutant. What lives and is not explained
+A mutant is killed if it does not compile without a warning, or if a driver of tests/c fails,
+crashes or does not end. One whose object code is that of the original is no mutant. What lives and is not explained
 in tests/mutants.toml is printed, and the status is 1. Mutants come in an order that --seed
 fixes, so that --sample and a run that --seconds cuts short are fair samples. Each verdict is
 written to --results at once: --resume skips what stands there, --again tries again what lives
@@ -246,7 +246,9 @@ class Unit(NamedTuple):
     flags: tuple[str, ...]
 
 
-PLAIN, THREADS = ("-O1",), ("-O1", "-fopenmp")
+# No warning is allowed anywhere (test_rooms.py), so none is here.
+PLAIN = ("-O1", "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror")
+THREADS = (*PLAIN, "-fopenmp")
 DRIVERS = ["golden", "units", "fuzz", "ties", "contract", "guard", "threads", "outside"]
 
 
@@ -274,7 +276,7 @@ class Tree:
         """The object code, None if the compiler refuses."""
         to = self.folder / "made.o"
         # From within, so that no object holds the name of its tree.
-        command = (self.compiler, *unit.flags, "-w", "-Icsrc", "-c", unit.source, "-o", "made.o")
+        command = (self.compiler, *unit.flags, "-Icsrc", "-c", unit.source, "-o", "made.o")
         done = sh(*command, cwd=self.folder)
         return to.read_bytes() if done.returncode == 0 else None
 

@@ -13,6 +13,7 @@
 #include "kernels/kernels.h"
 #include "parallel.h"
 
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -477,6 +478,32 @@ static void sweep_lists(const char *level)
                 }
 }
 
+/* Sums that overflow, so that the elements are looked at one by one for infinities. */
+static void sweep_overflow(const char *level)
+{
+    unsigned char *const in = guarded(PAGE);
+    now.what = "overflow", now.level = level, now.dtype = FASTREG_F64, now.back = 1, now.gap = 0;
+    now.step = 8;
+    for (int infinite = 0; infinite < 2; ++infinite)
+        for (ptrdiff_t n = 2; n < 70; ++n) {
+            double *const x = last(in, (size_t)n * sizeof *x), v = 0.0;
+            protect(in, PAGE, 1);
+            for (ptrdiff_t i = 0; i < n; ++i)
+                x[i] = infinite && i == n - 1 ? HUGE_VAL : 0x1.fp1023;
+            protect(in, PAGE, 0);
+            fastreg_array a = {
+                .data = x, .shape = &n, .ndim = 1, .dtype = FASTREG_F64, .l1 = 0x1p-8};
+            for (int tier = 0; tier < 3; ++tier) {
+                const fastreg_options o = {.level = level, .first_tier = tier};
+                now.n = (size_t)n, now.tier = tier;
+                if (fastreg_value(&a, 1, FASTREG_F64, &o, &v) ||
+                    !same(v, infinite ? HUGE_VAL : (double)n * 0x1.fp1015))
+                    fail("wrong value");
+                ++cases;
+            }
+        }
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 2 || !fr_dispatch(argv[1])) {
@@ -491,6 +518,7 @@ int main(int argc, char **argv)
     sweep_calls(argv[1]);
     sweep_streamed(argv[1]);
     sweep_lists(argv[1]);
+    sweep_overflow(argv[1]);
     printf("%llu\n", cases);
     return 0;
 }
