@@ -4,8 +4,9 @@
     python tests/planted/run.py [NAME ...]
 
 A patch begins with a sentence and a line `Caught by:`, which names a driver of tests/c with a
-level (run with the sizes of the default test run; `fuzz-omp` has threads, `tsan` is clang's
-thread sanitizer) or pytest and its arguments. Prints one line each; status 1 if a bug lives.
+level (run with the sizes of the default test run; those that end in `-omp` have threads, `tsan`
+is clang's thread sanitizer) or pytest and its arguments. Prints one line each; status 1 if a bug
+lives.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ ARGUMENTS = {
     "guard": ["2048"],
     "golden": [],
     "contract": [],
+    "contract-omp": [],
     "threads": ["10"],
 }
 SECONDS = 300
