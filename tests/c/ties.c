@@ -298,7 +298,7 @@ int main(int argc, char **argv)
                 random_state = strtoull(argv[3], NULL, 10) * 1000 +
                                (uint64_t)(operation * 16 + dtype * 4 + result);
                 /* Some combinations have none: the f16 numbers span 40 bits, a midpoint of f64 has 54. */
-                const unsigned long long enough = 100 * wanted + 1000;
+                const unsigned long long enough = wanted < 1000 ? 100 * wanted : 100000;
                 for (; cases < wanted && (cases || tries < enough); ++tries) {
                     const int r = one_case(operation, dtype, result);
                     cases += r != 0;
