@@ -98,7 +98,11 @@ def measure(folder: Path, with_: Tools, level: str) -> dict:
         raw.unlink()
     for name, arguments in RUNS:
         # A file for each process: some drivers fork.
-        where = {"LLVM_PROFILE_FILE": str(folder / f"{name}-%p.raw"), "FASTREG_ISA": level}
+        where = {
+            "LLVM_PROFILE_FILE": str(folder / f"{name}-%p.raw"),
+            "FASTREG_ISA": level,
+            "OMP_WAIT_POLICY": "passive",  # more threads than processors
+        }
         run(folder / name, *arguments.format(level).split(), env=os.environ | where)
     run(with_.profdata, "merge", "-sparse", *folder.glob("*.raw"), "-o", folder / "merged")
     programs = [folder / name for name in dict(RUNS)]
