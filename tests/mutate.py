@@ -156,7 +156,8 @@ def mutants_of(file: str) -> list[Mutant]:
         if STATEMENT.match(bare) and bare.count("(") == bare.count(")"):
             kept = " \\" if line.endswith("\\") else ""
             found.append(Mutant(file, i, line, ";" + kept))
-    return [m for m in found if m is not None and m.new != m.old]
+    # Two swaps may end in the same line.
+    return list(dict.fromkeys(m for m in found if m is not None and m.new != m.old))
 
 
 def closed(mutant: Mutant, start: int) -> Mutant | None:
@@ -499,26 +500,23 @@ def main() -> int:
                 for mutant, verdict, words, seconds in pool.map(one, some, [thorough] * len(some)):
                     if verdict is None:
                         continue
+                    excused = place(mutant, texts[mutant.file]) in known
                     if verdict == "left":
                         second.append(mutant)
-                    tally[verdict] = tally.get(verdict, 0) + 1
+                    else:
+                        final = "explained" if verdict == "ALIVE" and excused else verdict
+                        tally[final] = tally.get(final, 0) + 1
                     entry = mutant._asdict() | {"verdict": verdict, "by": words}
                     with given.results.open("a") as out:
                         out.write(json.dumps(entry | {"seconds": round(seconds, 1)}) + "\n")
-                    if verdict == "ALIVE":
-                        tally["left"] = tally.get("left", 1) - 1
-                        if place(mutant, texts[mutant.file]) in known:
-                            tally["explained"] = tally.get("explained", 0) + 1
-                            tally["ALIVE"] -= 1
-                            continue
+                    if verdict == "ALIVE" and not excused:
                         print(
                             f"{mutant.file}:{mutant.line + 1}\n  - {mutant.old.strip()}\n"
                             f"  + {mutant.new.strip()}",
                             flush=True,
                         )
                 minutes = (time.monotonic() - begun) / 60
-                tried = sum(tally.values())
-                print(f"{tried} tried, {tried / max(minutes, 0.01):.0f} a minute", flush=True)
+                print(f"{sum(tally.values())} judged after {minutes:.0f} minutes", flush=True)
     print(f"{made} mutants of these files, {len(mutants)} chosen")
     print(", ".join(f"{verdict} {n}" for verdict, n in sorted(tally.items(), key=lambda t: -t[1])))
     return int(tally.get("ALIVE", 0) > 0)
