@@ -25,6 +25,7 @@ __all__ = [
     "flag",
     "not_differentiable",
     "number",
+    "spellings",
     "weight",
 ]
 
