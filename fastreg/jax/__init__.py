@@ -5,15 +5,18 @@ On the CPU the kernels are handlers of XLA's foreign function interface: they re
 buffers, write the gradient into XLA's own memory, and run serially on the thread of XLA's pool that
 calls them. Values and gradients have the bits that :mod:`fastreg.functional` gives for the same
 weights. On every other device, chosen when the program is compiled for it, and wherever the
-handlers do not fit the installed jaxlib (:func:`handlers` tells), plain ``jax.numpy`` operations of
-the same meaning take their place; :func:`route` forces either.
+handlers do not fit the installed jaxlib (:func:`handlers` tells), ``jax.numpy`` operations of the
+same meaning take their place; :func:`route` forces either.
 
 A whole pytree is one foreign call for the value and one for all gradients: see :func:`penalty`.
-The plain operations compute float64 and integers in float64 and everything else in float32, array
+JAX's own operations compute float64 and integers in float64 and everything else in float32, array
 by array; their last bits depend on XLA and on the order of the arrays.
 
+Arrays are values in JAX, so nothing is written in place: :func:`prox`, :func:`decay` and
+:func:`clip_by_global_norm` return new arrays.
+
 Arrays that are sharded over several devices by the compiler are gathered for the kernels, as for
-every foreign call. Within ``shard_map`` and ``pmap`` each device's part goes to the kernels. Plain
+every foreign call. Within ``shard_map`` and ``pmap`` each device's part goes to the kernels. JAX's
 operations are taken for arrays whose type says how they are sharded (explicit sharding) and for
 those whose size is unknown while tracing (``jax.export``, Keras' symbolic build); a pytree with one
 such array takes them for all.
@@ -21,627 +24,56 @@ such array takes them for all.
 
 from __future__ import annotations
 
-import functools
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from fastreg import _kernels
-from fastreg.checkpoints import printable
-from fastreg.errors import ArgumentError, DTypeError, message
-from fastreg.ndarray import SHORTEST, check_matrix, not_differentiable, weight
-from fastreg.parameters import Outline, Parameter, leaves
-from fastreg.selection import Select, Weight, selected, weights_of
+from fastreg import model
+from fastreg._core import formula
+from fastreg._core.arguments import Request, Select, Weight
+from fastreg.jax._arrays import (
+    arrays_of,
+    as_array,
+    choose,
+    floats_of,
+    is_single,
+    like,
+    result_of,
+    scalar,
+    zeros_like,
+)
+from fastreg.jax._ffi import handlers
+from fastreg.jax._operations import OPERATIONS, canonical, work_dtype
+from fastreg.jax._routes import GRADIENT_THRESHOLD, route
+from fastreg.jax._transforms import gradients as _gradients
+from fastreg.jax._transforms import norm as _norm
+from fastreg.jax._transforms import penalty as _penalty
 
 __all__ = [
     "GRADIENT_THRESHOLD",
+    "clip_by_global_norm",
+    "decay",
+    "global_norm",
     "gradient",
     "handlers",
     "l2_loss",
     "orthogonal",
     "orthogonal_value_and_gradient",
     "penalty",
+    "prox",
     "route",
+    "stats",
     "value_and_gradient",
 ]
 
-GRADIENT_THRESHOLD = 1 << 16
-"""Largest size whose gradient the kernels compute by default.
-
-XLA computes a larger one on all its threads and fuses it into what follows, such as the optimizer's
-step; the kernels are serial there. Jitted value and gradient of L1L2, float32, two cores: with 1024
-elements 7 us by the kernels and 16 us by XLA, with 65536 32 and 37, with 1 Mi 515 and 358. Values
-take the kernels at every size: with 16 Mi elements 2.5 ms and 11 ms.
-
-It holds for each array of a pytree, too, while those that it lets in have at most 32 times as many
-elements together; if they have more, only arrays of a quarter of that size get in. Jitted value and
-gradient of L2, the same machine: 100 arrays of 16384 elements take 0.6 ms by the kernels and 0.6 ms
-by XLA, 100 of 65536 12.7 and 4.0 ms, most of it the pages of 26 MB of new memory.
-"""
-
-_ROUTES = ("auto", "native", "ops")
-_FLOATS = ("float16", "bfloat16", "float32", "float64")
-
-_SHORT = {"float16": "f16", "bfloat16": "bf16", "float32": "f32", "float64": "f64"}
-
-Weights: TypeAlias = tuple[float, ...]
-
-
-# -- Which route -----------------------------------------------------------------------------------
-
-
-class _Choice(threading.local):
-    route = "auto"
-
-
-_choice = _Choice()
-
-
-@contextmanager
-def route(name: str) -> Iterator[None]:
-    """Choose how penalties are computed within a ``with`` block, on the calling thread.
-
-    A jitted function keeps the route that was in force when it was traced.
-
-    Parameters
-    ----------
-    name : "auto", "native" or "ops"
-        ``"native"``: fastreg's kernels on the CPU; other devices take plain operations all the
-        same.
-        ``"ops"``: plain ``jax.numpy`` operations. ``"auto"``: the kernels for every value and for
-        gradients of at most :data:`GRADIENT_THRESHOLD` elements.
-
-    Raises
-    ------
-    ArgumentError
-        For another name, and for ``"native"`` where the handlers do not fit the installed jaxlib.
-
-    Examples
-    --------
-    >>> import jax.numpy as jnp
-    >>> import fastreg.jax as fjax
-    >>> with fjax.route("ops"):
-    ...     print(fjax.penalty(jnp.array([3.0, -4.0]), l2=0.5))
-    12.5
-    """
-    if name not in _ROUTES:
-        raise ArgumentError(
-            message(f"a route among {', '.join(_ROUTES)}", repr(name), "pass one of them")
-        )
-    if name == "native" and handlers() != "registered":
-        raise ArgumentError(
-            message("handlers that fit the installed jaxlib", handlers(), "take the route 'ops'")
-        )
-    previous, _choice.route = _choice.route, name
-    try:
-        yield
-    finally:
-        _choice.route = previous
-
-
-@functools.cache
-def handlers() -> str:
-    """Return "registered" if the kernels serve this jaxlib, otherwise the reason why not.
-
-    The first question registers them with XLA, which checks the interface's version, and tries
-    them.
-
-    Examples
-    --------
-    >>> import fastreg.jax as fjax
-    >>> fjax.handlers()
-    'registered'
-    """
-    try:
-        for name, capsule in _kernels.xla_handlers().items():
-            jax.ffi.register_ffi_target(name, capsule, platform="cpu")
-        with jax.ensure_compile_time_eval(), jax.default_device(jax.devices("cpu")[0]):
-            x = jnp.asarray(np.array([3.0, -4.0], np.float32))
-            weights = (0.0, 0.0), (0.5, 0.25)
-            v = float(_call_value((x, x), *weights, np.dtype(np.float32)))
-            g = [e.tolist() for e in _call_gradient((x, x), jnp.float32(1.0), *weights)]
-        if v != 18.75 or g != [[3.0, -4.0], [1.5, -2.0]]:
-            return f"a wrong answer of the handlers: {v}, {g}"
-    except Exception as e:
-        return f"{type(e).__name__}: {e}"
-    return "registered"
-
-
-def _native(xs: Sequence[Any]) -> tuple[bool, tuple[bool, ...]]:
-    """Whether the kernels compute the value of a list, and whether the gradient of each array."""
-    none, every = (False,) * len(xs), (True,) * len(xs)
-    if _choice.route == "ops" or not all(map(_callable_on, xs)):
-        return False, none
-    if _choice.route == "native":
-        return True, every
-    if handlers() != "registered":
-        return False, none
-    sizes, limit = [x.size for x in xs], GRADIENT_THRESHOLD
-    if sum(n for n in sizes if n <= limit) > 32 * limit:
-        limit //= 4
-    return True, tuple(n <= limit for n in sizes)
-
-
-def _callable_on(x: Any) -> bool:
-    """Whether a foreign call can stand for operations on x: known extents, none sharded by type."""
-    if not all(isinstance(n, int) for n in x.shape):
-        return False
-    sharding = getattr(_typeof(x), "sharding", None)
-    return all(axis is None for axis in getattr(sharding, "spec", ()))
-
-
-_typeof = getattr(jax, "typeof", lambda x: None)
-
-
-# -- Lists of arrays: what is computed, by handler or by operations --------------------------------
-#
-# `xs` is a tuple of arrays, `l1` and `l2` are tuples of their weights; a single array is a list of
-# one. `rank` counts leading axes of every array that are batch axes: one penalty is computed for
-# each position there. An extent of 1 among them stands for the same at every position.
-
-
-def _variation(kind: Any) -> dict[str, Any]:
-    """What a type says within ``shard_map``: over which devices its value varies."""
-    for name in ("manual_axis_type", "vma"):  # by JAX's version
-        if varying := getattr(kind, name, None):
-            mesh = kind.sharding.mesh
-            place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-            return {"sharding": place, name: varying}
-    return {}
-
-
-def _result_like(x: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-    """Describe a foreign call's result, which varies over devices as x does."""
-    return jax.ShapeDtypeStruct(shape, dtype, **_variation(_typeof(x)))
-
-
-def _varying(x: Any) -> frozenset[str]:
-    """The names of the device axes over which x varies within ``shard_map``."""
-    kind = _typeof(x)
-    names = getattr(getattr(kind, "manual_axis_type", None), "varying", None)
-    return frozenset(getattr(kind, "vma", ()) if names is None else names)
-
-
-def _alike(xs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Let all arrays vary over the same devices, as foreign calls want their arguments."""
-    if len(xs) == 1:
-        return xs
-    over = [_varying(x) for x in xs]
-    union: frozenset[str] = frozenset().union(*over)
-    return tuple(
-        x if names == union else _vary(x, tuple(sorted(union - names)))
-        for x, names in zip(xs, over, strict=True)
-    )
-
-
-def _vary(x: Any, names: tuple[str, ...]) -> Any:
-    if hasattr(jax.lax, "pcast"):
-        return jax.lax.pcast(x, names, to="varying")
-    return jax.lax.pvary(x, names)
-
-
-def _one(x: Any) -> Any:
-    """Return 1 as an upstream gradient: of x's type, varying over devices as x does."""
-    one = jnp.ones((), x.dtype)
-    return one + jnp.sum(jnp.ravel(x)[:0]) if _variation(_typeof(x)) else one
-
-
-def _attributes(l1: Weights, l2: Weights) -> dict[str, Any]:
-    return {"l1": np.array(l1, np.float64), "l2": np.array(l2, np.float64)}
-
-
-def _call_value(xs: Any, l1: Weights, l2: Weights, dtype: Any) -> Any:
-    shape = _result_like(xs[0], (), dtype)
-    call = jax.ffi.ffi_call("fastreg_value", shape, vmap_method="expand_dims")
-    return call(*xs, **_attributes(l1, l2))
-
-
-def _call_gradient(xs: Any, u: Any, l1: Weights, l2: Weights) -> Any:
-    shapes = tuple(_result_like(x, _full(x, u), x.dtype) for x in xs)
-    call = jax.ffi.ffi_call("fastreg_gradient", shapes, vmap_method="expand_dims")
-    return tuple(call(*xs, u, **_attributes(l1, l2)))
-
-
-def _full(x: Any, u: Any) -> tuple[int, ...]:
-    """The shape of x's gradient: u's extents, which are the batch's, and x's own."""
-    return (*u.shape, *x.shape[u.ndim :])
-
-
-def _work_dtype(x: Any) -> Any:
-    """The type in which plain operations compute: for integers the widest."""
-    narrow = str(x.dtype) in _FLOATS and x.dtype != jnp.float64
-    return jax.dtypes.canonicalize_dtype(np.float32 if narrow else np.float64)
-
-
-def _inner(x: Any, rank: int) -> tuple[int, ...]:
-    return tuple(range(rank, x.ndim))
-
-
-def _total(parts: Iterable[Any], xs: Any, rank: int) -> Any:
-    """Add one number for each array, in the widest type that they were computed in."""
-    wide = np.float64 if any(_work_dtype(x) == np.float64 for x in xs) else np.float32
-    total = jnp.zeros((1,) * rank, wide)
-    for part in parts:
-        total = total + part.astype(wide)
-    return total
-
-
-def _ops_value(xs: Any, l1: Weights, l2: Weights, dtype: Any) -> Any:
-    parts = []
-    for x, w1, w2 in zip(xs, l1, l2, strict=True):
-        wide = x.astype(_work_dtype(x))
-        if w1 != 0.0:
-            parts.append(w1 * jnp.sum(jnp.abs(wide)))
-        if w2 != 0.0:
-            parts.append(w2 * jnp.sum(jnp.square(wide)))
-    return _total(parts, xs, 0).astype(dtype)
-
-
-def _slope(x: Any, l1: float, l2: float) -> Any:
-    """2 l2 x + l1 sign(x), in the type that plain operations compute in."""
-    wide = x.astype(_work_dtype(x))
-    slope = jnp.zeros_like(wide)
-    if l2 != 0.0:
-        slope = slope + (2.0 * l2) * wide
-    if l1 != 0.0:
-        slope = slope + l1 * jnp.sign(wide)
-    return slope
-
-
-def _spread(u: Any, x: Any, dtype: Any) -> Any:
-    """Give u, which has x's leading axes, x's rank."""
-    return u.astype(dtype).reshape(u.shape + (1,) * (x.ndim - u.ndim))
-
-
-def _ops_gradient(xs: Any, u: Any, l1: Weights, l2: Weights) -> Any:
-    slopes = [_slope(x, w1, w2) for x, w1, w2 in zip(xs, l1, l2, strict=True)]
-    return tuple(
-        (_spread(u, x, slope.dtype) * slope).astype(x.dtype)
-        for x, slope in zip(xs, slopes, strict=True)
-    )
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))
-def _value(xs: Any, l1: Weights, l2: Weights, dtype: Any, native: bool) -> Any:
-    if not native:
-        return _ops_value(xs, l1, l2, dtype)
-    return jax.lax.platform_dependent(
-        *xs,
-        cpu=lambda *xs: _call_value(xs, l1, l2, dtype),
-        default=lambda *xs: _ops_value(xs, l1, l2, dtype),
-    )
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
-@functools.partial(jax.jit, static_argnums=(2, 3, 4))
-def _gradient(xs: Any, u: Any, l1: Weights, l2: Weights, native: tuple[bool, ...]) -> Any:
-    """The gradients of the penalty times u; linear in u, differentiable in all.
-
-    ``native`` says of each array whether the kernels compute it, which is one call for all of them.
-    """
-    out = [None] * len(xs)
-    for kernels, function in ((True, _either_gradient), (False, _ops_gradient)):
-        if chosen := [k for k, n in enumerate(native) if n is kernels]:
-            some, w1, w2 = _picked(chosen, xs, l1, l2)
-            for k, g in zip(chosen, function(some, u, w1, w2), strict=True):
-                out[k] = g
-    return tuple(out)
-
-
-def _either_gradient(xs: Any, u: Any, l1: Weights, l2: Weights) -> Any:
-    return jax.lax.platform_dependent(
-        *xs,
-        u,
-        cpu=lambda *a: _call_gradient(a[:-1], a[-1], l1, l2),
-        default=lambda *a: _ops_gradient(a[:-1], a[-1], l1, l2),
-    )
-
-
-def _is_zero(tangent: Any) -> bool:
-    return isinstance(tangent, jax.custom_derivatives.SymbolicZero)
-
-
-def _gradient_jvp(
-    l1: Weights, l2: Weights, native: tuple[bool, ...], primals: Any, tangents: Any
-) -> Any:
-    xs, u = primals
-    dxs, du = tangents
-    along = []
-    for x, dx, w1, w2 in zip(xs, dxs, l1, l2, strict=True):
-        wide = _work_dtype(x)
-        total = jnp.zeros((), wide)
-        if not _is_zero(dx):
-            total = total + (2.0 * w2) * _spread(u, x, wide) * dx.astype(wide)
-        if not _is_zero(du):
-            total = total + _slope(x, w1, w2) * _spread(du, x, wide)
-        along.append(jnp.broadcast_to(total, _full(x, u)).astype(x.dtype))
-    return _gradient(xs, u, l1, l2, native), tuple(along)
-
-
-_gradient.defjvp(_gradient_jvp, symbolic_zeros=True)
-
-
-# -- The directional derivative --------------------------------------------------------------------
-#
-# sum(slope(x) * t) over all arrays, linear in the t. Forward mode computes just that. Its
-# transpose, which is what reverse mode asks for, is the gradients by the kernels: a plain product
-# would make XLA store the slope and multiply it, with other bits. JAX has no public way to give a
-# linear function a transpose of its own that vmap also understands, hence a primitive; where that
-# cannot be made, the plain product serves.
-
-
-def _ops_directional(xs: Any, ts: Any, l1: Weights, l2: Weights, dtype: Any, rank: int) -> Any:
-    parts = []
-    for x, t, w1, w2 in zip(xs, ts, l1, l2, strict=True):
-        slope = _slope(x, w1, w2)
-        parts.append(jnp.sum(slope * t.astype(slope.dtype), axis=_inner(x, rank)))
-    return _total(parts, xs, rank).astype(dtype)
-
-
-def _picked(which: Sequence[int], *lists: Any) -> list[Any]:
-    return [tuple(items[k] for k in which) for items in lists]
-
-
-def _make_directional() -> Any:
-    """Return the primitive, or None where this JAX has not what it needs."""
-    try:
-        from jax.extend.core import Primitive
-        from jax.interpreters import ad, batching, mlir
-
-        primitive = Primitive("fastreg_directional")
-        shaped = jax.core.ShapedArray
-        zero, undefined = ad.Zero, ad.is_undefined_primal
-    except (ImportError, AttributeError):
-        return None
-
-    # The arguments: all xs, then as many ts, which have the batch's full extents.
-
-    def halves(args: Any) -> tuple[Any, Any]:
-        return args[: len(args) // 2], args[len(args) // 2 :]
-
-    def bind(xs: Any, ts: Any, which: Sequence[int], p: dict[str, Any]) -> Any:
-        xs, ts, l1, l2, native = _picked(which, xs, ts, p["l1"], p["l2"], p["native"])
-        return primitive.bind(*xs, *ts, **{**p, "l1": l1, "l2": l2, "native": native})
-
-    def plain(*args: Any, native: Any, **weights: Any) -> Any:
-        return _ops_directional(*halves(args), **weights)
-
-    def abstract(*args: Any, dtype: Any, rank: int, **_: Any) -> Any:
-        return shaped(args[-1].shape[:rank], dtype, **_variation(args[0]))
-
-    def jvp(primals: Any, tangents: Any, **p: Any) -> Any:
-        (xs, ts), (dxs, dts) = halves(primals), halves(tangents)
-        out = primitive.bind(*primals, **p)
-        moved = [k for k, dx in enumerate(dxs) if type(dx) is not zero]
-        parts, sums = [], []
-        for k in moved:
-            wide = _work_dtype(xs[k])
-            product = (2.0 * p["l2"][k]) * dxs[k].astype(wide) * ts[k].astype(wide)
-            sums.append(jnp.sum(product, axis=_inner(xs[k], p["rank"])))
-        if sums:
-            parts.append(_total(sums, _picked(moved, xs)[0], p["rank"]).astype(p["dtype"]))
-        if turned := [k for k, dt in enumerate(dts) if type(dt) is not zero]:
-            parts.append(bind(xs, dts, turned, p))
-        return out, sum(parts[1:], parts[0])
-
-    def transpose(ct: Any, *args: Any, l1: Any, l2: Any, native: Any, **_: Any) -> Any:
-        xs, ts = halves(args)
-        wanted = [k for k, t in enumerate(ts) if undefined(t)]
-        if not wanted or any(map(undefined, xs)):
-            raise NotImplementedError("fastreg's directional derivative is linear in t only")
-        out = [None] * len(args)
-        if type(ct) is zero:
-            for k in wanted:
-                out[len(xs) + k] = zero(ts[k].aval)
-            return out
-        some, w1, w2, which = _picked(wanted, xs, l1, l2, native)
-        for k, g in zip(wanted, _gradient(some, ct, w1, w2, which), strict=True):
-            out[len(xs) + k] = g
-        return out
-
-    def batch(args: Any, dims: Any, *, rank: int, **p: Any) -> Any:
-        size = next(a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None)
-        front = [
-            a[None] if d is None else jnp.moveaxis(a, d, 0)
-            for a, d in zip(args, dims, strict=True)
-        ]
-        xs, ts = halves(front)
-        ts = [jnp.broadcast_to(t, (size, *t.shape[1:])) for t in ts]
-        return primitive.bind(*xs, *ts, rank=rank + 1, **p), 0
-
-    primitive.def_impl(jax.jit(plain, static_argnames=("l1", "l2", "dtype", "rank", "native")))
-    primitive.def_abstract_eval(abstract)
-    ad.primitive_jvps[primitive] = jvp
-    ad.primitive_transposes[primitive] = transpose
-    batching.primitive_batchers[primitive] = batch
-    mlir.register_lowering(primitive, mlir.lower_fun(plain, multiple_results=False))
-    return primitive
-
-
-_directional = _make_directional()
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3, 4))
-def _penalty(
-    xs: Any, l1: Weights, l2: Weights, dtype: Any, native: tuple[bool, tuple[bool, ...]]
-) -> Any:
-    return _value(xs, l1, l2, dtype, native[0])
-
-
-def _penalty_jvp(
-    l1: Weights,
-    l2: Weights,
-    dtype: Any,
-    native: tuple[bool, tuple[bool, ...]],
-    primals: Any,
-    tangents: Any,
-) -> Any:
-    (xs,), (ts,) = primals, tangents
-    value = _penalty(xs, l1, l2, dtype, native)
-    turned = [k for k, t in enumerate(ts) if not _is_zero(t)]
-    if not turned:
-        return value, jnp.zeros_like(value)
-    some, ts, w1, w2, which = _picked(turned, xs, ts, l1, l2, native[1])
-    if _directional is None or not all(map(_callable_on, some)):
-        return value, _ops_directional(some, ts, w1, w2, dtype, 0)
-    along = _directional.bind(
-        *some, *ts, l1=w1, l2=w2, dtype=dtype, rank=0, native=which
-    )
-    return value, along
-
-
-_penalty.defjvp(_penalty_jvp, symbolic_zeros=True)
-
-
-# -- Arguments -------------------------------------------------------------------------------------
-
-
-def _array(x: Any, name: str = "") -> Any:
-    """Return x as an array of JAX; an error tells its name in the container, if it has one."""
-    try:
-        return _checked(x)
-    except DTypeError as e:
-        if not name:
-            raise
-        raise DTypeError(f"at '{printable(name, 80)}': {e}") from None
-
-
-def _checked(x: Any) -> Any:
-    if not isinstance(x, jax.Array):
-        if isinstance(x, (str, bytes)) or x is None or not hasattr(x, "dtype"):
-            raise DTypeError(
-                message(
-                    "a JAX array, a tracer, an ndarray or a Keras variable",
-                    f"an object of class {type(x).__name__}",
-                    "convert it, for example with jax.numpy.asarray(x)",
-                )
-            )
-        try:
-            x = jnp.asarray(x)
-        except Exception as e:
-            what = f"{x.dtype} ({str(e).splitlines()[0]})"
-            raise DTypeError(message("an array of numbers", what, "convert it first")) from None
-    name = str(x.dtype)
-    kind = getattr(x.dtype, "kind", "")  # types of keys have none
-    if name not in _FLOATS and not (kind in tuple("biu") and x.dtype.itemsize <= 8):
-        raise DTypeError(
-            message(
-                "elements of type float16, bfloat16, float32, float64, bool or an integer type",
-                name,
-                "convert the array, for example with x.astype('float32')",
-            )
-        )
-    if name in ("int2", "int4", "uint2", "uint4", "int1", "uint1"):
-        x = x.astype(jnp.int8 if name.startswith("i") else jnp.uint8)
-    return x
-
-
-def _is_tree(x: Any) -> bool:
-    """Whether x is a container that JAX knows, and no array (which sparse ones are, too)."""
-    return not (x is None or hasattr(x, "dtype") or jax.tree_util.all_leaves([x]))
-
-
-def _has_names(x: Any) -> bool:
-    """Whether a container is more than lists and tuples of arrays."""
-    if type(x) in (list, tuple):
-        return any(isinstance(e, str) or (_is_tree(e) and _has_names(e)) for e in x)
-    return True
-
-
-def _choose(
-    params: Any, *, l1: Any, l2: Any, select: Any, weights: Any, convention: str
-) -> tuple[list[str], list[Any], list[float], list[float]]:
-    """Name the arrays that are in, and give each its weights; nothing is read from memory.
-
-    As :func:`fastreg.selection.choose`, but what stands in a container twice counts twice: outside
-    of a traced program that would be one object, inside two.
-    """
-
-    def outline(x: Any) -> Any:
-        return Outline(_SHORT.get(str(x.dtype), str(x.dtype)), tuple(x.shape))
-
-    found = leaves(params, is_leaf=lambda x: hasattr(x, "dtype") and hasattr(x, "shape"))
-    parameters = [Parameter(".".join(map(str, path)), x, outline(x), path) for path, x in found]
-    chosen = [d.parameter for d in selected(parameters, select) if d.included]
-    l1, l2 = _by_position("l1", l1, chosen), _by_position("l2", l2, chosen)
-    l1s, l2s = weights_of(chosen, l1, l2, weights, convention)
-    return [p.name for p in chosen], [p.original for p in chosen], l1s, l2s
-
-
-def _by_position(name: str, weight: Any, chosen: list[Parameter]) -> Any:
-    """Turn a list of numbers, one for each chosen array, into what rules of names take."""
-    if not isinstance(weight, (list, tuple)):
-        return weight
-    if len(weight) != len(chosen):
-        raise ArgumentError(
-            message(
-                f"{len(chosen)} weights {name}, one for each array",
-                str(len(weight)),
-                "pass one number for all arrays, or one for each",
-            )
-        )
-    order = iter(weight)
-    return lambda *_: next(order)
-
-
-def _refuse_traced(name: str, w: Any) -> None:
-    if isinstance(w, jax.core.Tracer):
-        raise DTypeError(
-            message(
-                f"a number as weight {name}, known while tracing",
-                "a traced value",
-                "multiply the penalty of weight 1 by it, or mark the argument static",
-            )
-        )
-
-
-def _weight(name: str, w: Any) -> float:
-    _refuse_traced(name, w)
-    return weight(name, w)
-
-
-def _result_dtype(x: Any, dtype: Any) -> Any:
-    if dtype is None:
-        name = str(x.dtype) if str(x.dtype) in _FLOATS else "float64"
-    else:
-        try:
-            name = str(jnp.dtype(dtype))
-        except TypeError:
-            name = str(dtype).rpartition(".")[2]
-        if name not in _FLOATS:
-            raise DTypeError(
-                message(
-                    "a result dtype among float16, bfloat16, float32, float64",
-                    repr(dtype),
-                    "leave dtype out for the array's own type",
-                )
-            )
-    return jax.dtypes.canonicalize_dtype(jnp.dtype(name))
-
-
-def _common_dtype(xs: Sequence[Any], dtype: Any) -> Any:
-    """The result's type for a list: what JAX promotes the arrays' own to."""
-    if dtype is not None or not xs:
-        return _result_dtype(np.float32(0), dtype)
-    own = {_result_dtype(x, None) for x in xs}
-    with jax.numpy_dtype_promotion("standard"):
-        return functools.reduce(jnp.promote_types, sorted(own, key=str))
-
-
-# -- Public verbs ----------------------------------------------------------------------------------
-
 
 def penalty(
-    x: Any,
+    params: Any,
     *,
-    l1: Weight = 0.0,
-    l2: Weight = 0.0,
-    select: Select | None = None,
+    l1: Weight | None = None,
+    l2: Weight | None = None,
+    select: Select = None,
     weights: Weight = 1.0,
     convention: str = "keras",
     dtype: Any = None,
@@ -650,29 +82,30 @@ def penalty(
 
     Parameters
     ----------
-    x : jax.Array, tracer, ndarray, KerasVariable, or a pytree of them
+    params : jax.Array, tracer, ndarray, KerasVariable, or a pytree of them
         float16, bfloat16, float32 or float64, any shape. bool and integers have a value and no
         gradient. Of a pytree (lists, tuples, dicts and every registered class, nested or not, of
         any mix of types) the sum over its arrays; None is an empty place.
-    l1, l2 : float, mapping or callable, or one float for each array of a list, default 0.0
-        Weights, finite and >= 0, known while tracing. A weight of 0 removes its term. In a pytree
-        a mapping from names or globs gives each array its own, and 0 to those it does not name; a
-        callable gets ``(name, array)``, whose array may be a tracer. Names are keys, fields and
-        positions joined by dots (``"encoder.0.kernel"``), as in :func:`fastreg.penalty`.
+    l1, l2 : float, mapping or callable, or one float for each array that is in
+        Weights, finite and >= 0, known while tracing; at least one of them. A weight of 0 removes
+        its term. In a pytree a mapping from names or globs gives each array its own, and 0 to those
+        it does not name; a callable gets ``(name, array)``, whose array may be a tracer. Names are
+        keys, fields and positions joined by dots (``"encoder.0.kernel"``), as in
+        :func:`fastreg.penalty`.
     select : optional
         Which arrays of a pytree: ``"kernels"`` (floats of two or more dimensions, no bias and no
         normalisation), ``"all"``, a glob, ``"re:..."``, a pattern, a callable ``(name, array)`` or
-        a tree of bools: see :func:`fastreg.selection.decide`. By default ``"all"`` for lists and
-        tuples of arrays, nested or not, and ``"kernels"`` for every container with names: dicts,
-        named tuples, (name, array) pairs, registered classes, and lists of those.
+        a tree of bools. By default ``"all"`` for lists and tuples of arrays, nested or not, and
+        ``"kernels"`` for every container with names: dicts, named tuples, (name, array) pairs,
+        registered classes, and lists of those.
     weights : float, mapping or callable, default 1.0
         Factors of both l1 and l2, in the same forms; a mapping leaves 1 to those it does not name.
     convention : "keras" or "half", default "keras"
         ``l2 * sum(x**2)`` or ``l2 / 2 * sum(x**2)``.
     dtype : dtype, optional
-        Type of the result: x's own by default, for a pytree what JAX promotes its arrays' types
-        to, float64 for integers. Without ``jax_enable_x64`` float64 means float32, as everywhere
-        in JAX.
+        Type of the result: x's own by default, for a pytree the widest of its arrays' types,
+        float64 for integers. Without ``jax_enable_x64`` float64 means float32, as everywhere in
+        JAX.
 
     Returns
     -------
@@ -686,16 +119,16 @@ def penalty(
     Raises
     ------
     DTypeError (a TypeError)
-        For complex, float8 and other element types, for objects that are no arrays (naming their
-        place), for a traced weight.
+        For complex, float8 and other element types and keys of random numbers, for objects that are
+        no arrays (naming their place), for a traced weight.
     ArgumentError (a ValueError)
-        For a negative or non-finite weight, and for a rule of names that takes no array at all.
+        For no weight at all, a negative or non-finite one, and a rule of names that takes no array.
 
     Notes
     -----
     NaN in x gives NaN, otherwise an infinity gives +inf; no elements give 0. Nothing is copied;
     the gradient is the only memory taken. The kernels run serially inside XLA's pool. An array that
-    stands in a pytree twice counts twice: a tracer does not tell.
+    stands in a pytree twice counts twice: a tracer does not tell. Variables of Keras count once.
 
     A pytree is one foreign call, and one more for the gradients of all its small arrays; XLA
     computes those of large ones (:data:`GRADIENT_THRESHOLD`). L2 of float32 arrays, jitted, two
@@ -726,36 +159,15 @@ def penalty(
     >>> float(fjax.penalty(params, l2=0.5, select="all", weights={"*.bias": 10.0}))
     22.5
     """
-    simple = select is None and type(weights) is float and weights == 1.0 and convention == "keras"
-    if simple and not _is_tree(x):
-        x = _array(x)
-        return _of_list((x,), (_weight("l1", l1),), (_weight("l2", l2),), _result_dtype(x, dtype))
-    if select is None:
-        select = "kernels" if _is_tree(x) and _has_names(x) else "all"
-    for name, weight_of in (("l1", l1), ("l2", l2), ("weights", weights)):
-        numbers = weight_of.values() if isinstance(weight_of, Mapping) else [weight_of]
-        numbers = weight_of if isinstance(weight_of, (list, tuple)) else numbers
-        for number in numbers:
-            _refuse_traced(name, number)
-    names, found, l1s, l2s = _choose(
-        x if _is_tree(x) else _array(x),
-        l1=l1, l2=l2, select=select, weights=weights, convention=convention,
-    )  # fmt: skip
-    xs = tuple(_array(e, name) for name, e in zip(names, found, strict=True))
-    return _of_list(xs, tuple(l1s), tuple(l2s), _common_dtype(xs, dtype))
-
-
-def _of_list(xs: tuple[Any, ...], l1: Weights, l2: Weights, result: Any) -> Any:
-    """The penalty of a list: one call for all whose weights are not 0."""
-    if len(xs) > 1:
-        inside = [k for k in range(len(xs)) if l1[k] != 0.0 or l2[k] != 0.0]
-        xs, l1, l2 = _picked(inside, xs, l1, l2)
-    if not xs:
-        return jnp.zeros((), result)
-    native = _native(xs)
-    if not any(isinstance(x, jax.core.Tracer) and str(x.dtype) in _FLOATS for x in xs):
-        return _value(_alike(xs), l1, l2, result, native[0])  # nothing can be differentiated here
-    return _penalty(_alike(xs), l1, l2, result, native)
+    request = Request.of(l1, l2, select, weights, convention)
+    request.require_weight()
+    if request.plain and is_single(params):
+        x, (w1, w2) = as_array(params), request.numbers
+        return _penalty((x,), (w1,), (w2,), result_of((x,), dtype))
+    _, found = choose(params, request)
+    w1s, w2s = found.weights
+    xs = arrays_of(found)
+    return _penalty(xs, tuple(w1s), tuple(w2s), result_of(xs, dtype))
 
 
 def l2_loss(x: Any, *, dtype: Any = None) -> Any:
@@ -773,18 +185,36 @@ def l2_loss(x: Any, *, dtype: Any = None) -> Any:
     return penalty(x, l2=0.5, dtype=dtype)
 
 
-def gradient(x: Any, *, l1: float = 0.0, l2: float = 0.0) -> Any:
-    """Return ``2*l2*x + l1*sign(x)``: the gradient of :func:`penalty`, cut off from x.
+def gradient(
+    params: Any,
+    *,
+    l1: Weight | None = None,
+    l2: Weight | None = None,
+    select: Select = None,
+    weights: Weight = 1.0,
+    convention: str = "keras",
+    scale: Any = 1.0,
+) -> Any:
+    """Return ``scale * (2*l2*x + l1*sign(x))``: the gradient of :func:`penalty`, cut off from x.
 
     Parameters
     ----------
-    x, l1, l2
-        One array of a float type and its weights, as in :func:`penalty`.
+    params, l1, l2, select, weights, convention
+        As in :func:`penalty`; the arrays that are in are floats.
+    scale : float or 0-d array, default 1
+        The upstream gradient, any number. It may be traced.
 
     Returns
     -------
-    jax.Array
-        Of x's shape and dtype.
+    jax.Array, or a pytree of params' structure
+        Of the arrays' shapes and dtypes: what ``jax.grad`` gives, 0 for arrays that are not in (and
+        no gradient, of type ``float0``, for integers among those). What is no pytree of arrays for
+        JAX (a model, pairs of names and arrays) gives a dict by names.
+
+    Raises
+    ------
+    DTypeError, ArgumentError
+        As :func:`penalty`; for integers that are in, naming their place.
 
     Examples
     --------
@@ -792,29 +222,40 @@ def gradient(x: Any, *, l1: float = 0.0, l2: float = 0.0) -> Any:
     >>> import fastreg.jax as fjax
     >>> fjax.gradient(jnp.array([1.0, -2.0, 0.0]), l1=0.5, l2=0.25).tolist()
     [1.0, -1.5, 0.0]
+    >>> g = fjax.gradient({"kernel": jnp.array([[3.0]]), "bias": jnp.ones(2)}, l2=0.5)
+    >>> g["kernel"].tolist(), g["bias"].tolist()
+    ([[3.0]], [0.0, 0.0])
     """
-    x = jax.lax.stop_gradient(_array(x))
-    if str(x.dtype) not in _FLOATS:
-        raise not_differentiable(str(x.dtype), "x.astype('float32')")
-    w1, w2 = _weight("l1", l1), _weight("l2", l2)
-    return _gradient((x,), _one(x), (w1,), (w2,), _native((x,))[1])[0]
+    request = Request.of(l1, l2, select, weights, convention)
+    request.require_weight()
+    return _differentiated(params, request, scale)[1]
 
 
 def value_and_gradient(
-    x: Any, *, l1: float = 0.0, l2: float = 0.0, dtype: Any = None
+    params: Any,
+    *,
+    l1: Weight | None = None,
+    l2: Weight | None = None,
+    select: Select = None,
+    weights: Weight = 1.0,
+    convention: str = "keras",
+    scale: Any = 1.0,
+    dtype: Any = None,
 ) -> tuple[Any, Any]:
     """Return the penalty and its gradient, both cut off from x.
 
     Parameters
     ----------
-    x, l1, l2, dtype
-        One array of a float type, its weights and the type of the value, as in :func:`penalty`.
+    params, l1, l2, select, weights, convention, scale
+        As in :func:`gradient`; the value is not multiplied by scale.
+    dtype
+        Type of the value, as in :func:`penalty`.
 
     Returns
     -------
     value : jax.Array, shape ()
-    gradient : jax.Array
-        Of x's shape and dtype.
+    gradient : jax.Array or pytree
+        As :func:`gradient`.
 
     Examples
     --------
@@ -824,8 +265,232 @@ def value_and_gradient(
     >>> float(v), g.tolist()
     (12.5, [3.0, -4.0])
     """
-    g = gradient(x, l1=l1, l2=l2)
-    return jax.lax.stop_gradient(penalty(_array(x), l1=l1, l2=l2, dtype=dtype)), g
+    request = Request.of(l1, l2, select, weights, convention)
+    request.require_weight()
+    (xs, w1, w2), g = _differentiated(params, request, scale)
+    return jax.lax.stop_gradient(_penalty(xs, w1, w2, result_of(xs, dtype))), g
+
+
+def _differentiated(params: Any, request: Request, scale: Any) -> Any:
+    """Return the arrays that are in with their weights, and the container of gradients."""
+    params, found = choose(params, request)
+    w1s, w2s = map(tuple, found.weights)
+    xs = floats_of(found)
+    gs = _gradients(xs, scalar(scale, "scale", finite=False), w1s, w2s)
+    return (xs, w1s, w2s), like(params, found, gs, zeros_like)
+
+
+def prox(
+    params: Any,
+    step: Any,
+    *,
+    l1: Weight | None = None,
+    l2: Weight | None = None,
+    select: Select = None,
+    weights: Weight = 1.0,
+    convention: str = "keras",
+    flush: bool = False,
+) -> Any:
+    """Return the proximal step of the penalty: the soft threshold, which makes weights exactly 0.
+
+    ``sign(x) * max(|x| - step * l1, 0) / (1 + 2 * step * l2)``. After a gradient step of the
+    unpenalised objective with learning rate ``step``, that is proximal gradient descent (ISTA).
+
+    Parameters
+    ----------
+    params, l1, l2, select, weights, convention
+        As in :func:`penalty`; the arrays that are in are floats.
+    step : float or 0-d array, finite, >= 0
+        The learning rate. It may be traced, and then its range is not checked.
+    flush : bool, default False
+        Turn results that are subnormal in the array's type into 0. XLA may do so anyway.
+
+    Returns
+    -------
+    jax.Array, or a pytree of params' structure
+        With the arrays that are not in as they are; a dict by names as in :func:`gradient`.
+
+    Raises
+    ------
+    DTypeError, ArgumentError
+        As :func:`gradient`; for a bad step.
+
+    Notes
+    -----
+    JAX's own operations on every device, fused by XLA into what stands around them: computed in
+    float64 with ``jax_enable_x64``, which has the bits of :func:`fastreg.prox_` for float32 and
+    float64, otherwise in float32. NaN stays NaN; zeros are positive.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> import fastreg.jax as fjax
+    >>> fjax.prox(jnp.array([3.0, -0.5, 1.0]), 0.5, l1=2.0).tolist()
+    [2.0, 0.0, 0.0]
+    """
+    request = Request.of(l1, l2, select, weights, convention)
+    request.require_weight()
+    step = scalar(step, "step", least=0.0)
+    params, found = choose(params, request)
+    w1s, w2s = found.weights
+    work = canonical("float64").name
+    if isinstance(step, jax.Array):
+        step = step.astype(work)
+    new = [
+        formula.prox(OPERATIONS, x, step, w1, w2, flush, work)
+        for x, w1, w2 in zip(floats_of(found), w1s, w2s, strict=True)
+    ]
+    return like(params, found, new, lambda p: p.original)
+
+
+def decay(params: Any, rate: Any, *, select: Select = None) -> Any:
+    """Return the arrays shrunk, ``(1 - rate) * x``: a decoupled weight decay.
+
+    Parameters
+    ----------
+    params, select
+        As in :func:`penalty`; the arrays that are in are floats.
+    rate : float or 0-d array, from 0 to 1
+        The learning rate times the weight decay for AdamW's step. It may be traced, and then its
+        range is not checked.
+
+    Returns
+    -------
+    jax.Array, or a pytree of params' structure
+        As :func:`prox`.
+
+    Raises
+    ------
+    DTypeError, ArgumentError
+        As :func:`gradient`; for a bad rate.
+
+    Notes
+    -----
+    JAX's own operations, in float64 with ``jax_enable_x64`` and otherwise in float32, rounded once
+    more to the array's type.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> import fastreg.jax as fjax
+    >>> fjax.decay([jnp.array([4.0, -8.0])], 0.25)[0].tolist()
+    [3.0, -6.0]
+    """
+    rate = scalar(rate, "rate", least=0.0, most=1.0)
+    params, found = choose(params, Request.of(select=select))
+    rest = _factor(1.0 - rate)
+    new = [_times(rest, x) for x in floats_of(found)]
+    return like(params, found, new, lambda p: p.original)
+
+
+def _factor(x: Any) -> Any:
+    return jnp.asarray(x, canonical("float64"))
+
+
+def _times(factor: Any, x: Any) -> Any:
+    return (factor * x.astype(factor.dtype)).astype(x.dtype)
+
+
+def global_norm(grads: Any, *, dtype: Any = None) -> Any:
+    """Return the Euclidean norm of all arrays together, as a differentiable scalar array.
+
+    Parameters
+    ----------
+    grads : array or pytree of arrays
+        All of them count, whatever their names; None is left out, and so is ``float0``, which
+        stands for no gradient.
+    dtype : dtype, optional
+        Type of the result: float64 by default, which is float32 without ``jax_enable_x64``.
+
+    Returns
+    -------
+    jax.Array, shape ()
+        With the kernels the root of the exact sum of squares, which is rounded once before and once
+        after it: within one unit in the last place of the exact norm, and for arrays below float64
+        with ``jax_enable_x64`` almost always the nearest number. No square overflows or vanishes on
+        the way. +0 for no elements; NaN or infinity if an element is. Its derivative at 0 is 0.
+
+    Notes
+    -----
+    ``optax.global_norm`` sums in the arrays' own types.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> import fastreg.jax as fjax
+    >>> float(fjax.global_norm({"w": jnp.array([3.0, 0.0]), "b": jnp.array([4.0]), "none": None}))
+    5.0
+    >>> x = jnp.full(4, 1e38)
+    >>> bool(fjax.global_norm([x]) == jnp.float32(2e38)), float(jnp.linalg.norm(x))
+    (True, inf)
+    """
+    _, found = choose(grads, Request.of(), everything=True)
+    xs = arrays_of(found, [p for p in found.parameters if not _is_none(p)])
+    return _norm(xs, result_of(xs, "float64" if dtype is None else dtype))
+
+
+def _is_none(p: Any) -> bool:
+    """Whether an array stands for no gradient."""
+    return bool(getattr(p.original, "dtype", None) == jax.dtypes.float0)
+
+
+def clip_by_global_norm(grads: Any, max_norm: Any) -> tuple[Any, Any]:
+    """Scale arrays so that their norm together is at most ``max_norm``.
+
+    ``max_norm / norm * x`` if the norm is finite and above max_norm; otherwise the arrays as they
+    are. Rounding the elements may leave a norm a few units above max_norm.
+
+    Parameters
+    ----------
+    grads : float array or pytree of them
+        As in :func:`global_norm`.
+    max_norm : float or 0-d array, >= 0
+        Infinity only measures. It may be traced, and then its range is not checked.
+
+    Returns
+    -------
+    clipped : jax.Array, or a pytree of grads' structure
+    norm : jax.Array, shape ()
+        The norm before, as :func:`global_norm` gives it. If it is NaN or infinite nothing has been
+        scaled: a traced program cannot raise. ``optax.clip_by_global_norm`` gives NaN for all then.
+
+    Raises
+    ------
+    DTypeError, ArgumentError
+        For integers and what is no array, naming their place; for a bad max_norm.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> import fastreg.jax as fjax
+    >>> clipped, norm = fjax.clip_by_global_norm([jnp.array([3.0, 4.0])], 2.5)
+    >>> clipped[0].tolist(), float(norm)
+    ([1.5, 2.0], 5.0)
+    """
+    max_norm = scalar(max_norm, "max_norm", least=0.0, finite=False)
+    grads, found = choose(grads, Request.of(), everything=True)
+    taken = [p for p in found.parameters if not _is_none(p)]
+    xs = floats_of(found, taken)
+    norm = _norm(xs, canonical("float64"))
+    factor = jnp.where((norm > max_norm) & (norm < jnp.inf), max_norm / norm, 1.0)
+    new = {id(p): _times(_factor(factor), x) for p, x in zip(taken, xs, strict=True)}
+    each = [new.get(id(p), p.original) for p in found.parameters]
+    return like(grads, found, each, lambda p: p.original), norm
+
+
+def stats(params: Any, *, select: Select = "all", integers: bool = False) -> model.Stats:
+    """Return n, Σ|x|, Σx², norm, max|x| and counts of zeros, subnormals, NaN and inf, per array.
+
+    Parameters and result as :func:`fastreg.stats`; the arrays are in host memory, and not traced.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> import fastreg.jax as fjax
+    >>> fjax.stats({"w": jnp.array([3.0, -4.0])}).total["norm"]
+    5.0
+    """
+    return model.stats(params, select=select, integers=integers)
 
 
 def orthogonal(x: Any, *, factor: float, rows: bool = True, dtype: Any = None) -> Any:
@@ -856,7 +521,7 @@ def orthogonal(x: Any, *, factor: float, rows: bool = True, dtype: Any = None) -
 
     Notes
     -----
-    Plain ``jax.numpy`` operations on every device. Squared norms below 1e-14 count as 1e-14, as in
+    JAX's own operations on every device. Squared norms below 1e-14 count as 1e-14, as in
     ``keras.regularizers.OrthogonalRegularizer``, which gives NaN for one row. Half precision
     computes in float32.
 
@@ -867,26 +532,10 @@ def orthogonal(x: Any, *, factor: float, rows: bool = True, dtype: Any = None) -
     >>> round(float(fjax.orthogonal(jnp.array([[1.0, 0.0], [3.0, 4.0]]), factor=0.5)), 6)
     0.3
     """
-    x = _array(x)
-    result = _result_dtype(x, dtype)
-    factor = _weight("factor", factor)
-    check_matrix(x.shape, factor)
-    wide = x.astype(_work_dtype(x))
-    if factor == 0.0:
-        return jnp.sum(wide[:0]).astype(result)
-    wide = wide if rows else wide.T
-    # The largest element of each row is taken out first, so that no square overflows.
-    scale = jnp.maximum(jnp.max(jnp.abs(wide), axis=1, keepdims=True, initial=0.0), SHORTEST)
-    scale = jax.lax.stop_gradient(scale)
-    parts = wide / scale
-    squares = jnp.sum(jnp.square(parts), axis=1, keepdims=True)
-    unit = parts * jax.lax.rsqrt(jnp.maximum(squares, jnp.square(SHORTEST / scale)))
-    cosines = jnp.matmul(unit, unit.T, precision="highest")
-    n = cosines.shape[0]
-    cosines = cosines * (1 - jnp.eye(n, dtype=wide.dtype))
-    pairs = jax.core.max_dim(n * (n - 1), 1)  # n may be a size unknown while tracing
-    total = factor * jnp.sum(jnp.abs(cosines)) / pairs
-    return total.astype(result)
+    x = as_array(x)
+    factor = formula.check_matrix(x.shape, factor)
+    result = result_of((x,), dtype).name
+    return formula.orthogonal(OPERATIONS, x, factor, rows, work_dtype(x), result)
 
 
 def orthogonal_value_and_gradient(
@@ -902,9 +551,8 @@ def orthogonal_value_and_gradient(
     >>> float(v), g.shape
     (0.0, (3, 3))
     """
-    x = jax.lax.stop_gradient(_array(x))
-    if str(x.dtype) not in _FLOATS:
-        raise not_differentiable(str(x.dtype), "x.astype('float32')")
+    _, found = choose(as_array(x), Request.of())
+    (x,) = map(jax.lax.stop_gradient, floats_of(found))
 
     def value(x: Any) -> Any:
         return orthogonal(x, factor=factor, rows=rows, dtype=dtype)
