@@ -56,7 +56,7 @@ def as_array(x: Any) -> Any:
     raise DTypeError(
         message(
             "elements of type float16, bfloat16, float32, float64, bool or an integer type",
-            name,
+            "float0, for no gradient" if x.dtype == jax.dtypes.float0 else name,
             "convert the array, for example with x.astype('float32')",
         )
     )

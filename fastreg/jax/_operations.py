@@ -91,7 +91,7 @@ class _Operations(formula.Operations):
         return x.T
 
     def without_diagonal(self, x: Any) -> Any:
-        return x * (1 - jnp.eye(x.shape[0], dtype=x.dtype))
+        return jnp.where(jnp.eye(x.shape[0], dtype=bool), jnp.zeros((), x.dtype), x)
 
     def pairs_of_rows(self, x: Any, dtype: str) -> Any:
         n = x.shape[0]  # which may be a size unknown while tracing
