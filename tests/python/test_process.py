@@ -537,6 +537,15 @@ def test_signals_are_served_within_a_call(form, tier, threads, wanted):
     assert shared_value() == wanted[:8]
 
 
+@pytest.fixture
+def ctrl_c():
+    """Python's own handler of SIGINT, which a shell's background job starts without."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_signals_are_served_within_public_calls(wanted):
     """Ctrl-C's own exception, from values, norms, lists and gradients."""
     x = ENDLESS["rows"]()
