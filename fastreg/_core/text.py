@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Text for people: what is safe to print, how numbers and names are shortened, and one table."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TextIO
+
+__all__ = [
+    "Column",
+    "Table",
+    "cells",
+    "lines_for",
+    "nbytes_text",
+    "plural",
+    "printable",
+    "shape_text",
+    "short_number",
+    "shorten",
+    "terminal_width",
+    "to_ascii",
+]
+
+_ASCII = str.maketrans({"Σ": "sum ", "²": "^2", "×": "x", "…": "~", "─": "-", "·": "*"})
+_LONGEST_SHAPE = 24
+
+
+# -- Text that somebody else wrote ----------------------------------------------------------------
+
+
+def printable(text: str, limit: int = 0) -> str:
+    r"""Escape what could steer a terminal or hide: control, bidirectional and unpaired characters.
+
+    Parameters
+    ----------
+    text : str
+        Anything, such as a tensor name from an untrusted file.
+    limit : int, default 0
+        How many characters of a longer text are shown, its middle replaced by ``…``; 0 for all.
+
+    Returns
+    -------
+    str
+        Only printable characters; the others as ``\x1b`` or ``\u202e``.
+    """
+    if limit and len(text) > limit:
+        head = limit // 2
+        text = f"{text[:head]}…{text[len(text) - (limit - 1 - head) :]}"
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for c in text
+    )
+
+
+def to_ascii(text: str) -> str:
+    """Spell our own signs in ASCII, and escape what names may hold besides."""
+    return text.translate(_ASCII).encode("ascii", "backslashreplace").decode("ascii")
+
+
+def lines_for(
+    stream: TextIO | None, layout: Callable[[Callable[[str], str]], Sequence[str]]
+) -> Sequence[str]:
+    """Return the lines of a layout, in ASCII if the stream's encoding takes no more.
+
+    The layout is called with the function that cleans each of its texts, for widths depend on it.
+    """
+    lines = layout(str)
+    try:
+        "".join(lines).encode(getattr(stream, "encoding", None) or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return layout(to_ascii)
+    return lines
+
+
+def terminal_width(stream: TextIO) -> int:
+    """Return the columns of the terminal that a stream is; 0, for no limit, if it is none."""
+    return shutil.get_terminal_size().columns if stream.isatty() else 0
+
+
+# -- Names and numbers ----------------------------------------------------------------------------
+
+
+def _cell(c: str) -> int:
+    if unicodedata.category(c) in ("Mn", "Me"):
+        return 0
+    return 2 if unicodedata.east_asian_width(c) in "WF" else 1
+
+
+def cells(text: str) -> int:
+    """Count the terminal cells of a text: wide East Asian ones are 2, combining marks 0."""
+    return len(text) if text.isascii() else sum(map(_cell, text))
+
+
+def shorten(name: str, room: int) -> str:
+    """Fit a name into so many cells: ``encoder.layer.0.output`` becomes ``e.l.0.output``.
+
+    Leading parts shrink to a letter, as fish does with paths, as many as it takes; numbers stay,
+    for they tell layers apart. If that is not enough, the middle goes.
+    """
+    excess = cells(name) - room
+    if excess <= 0:
+        return name
+    parts = re.split(r"([./])", name)
+    for i in range(0, len(parts) - 1, 2):
+        part = parts[i]
+        if not part.isdigit():
+            parts[i] = part[:1]
+            excess -= cells(part[1:])
+            if excess <= 0:
+                return "".join(parts)
+    name = "".join(parts)
+    head, tail, left, right = 0, len(name), 0, 0
+    while True:  # one character from the front, one from the back, and a cell for the sign
+        left += _cell(name[head])
+        if left + right >= room:
+            break
+        head += 1
+        right += _cell(name[tail - 1])
+        if left + right >= room:
+            break
+        tail -= 1
+    return f"{name[:head]}…{name[tail:]}"
+
+
+def shape_text(shape: Sequence[int | None]) -> str:
+    """Show a shape as ``2×3``, shortened beyond 24 characters; ``scalar`` if it is empty."""
+    if not shape:
+        return "scalar"
+    text = "×".join(map(str, shape[:_LONGEST_SHAPE]))
+    return text if len(text) <= _LONGEST_SHAPE else text[: _LONGEST_SHAPE - 1] + "…"
+
+
+def short_number(x: float | int, digits: int) -> str:
+    """Show so many significant digits, trailing zeros and a padded exponent left out."""
+    if isinstance(x, int) and abs(x) < 10**digits:
+        return str(x)
+    mantissa, e, exponent = f"{float(x):.{digits}g}".partition("e")
+    return f"{mantissa}e{int(exponent)}" if e else mantissa
+
+
+def plural(n: int, noun: str) -> str:
+    """Return the noun, with an s unless there is one of it; the number is not in the text."""
+    return noun if n == 1 else noun + "s"
+
+
+def nbytes_text(nbytes: int) -> str:
+    """Show a number of bytes with a decimal unit, B to TB."""
+    if nbytes < 1000:
+        return f"{nbytes} B"
+    power = min((len(str(nbytes)) - 1) // 3, 4)
+    return f"{nbytes / 1000**power:.1f} {('kB', 'MB', 'GB', 'TB')[power - 1]}"
+
+
+# -- The table ------------------------------------------------------------------------------------
+
+_GAP = "  "
+# A name has at least this many cells, however narrow the terminal.
+_LEAST_NAME = 8
+# Without a terminal nothing is shortened, and nobody's name makes every other line longer.
+_MOST_PADDING = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a :class:`Table`: numbers stand right, text left."""
+
+    key: str
+    title: str
+    cells: Sequence[str]
+    total: str = ""
+    left: bool = False
+
+
+@dataclass(slots=True)
+class Table:
+    """Columns laid out as lines, as many of them as fit.
+
+    Attributes
+    ----------
+    columns : sequence of Column
+        All of the same length. What stands in them may come from an untrusted file: everything is
+        printed through :func:`printable`.
+    drop_order : sequence of str
+        Keys of the columns that a narrow terminal loses, in this order.
+    name_key : str
+        The column whose texts are shortened before any column is dropped.
+    shortest_name : int
+        How far they are shortened for that.
+    ruled : bool
+        Whether lines separate the titles and the totals from the rest.
+    dropped : list of str
+        Titles of the columns that the last call of :meth:`lines` left out.
+    """
+
+    columns: Sequence[Column]
+    drop_order: Sequence[str] = ()
+    name_key: str = "name"
+    shortest_name: int = 20
+    ruled: bool = True
+    dropped: list[str] = field(default_factory=list, init=False)
+
+    def fits(self, width: int, clean: Callable[[str], str] = str) -> bool:
+        """Whether no column has to go for a terminal of so many columns (0: no limit)."""
+        widest = {c.key: max(map(cells, self._texts(c, clean))) for c in self.columns}
+        return not width or self._needed(widest) <= width
+
+    def lines(self, width: int = 0, clean: Callable[[str], str] = str) -> list[str]:
+        """Lay the table out.
+
+        Parameters
+        ----------
+        width : int, default 0
+            Columns of the terminal; 0 for no limit, as for a file: then nothing is shortened.
+        clean : callable, default str
+            Applied to each text: :func:`to_ascii` where a stream takes no more.
+
+        Returns
+        -------
+        list of str
+            The titles, a rule, one line for each row, and if a column has a total, a rule (unless
+            there are no rows) and the totals.
+        """
+        texts = {c.key: self._texts(c, clean) for c in self.columns}
+        rooms = {key: max(map(cells, column)) for key, column in texts.items()}
+        self.dropped = []
+        for key in self.drop_order:
+            if not width or self._needed(rooms) <= width:
+                break
+            if key in rooms:
+                del rooms[key]
+                self.dropped.append(texts[key][0])
+        shown = [c for c in self.columns if c.key in rooms]
+        # Text at the end of a line may be cut there; a number never.
+        cut = bool(width and shown and shown[-1].left and shown[-1].key != self.name_key)
+        if not width:
+            rooms = {key: min(room, _MOST_PADDING) for key, room in rooms.items()}
+        elif self.name_key in rooms:
+            least = self.shortest_name if cut else _LEAST_NAME
+            spare = width - self._needed(rooms, names=False)
+            rooms[self.name_key] = min(rooms[self.name_key], max(spare, least))
+
+        def line(k: int) -> str:
+            parts = []
+            for column in shown:
+                text, room = texts[column.key][k], rooms[column.key]
+                if width and column.key == self.name_key:
+                    text = clean(shorten(text, room))
+                pad = " " * (room - cells(text))
+                parts.append(text + pad if column.left else pad + text)
+            joined = _GAP.join(parts).rstrip()
+            return clean(_cut(joined, width)) if cut else joined
+
+        rule = clean("─") * (sum(rooms.values()) + len(_GAP) * (len(rooms) - 1))
+        rules = [rule[:width] if cut else rule] if self.ruled else []
+        rows = [line(k) for k in range(1, len(texts[self.columns[0].key]) - 1)]
+        out = [line(0), *rules, *rows]
+        if any(column.total for column in self.columns):
+            out += [*(rules if rows else []), line(-1)]
+        return out
+
+    @staticmethod
+    def _texts(column: Column, clean: Callable[[str], str]) -> list[str]:
+        return [clean(printable(text)) for text in (column.title, *column.cells, column.total)]
+
+    def _needed(self, rooms: dict[str, int], names: bool = True) -> int:
+        """Return the width of the columns, names as short as they get, or none at all."""
+        name = min(rooms.get(self.name_key, 0), self.shortest_name) if names else 0
+        others = sum(room for key, room in rooms.items() if key != self.name_key)
+        return name + others + len(_GAP) * (len(rooms) - 1)
+
+
+def _cut(text: str, room: int) -> str:
+    """Cut a text off at so many cells."""
+    if cells(text) <= room:
+        return text
+    end = used = 0
+    while used + _cell(text[end]) < room:
+        used += _cell(text[end])
+        end += 1
+    return text[:end] + "…"
