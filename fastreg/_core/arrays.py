@@ -1,63 +1,45 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The NumPy bridge: which objects are arrays, of which element type, without a copy.
+"""Which objects are arrays, of which element type, without a copy.
 
 Everything is brought to a NumPy array that shares the caller's memory. bfloat16, which NumPy does
-not know, travels as unsigned 16-bit integers beside the name of its type.
+not know, travels as unsigned 16-bit integers beside its :class:`~fastreg._core.dtypes.Dtype`.
 """
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fastreg._core.dtypes import ACCEPTED, BF16, Dtype, by_name
+from fastreg._core.frameworks import framework, loaded
 from fastreg.errors import DTypeError, LayoutError, message
 
 __all__ = [
     "HostArray",
     "bf16_view",
     "bfloat16_dtype",
+    "check_storage",
     "check_target",
     "check_targets",
     "describe",
     "empty_like",
     "host_array",
-    "result_name",
 ]
 
 AnyArray = npt.NDArray[Any]
 
-_NAMES = {
-    "float16": "f16",
-    "bfloat16": "bf16",
-    "float32": "f32",
-    "float64": "f64",
-    "bool": "bool",
-    "int8": "i8",
-    "uint8": "u8",
-    "int16": "i16",
-    "uint16": "u16",
-    "int32": "i32",
-    "uint32": "u32",
-    "int64": "i64",
-    "uint64": "u64",
-}
-_FLOATS = ("f16", "bf16", "f32", "f64")
-_ACCEPTED = "float16, bfloat16, float32, float64, bool or an integer type of up to 64 bits"
-
-
 @dataclass(frozen=True, slots=True)
 class HostArray:
-    """Memory that kernels can read: a native array and the name of its element type.
+    """Memory that kernels can read: a native array and its element type.
 
-    ``data`` is a view, never a copy; for ``dtype == "bf16"`` its own dtype is uint16.
+    ``data`` is a view, never a copy; its own dtype is ``dtype.view``.
     """
 
     data: AnyArray
-    dtype: str
+    dtype: Dtype
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -95,7 +77,7 @@ def bf16_view(bits: AnyArray) -> HostArray:
         raise DTypeError(
             message("an ndarray of native uint16", describe(bits), "use x.view(numpy.uint16)")
         )
-    return HostArray(bits, "bf16")
+    return HostArray(bits, BF16)
 
 
 def bfloat16_dtype() -> np.dtype[Any]:
@@ -120,32 +102,6 @@ def describe(x: object) -> str:
     if isinstance(dtype, np.dtype):
         return f"{dtype.name} ({dtype.str})" if not dtype.isnative else dtype.name
     return str(dtype) if dtype is not None else f"an object of class {type(x).__name__}"
-
-
-def result_name(dtype: object) -> str:
-    """Return the short name of a result type given as NumPy, framework or string type.
-
-    Raises
-    ------
-    DTypeError
-        If it is not one of the four float types.
-    """
-    name = dtype if isinstance(dtype, str) else None
-    if name is None:
-        try:
-            name = np.dtype(dtype).name  # type: ignore[call-overload]
-        except TypeError:
-            name = str(dtype).rpartition(".")[2]
-    name = _NAMES.get(name, name)
-    if name not in _FLOATS:
-        raise DTypeError(
-            message(
-                "a result dtype among float16, bfloat16, float32, float64",
-                repr(dtype),
-                "leave dtype out for the array's own type",
-            )
-        )
-    return name
 
 
 def host_array(x: object) -> HostArray:
@@ -183,7 +139,7 @@ def host_array(x: object) -> HostArray:
         return _from_ndarray(_view_of(view))
     except (TypeError, ValueError) as e:
         raise DTypeError(
-            message(f"a buffer of {_ACCEPTED}", f"format {view.format!r} ({e})", "convert it first")
+            message(f"a buffer of {ACCEPTED}", f"format {view.format!r} ({e})", "convert it first")
         ) from None
 
 
@@ -200,11 +156,13 @@ def _view_of(x: object) -> AnyArray:
 
 
 def _from_ndarray(x: AnyArray) -> HostArray:
+    if type(x) is not np.ndarray and not isinstance(x, np.ma.MaskedArray):
+        x = x.view(np.ndarray)  # a subclass may say what it likes of its type
     dtype = x.dtype
-    name = _NAMES.get(dtype.name)
-    if name is None or dtype.kind in "mMSUO":
+    found = by_name(dtype.name)
+    if found is None or dtype.kind in "mMSUO":
         raise DTypeError(
-            message(f"elements of type {_ACCEPTED}", describe(x), "convert the array first")
+            message(f"elements of type {ACCEPTED}", describe(x), "convert the array first")
         )
     if not dtype.isnative:
         raise DTypeError(
@@ -222,8 +180,7 @@ def _from_ndarray(x: AnyArray) -> HostArray:
                 "use x.compressed() or x.filled(0)",
             )
         )
-    plain = x.view(np.ndarray) if type(x) is not np.ndarray else x
-    return HostArray(plain.view(np.uint16) if name == "bf16" else plain, name)
+    return HostArray(x.view(found.view) if found is BF16 else x, found)
 
 
 class _DLPack:
@@ -240,6 +197,8 @@ class _DLPack:
 
 
 def _from_dlpack(x: Any) -> HostArray:
+    if framework(x) == "torch" and isinstance(x, loaded("torch").Tensor):
+        return _from_torch(loaded("torch"), x)
     where = "an unknown device"
     try:
         kind, number = x.__dlpack_device__()
@@ -252,12 +211,9 @@ def _from_dlpack(x: Any) -> HostArray:
             message(
                 "an array in host memory (DLPack device type 1, CPU)",
                 f"{type(x).__name__} on {where}",
-                "move it to the host first, for example with x.cpu()",
+                _to_host(x),
             )
         )
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(x, torch.Tensor):
-        return _from_torch(torch, x)
     if str(getattr(x, "dtype", "")) == "bfloat16" and hasattr(x, "__array__"):
         # JAX on the CPU: numpy.asarray is a read-only view with ml_dtypes' type.
         return _from_ndarray(np.asarray(x))
@@ -265,33 +221,68 @@ def _from_dlpack(x: Any) -> HostArray:
         return _from_ndarray(np.from_dlpack(_DLPack(x)))
     except (BufferError, RuntimeError, TypeError, ValueError) as e:
         raise DTypeError(
-            message(f"a DLPack array of {_ACCEPTED}", f"{describe(x)} ({e})", "convert it first")
+            message(f"a DLPack array of {ACCEPTED}", f"{describe(x)} ({e})", "convert it first")
         ) from None
+
+
+def _to_host(x: Any) -> str:
+    """Say how an array that is elsewhere comes to the host, in its framework's words."""
+    if framework(x) == "jax":
+        if hasattr(x, "aval") and not hasattr(x, "addressable_shards"):
+            return "within jit and grad, call fastreg.jax"
+        return "call fastreg.jax, or pass jax.device_get(x)"
+    return "move it to the host first, for example with x.cpu()"
 
 
 def _from_torch(torch: Any, x: Any) -> HostArray:
     """View a torch CPU tensor; bfloat16 through its bits, since NumPy cannot name it."""
-    if x.layout != torch.strided:
-        raise DTypeError(message("a dense tensor", f"layout {x.layout}", "use x.to_dense()"))
+    if not x.is_cpu:
+        raise DTypeError(
+            message("a tensor in host memory", f"one on {x.device}", "call fastreg.torch, or pass x.cpu()")
+        )
+    if x.layout != torch.strided or x.is_nested:
+        raise DTypeError(
+            message("a dense tensor", "a nested one" if x.is_nested else f"layout {x.layout}",
+                    "pass x.to_dense(), or x.coalesce().values() for the stored elements")
+        )
     if x.is_conj() or x.is_neg():
         x = x.resolve_conj().resolve_neg()
     x = x.detach()
+    check_storage(x)
     if x.dtype == torch.bfloat16:
-        return HostArray(x.view(torch.uint16).numpy(), "bf16")
+        return HostArray(x.view(torch.int16).numpy().view(np.uint16), BF16)
     try:
         return _from_ndarray(x.numpy())
-    except TypeError:
+    except (TypeError, RuntimeError):
         raise DTypeError(
-            message(f"elements of type {_ACCEPTED}", describe(x), "convert the tensor first")
+            message(f"elements of type {ACCEPTED}", describe(x), "convert the tensor first")
         ) from None
+
+
+def check_storage(x: Any) -> None:
+    """Refuse a torch tensor whose storage was freed or cut: NumPy would invent the memory.
+
+    Raises
+    ------
+    LayoutError
+        As FSDP leaves parameters behind, with ``untyped_storage().resize_(0)``.
+    """
+    n = x.numel()
+    if not n:
+        return
+    last = x.storage_offset() + sum(s * (k - 1) for s, k in zip(x.stride(), x.shape, strict=True))
+    if x.untyped_storage().nbytes() < (last + 1) * x.element_size():
+        raise LayoutError(
+            message("a tensor that owns its elements", "one whose storage was freed or is too small",
+                    "call this where its parameters are gathered (FSDP: summon_full_params)")
+        )
 
 
 def empty_like(x: HostArray) -> tuple[AnyArray, HostArray]:
     """Return a new array for x's gradient: as users see it, and as kernels do."""
     out: AnyArray = np.empty_like(x.data, subok=False)
-    if x.dtype == "bf16":
-        return out.view(bfloat16_dtype()), HostArray(out, "bf16")
-    return out, HostArray(out, x.dtype)
+    shown = out.view(bfloat16_dtype()) if x.dtype is BF16 else out
+    return shown, HostArray(out, x.dtype)
 
 
 def check_target(x: AnyArray, out: AnyArray) -> None:
@@ -339,9 +330,9 @@ def check_targets(sources: list[HostArray], targets: list[HostArray | None]) -> 
         spans.append((*np.lib.array_utils.byte_bounds(x.data), k, False, x.data))
         if out is None:
             continue
-        if x.dtype not in _FLOATS:
+        if not x.dtype.floating:
             raise DTypeError(
-                message(f"a float array at position {k} to write to", x.dtype, "leave it out")
+                message(f"a float array at position {k} to write to", str(x.dtype), "leave it out")
             )
         if out.dtype != x.dtype or out.shape != x.shape:
             raise LayoutError(

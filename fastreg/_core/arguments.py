@@ -1,0 +1,352 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a user may ask for, checked once: numbers, weights, and the request they make together."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import translate
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from fastreg._core.frameworks import NAMES, framework
+from fastreg._core.text import printable
+from fastreg.errors import ArgumentError, DTypeError, message
+
+__all__ = [
+    "CONVENTIONS",
+    "Globs",
+    "Request",
+    "Select",
+    "Weight",
+    "flag",
+    "not_differentiable",
+    "number",
+    "spellings",
+    "weight",
+]
+
+Select: TypeAlias = "str | re.Pattern[str] | bool | Callable[[str, Any], bool] | Any"
+Weight: TypeAlias = "float | Mapping[str, float] | Sequence[float] | Callable[[str, Any], float]"
+
+CONVENTIONS = {"keras": 1.0, "half": 0.5}
+"""What l2 is multiplied by: Keras' λΣx², or λ/2·Σx² whose gradient is λx, as a weight decay's."""
+
+_LARGEST = 1.7976931348623157e308
+
+
+def number(
+    x: Any,
+    what: str,
+    *,
+    least: float = -math.inf,
+    most: float = math.inf,
+    finite: bool = True,
+    where: str = "",
+) -> float:
+    """Return an argument as a float: the one check of every weight, scale, step, rate and factor.
+
+    Parameters
+    ----------
+    x : int, float, Fraction, Decimal, NumPy number or 0-d array
+        Not a bool, a text, or a tensor, which would silently lose its graph.
+    what : str
+        The argument's name, for messages.
+    least, most : float
+        The range, bounds included.
+    finite : bool, default True
+        Whether infinity and NaN are refused; NaN is out of every range in any case.
+    where : str
+        Which array it is for, for messages.
+
+    Raises
+    ------
+    DTypeError
+        (a TypeError) For what is no real number.
+    ArgumentError
+        (a ValueError) For one out of range.
+    """
+    if type(x) is float:
+        value = x
+    else:
+        value = _as_float(x, what, where)
+    if least <= value <= most and (not finite or -_LARGEST <= value <= _LARGEST):
+        return value
+    if not finite and least == -math.inf and most == math.inf:
+        return value  # NaN is a number where any is allowed
+    if least == -math.inf:
+        wanted = "that is finite"
+    elif most == math.inf:
+        wanted = f"that is finite and >= {least:g}" if finite else f"that is >= {least:g}"
+    else:
+        wanted = f"from {least:g} to {most:g}"
+    place = f" for {where}" if where else ""
+    action = "pass a non-negative number" if least == 0.0 else "pass such a number"
+    raise ArgumentError(message(f"a {what} {wanted}{place}", repr(x)[:80], action))
+
+
+def _as_float(x: Any, what: str, where: str) -> float:
+    place = f" for {where}" if where else ""
+    home = framework(x)
+    if home != "numpy":
+        raise DTypeError(
+            message(
+                f"a number as {what}{place}",
+                f"a {type(x).__name__} of {NAMES[home]}, which would get no gradient",
+                f"pass float({what}), or multiply: {what} * penalty(x, {what}=1.0)",
+            )
+        )
+    value = None
+    plain = not isinstance(x, (str, bytes, bytearray, bool, np.bool_, complex, np.complexfloating))
+    if plain and getattr(x, "ndim", 0) == 0 and getattr(getattr(x, "dtype", None), "kind", "f") in "fiuVO":
+        try:
+            value = float(x)
+        except OverflowError:
+            value = math.inf if x > 0 else -math.inf
+        except (TypeError, ValueError):
+            value = None
+    if value is None:
+        raise DTypeError(
+            message(f"a number as {what}{place}", f"a {type(x).__name__}: {x!r}"[:160], "pass a float")
+        )
+    return value
+
+
+def weight(x: Any, what: str, where: str = "") -> float:
+    """Return a weight as a float that is finite and >= 0, or raise as :func:`number`."""
+    if type(x) is float and 0.0 <= x <= _LARGEST:
+        return x
+    return number(x, f"weight {what}", least=0.0, where=where)
+
+
+def flag(x: Any, what: str, *choices: str) -> str:
+    """Return a word that is one of `choices`, or raise ArgumentError."""
+    if not isinstance(x, str) or x not in choices:
+        names = " or ".join(repr(c) for c in choices)
+        raise ArgumentError(message(f"{what} {names}", repr(x)[:80], "pass one of them"))
+    return x
+
+
+def not_differentiable(received: str, conversion: str) -> DTypeError:
+    """Return the error of a gradient of integers."""
+    return DTypeError(
+        message(
+            "a float array (float16, bfloat16, float32, float64) to differentiate",
+            received,
+            f"convert it, for example with {conversion}",
+        )
+    )
+
+
+# -- Names and globs -------------------------------------------------------------------------------
+
+# What wrappers put before or between the names of what they hold: torch.compile, checkpointing, FSDP, DDP.
+_WRAPPERS = re.compile(r"(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)[./]")
+
+
+def spellings(name: str) -> tuple[str, ...]:
+    """Return a name as rules may spell it: as it is, without wrappers, with dots for slashes."""
+    bare = _WRAPPERS.sub("", name)
+    bare = bare.removeprefix("module.")
+    if bare == name and "/" not in name:
+        return (name,)
+    return tuple(dict.fromkeys(n for n in (name, bare, name.replace("/", "."), bare.replace("/", "."))))
+
+
+class Globs:
+    """Names and globs, of which the first that fits a name is found in one search.
+
+    A key that is a name goes before a glob, and an earlier glob before a later one.
+    """
+
+    __slots__ = ("_exact", "_globs", "_pattern")
+
+    def __init__(self, keys: Iterable[Any]) -> None:
+        self._exact = {str(key): key for key in keys}
+        globs = [(text, key) for text, key in self._exact.items() if set(text) & set("*?[")]
+        self._globs = [key for _, key in globs]
+        self._pattern = (
+            re.compile("|".join(f"({translate(text)})" for text, _ in globs)) if globs else None
+        )
+
+    def find(self, names: Iterable[str]) -> Any:
+        """Return the first key that one of the names of an array is or matches; None if none."""
+        spelt = [s for name in names for s in spellings(name)]
+        for name in spelt:
+            if name in self._exact:
+                return self._exact[name]
+        if self._pattern is not None:
+            hits = [m.lastindex for name in spelt if (m := self._pattern.match(name))]
+            if hits:
+                return self._globs[min(h for h in hits if h is not None) - 1]
+        return None
+
+    def fitting(self, names: Iterable[str]) -> set[Any]:
+        """Return the keys that fit, also those that an earlier one overrules."""
+        spelt = [s for name in names for s in spellings(name)]
+        found = {self._exact[s] for s in spelt if s in self._exact}
+        for key in self._globs:
+            pattern = re.compile(translate(str(key)))
+            if any(pattern.match(s) for s in spelt):
+                found.add(key)
+        return found
+
+
+# -- The request -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a call asks for: weights, and which arrays they are for.
+
+    Made by :meth:`of` from whatever the user passed, and passed on as one.
+
+    Attributes
+    ----------
+    l1, l2 : float, or what gives one for each array; None if not given
+    select : what :func:`fastreg._core.selection.decide` takes; None for the rule of the container
+    weights : float, or what gives a factor for each array
+    convention : "keras" or "half"
+    """
+
+    l1: Any
+    l2: Any
+    select: Any
+    weights: Any
+    convention: str
+
+    @classmethod
+    def of(
+        cls,
+        l1: Any = None,
+        l2: Any = None,
+        select: Any = None,
+        weights: Any = 1.0,
+        convention: str = "keras",
+    ) -> Request:
+        """Check everything that can be checked without the arrays.
+
+        Raises
+        ------
+        DTypeError, ArgumentError
+            As :func:`number` for each weight; for another convention.
+        """
+        if convention not in ("keras", "half"):
+            flag(convention, "convention", *CONVENTIONS)
+        return cls(_rule(l1, "l1"), _rule(l2, "l2"), select, _rule(weights, "weights"), convention)
+
+    @property
+    def plain(self) -> bool:
+        """Whether there are numbers for all arrays alike, and nothing else was asked."""
+        return (
+            self.select is None
+            and type(self.weights) is float
+            and self.weights == 1.0
+            and self.convention == "keras"
+            and (self.l1 is None or type(self.l1) is float)
+            and (self.l2 is None or type(self.l2) is float)
+        )
+
+    @property
+    def numbers(self) -> tuple[float, float]:
+        """The two weights of a plain request; one that was not given is 0."""
+        return self.l1 or 0.0, self.l2 or 0.0
+
+    def require_weight(self) -> None:
+        """Raise ArgumentError if neither weight was given: a penalty of nothing is a slip."""
+        if self.l1 is None and self.l2 is None:
+            raise ArgumentError(message("a weight, l1= or l2=", "neither", "pass l2=1e-4, or both"))
+
+    def resolve(self, parameters: Sequence[Any]) -> tuple[list[float], list[float]]:
+        """Return the l1 and l2 of each array, the factors and the convention multiplied in.
+
+        A product is a float64 number, rounded once; these are the weights of which the penalty is
+        then exact.
+
+        Raises
+        ------
+        DTypeError, ArgumentError
+            As :func:`number`, naming the array; for a mapping's entry that names none, and a list
+            of another length.
+        """
+        part = CONVENTIONS[self.convention]
+        count = len(parameters)
+        if type(self.weights) is float and self.weights == 1.0:
+            factors = None
+        else:
+            factors = _each(self.weights, parameters, "weights", 1.0)
+        out = []
+        for what, rule, by in (("l1", self.l1, 1.0), ("l2", self.l2, part)):
+            if rule is None:
+                out.append([0.0] * count)
+            elif factors is None and type(rule) is float:
+                out.append([rule * by] * count)
+            else:
+                each = _each(rule, parameters, what, 0.0)
+                factors_here = [1.0] * count if factors is None else factors
+                products = [w * f * by for w, f in zip(each, factors_here, strict=True)]
+                for p, product in zip(parameters, products, strict=True):
+                    if not product <= _LARGEST:
+                        number(product, f"product {what} * weights", least=0.0, where=p.label)
+                out.append(products)
+        return out[0], out[1]
+
+
+def _rule(x: Any, what: str) -> Any:
+    """Check a weight as far as it can be without the arrays; numbers become floats."""
+    if type(x) is float and 0.0 <= x <= _LARGEST:
+        return x
+    if x is None:
+        if what == "weights":
+            raise ArgumentError(message("weights= as factors", "None", "leave it out"))
+        return None
+    if isinstance(x, Mapping):
+        return {key: weight(v, what, f"'{printable(str(key), 80)}'") for key, v in x.items()}
+    if isinstance(x, (list, tuple)) or (isinstance(x, np.ndarray) and x.ndim == 1):
+        return [weight(v, what, f"position {k}") for k, v in enumerate(x)]
+    if callable(x) and framework(x) == "numpy" and not hasattr(x, "__float__"):
+        return x
+    return weight(x, what)
+
+
+def _each(rule: Any, parameters: Sequence[Any], what: str, rest: float) -> list[float]:
+    """Return one number for each array."""
+    if isinstance(rule, float):
+        return [rule] * len(parameters)
+    if isinstance(rule, list):
+        if len(rule) != len(parameters):
+            raise ArgumentError(
+                message(
+                    f"{len(parameters)} numbers {what}, one for each array that is in",
+                    str(len(rule)),
+                    "pass one number for all arrays, or one for each",
+                )
+            )
+        return list(rule)
+    if not isinstance(rule, dict):
+        return [weight(rule(p.name, p.original), what, p.label) for p in parameters]
+    globs = Globs(rule)
+    unused = set(rule)
+    out = []
+    for p in parameters:
+        key = globs.find((p.name, *p.aliases))
+        unused.discard(key)
+        out.append(rest if key is None else rule[key])
+    if unused:  # overruled everywhere, or fitting nothing?
+        for p in parameters:
+            unused -= globs.fitting((p.name, *p.aliases))
+            if not unused:
+                break
+    for key in rule:
+        if key in unused:
+            raise ArgumentError(
+                message(
+                    f"names or globs of selected arrays in {what}=",
+                    f"'{printable(str(key), 80)}', which matches none",
+                    "correct it, or see fastreg.explain(params, select=...)",
+                )
+            )
+    return out

@@ -1,0 +1,650 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The arrays of a model: every kind of container flattened into names, and memory when it is wanted.
+
+A container is a list, tuple, mapping, a nested mix of them, an iterable of arrays or of
+(name, array) pairs, a torch module, a Keras model or layer, a ``tf.Module``, or a pytree node
+registered with JAX or optree. No framework is imported for it: an object brings its own along.
+An object with a shape and an element type is a leaf: read, or refused by name, never iterated.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastreg._core import tensors
+from fastreg._core.arrays import HostArray, check_storage, describe, host_array
+from fastreg._core.dtypes import F16, F32, F64, Dtype, by_name, name_of
+from fastreg._core.frameworks import (
+    framework,
+    is_model,
+    is_torch_module,
+    is_variable,
+    loaded,
+    unwrap,
+)
+from fastreg._core.text import printable
+from fastreg.errors import ArgumentError, DTypeError, FastregError, LayoutError, message
+
+__all__ = [
+    "Gathered",
+    "Parameter",
+    "check_mutable",
+    "gather",
+    "joined",
+    "leaves",
+    "named",
+    "naming",
+    "place",
+]
+
+# Deeper than any model; a container that holds itself is found before.
+_MAX_DEPTH = 100
+# Native types of the commonest arrays, which need no further look.
+_COMMON = {np.dtype("=f4"): F32, np.dtype("=f8"): F64, np.dtype("=f2"): F16}
+# What can be told of an element type object, once it has been seen.
+_names: dict[Any, tuple[str, Dtype | None]] = {}
+
+Path = tuple[Any, ...]
+
+
+class Parameter:
+    """One array of a model.
+
+    Attributes
+    ----------
+    name : str
+        Where it was found: keys and positions joined by dots (``"encoder.0.weight"``), or the name
+        that the model gives it. Names may repeat if the container's keys hold dots themselves.
+    original : object
+        What stood there: an ndarray, a tensor, a variable.
+    path : tuple
+        The keys and positions that lead to it.
+    layer : object
+        The layer, module or registered node that holds it; None where only containers do.
+    dtype : Dtype or None
+        Its element type, if kernels have it; ``dtype_name`` is the name of any.
+    shape : tuple
+        Extents; None for one that is not known yet.
+    aliases : tuple of str
+        Other names that the same memory was found under: tied weights, which count once.
+    """
+
+    __slots__ = ("_array", "aliases", "dtype", "dtype_name", "layer", "name", "original", "path", "shape")
+
+    def __init__(self, path: Path, original: Any, layer: Any = None) -> None:
+        self.path = path
+        self.name = joined(path)
+        self.original = original
+        self.layer = layer
+        self.aliases: tuple[str, ...] = ()
+        self._array: HostArray | None = None
+        if type(original) is np.ndarray:
+            self.shape: tuple[Any, ...] = original.shape
+            found = _COMMON.get(original.dtype)
+            if found is not None:
+                self.dtype: Dtype | None = found
+                self.dtype_name = found.name
+                self._array = HostArray(original, found)
+                return
+        elif isinstance(original, HostArray):
+            self.shape, self.dtype, self._array = original.shape, original.dtype, original
+            self.dtype_name = original.dtype.name
+            return
+        else:
+            self.shape = _shape_of(original, path)
+        self.dtype_name, self.dtype = _type_of(original, path)
+
+    @property
+    def size(self) -> int:
+        """Number of elements; extents that are not known count as one."""
+        return math.prod(1 if n is None else n for n in self.shape)
+
+    @property
+    def label(self) -> str:
+        """The name as error messages show it."""
+        return f"'{printable(self.name, 80)}'"
+
+    @property
+    def array(self) -> HostArray:
+        """Its memory, viewed when first asked for.
+
+        Raises
+        ------
+        DTypeError, LayoutError
+            Naming the place of what cannot be read.
+        """
+        if self._array is None:
+            self._array = _host(self.path, self.original)
+        return self._array
+
+    @property
+    def frozen(self) -> bool:
+        """Whether its framework says that it is not trained."""
+        x = self.original
+        if type(x) is np.ndarray:
+            return False
+        home = framework(x)
+        if home == "torch":
+            return isinstance(x, loaded("torch").nn.Parameter) and not x.requires_grad
+        if getattr(x, "trainable", None) is False:
+            return True
+        # tf_keras keeps the flag on the layer alone.
+        return is_model(self.layer) and getattr(self.layer, "trainable", True) is False
+
+    def __repr__(self) -> str:
+        return f"<Parameter {self.label} {self.shape} {self.dtype_name}>"
+
+
+def _type_of(x: Any, path: Path) -> tuple[str, Dtype | None]:
+    dtype = getattr(x, "dtype", None)
+    if dtype is None:  # a buffer, or DLPack without more
+        host = _host(path, x)
+        return host.dtype.name, host.dtype
+    try:
+        found = _names.get(dtype)
+    except TypeError:
+        found = None
+    if found is None:
+        name = name_of(dtype)
+        found = name, by_name(name)
+        if len(_names) < 1024:
+            _names[dtype] = found
+    return found
+
+
+def _shape_of(x: Any, path: Path) -> tuple[Any, ...]:
+    shape = getattr(x, "shape", None)
+    if type(shape) is tuple:
+        return shape
+    if framework(x) == "torch" and type(x).__name__.startswith("Uninitialized"):
+        raise LayoutError(
+            message(f"a parameter with a shape at {place(path)}", "one of a lazy module",
+                    "call the module once on a batch, which shapes it")
+        )
+    if shape is None:
+        return _host(path, x).shape
+    try:
+        return tuple(shape)
+    except ValueError:  # TensorFlow knows not even the rank
+        return (None, None)
+
+
+class Gathered:
+    """What was found in a container, and what to look at to see whether it changed.
+
+    Attributes
+    ----------
+    parameters : list of Parameter
+    named : bool
+        Whether the container has names: a mapping, model, module, named tuple, registered class.
+    single : bool
+        Whether it is one array.
+    holders : list of (container, its items, its name)
+        For a :class:`~fastreg._core.guard.Guard`.
+    """
+
+    __slots__ = ("holders", "named", "parameters", "single")
+
+    def __init__(self) -> None:
+        self.parameters: list[Parameter] = []
+        self.holders: list[tuple[Any, list[Any], str]] = []
+        self.named = False
+        self.single = False
+
+    @property
+    def notes(self) -> list[str]:
+        """One sentence for each tied array."""
+        return [
+            f"{p.label} is also {', '.join(printable(a, 80) for a in p.aliases)}: counted once"
+            for p in self.parameters
+            if p.aliases
+        ]
+
+
+def gather(params: Any, *, values: bool = False) -> Gathered:
+    """Return the arrays of a model in order, each with its name; nothing is read or copied.
+
+    Parameters
+    ----------
+    params : array or container of arrays
+        As the module's text says. None is an empty place; an iterator is used up.
+    values : bool, default False
+        Whether an array that stands there twice is listed twice, as gradients are.
+
+    Returns
+    -------
+    Gathered
+        Without parameters for an empty container. Memory that can be written and is found twice is
+        listed once, with its other names in ``aliases``; immutable arrays (JAX's, TensorFlow's
+        tensors) have no identity.
+
+    Raises
+    ------
+    DTypeError
+        (a TypeError) Naming the place of a leaf that is no array.
+    ArgumentError
+        (a ValueError) If a container holds itself or is more than 100 deep, for a model that has
+        not been built, and an iterator that yields nothing.
+    """
+    out = Gathered()
+    found = [Parameter(path, leaf, layer) for path, leaf, layer in _flat(params, out)]
+    out.parameters = found if values and not _is_tied(params) else _untied(found)
+    return out
+
+
+def _is_tied(params: Any) -> bool:
+    """Whether a container's own parts are tied on purpose: those of models and modules."""
+    return is_torch_module(params) or is_model(params)
+
+
+def _untied(found: list[Parameter]) -> list[Parameter]:
+    """Drop what repeats the memory of an earlier parameter, and note its name there."""
+    kept: dict[Any, Parameter] = {}
+    for k, p in enumerate(found):
+        first = kept.setdefault(_identity(p, k), p)
+        if first is not p:
+            first.aliases = (*first.aliases, p.name)
+    return list(kept.values()) if len(kept) < len(found) else found
+
+
+def _identity(p: Parameter, k: int) -> Any:
+    """Return what tells an array from the others: its memory, or its place if it has no identity."""
+    x = p.original
+    if type(x) is np.ndarray:
+        if not x.size:
+            return ("empty", k)
+        return _memory_of(x)
+    home = framework(x)
+    if home == "torch":
+        return tensors.identity(x)
+    if is_variable(x):
+        return id(x)
+    if home in ("jax", "tensorflow"):
+        return ("value", k)
+    if isinstance(x, (HostArray, np.ndarray)) and p.size:
+        return _memory_of(p.array.data)
+    return id(x)
+
+
+def _memory_of(x: np.ndarray[Any, Any]) -> Any:
+    """Return the addresses of the elements, whatever the order of axes, and how they are read."""
+    if x.base is None and x.flags.forc:
+        return (address_of(x), x.dtype, x.size)
+    low = address_of(x)
+    steps = []
+    for stride, n in zip(x.strides, x.shape, strict=True):
+        if n > 1:
+            low += min(stride, 0) * (n - 1)
+            steps.append((abs(stride), n))
+    steps.sort()
+    return (low, x.dtype, x.size if tensors.is_dense(steps, x.itemsize) else tuple(steps))
+
+
+def address_of(x: np.ndarray[Any, Any]) -> int:
+    """Return the address of an array's first element."""
+    address: int = x.__array_interface__["data"][0]
+    return address
+
+
+# -- Leaves ----------------------------------------------------------------------------------------
+
+
+def leaves(
+    tree: Any,
+    *,
+    is_leaf: Callable[[Any], bool] | None = None,
+    gathered: Gathered | None = None,
+    keep_none: bool = False,
+) -> list[tuple[Path, Any]]:
+    """Return the leaves of a container with the keys that lead to them.
+
+    Parameters
+    ----------
+    tree : object
+        As in :func:`gather`; a leaf by itself has the path ``(0,)``.
+    is_leaf : callable, optional
+        Whether an object is a leaf; by default, whether it is an array.
+    gathered : Gathered, optional
+        Receives what is known of the container.
+    keep_none : bool, default False
+        Return None as a leaf instead of leaving it out.
+    """
+    found = _flat(tree, gathered or Gathered(), is_leaf, keep_none)
+    return [(path, leaf) for path, leaf, _ in found]
+
+
+def _flat(
+    tree: Any,
+    gathered: Gathered,
+    is_leaf: Callable[[Any], bool] | None = None,
+    keep_none: bool = False,
+) -> list[tuple[Path, Any, Any]]:
+    walk = _Walk(is_leaf or is_array, gathered, keep_none)
+    if walk.is_leaf(tree):
+        gathered.single = True
+        return [((0,), tree, None)]
+    walk.descend(tree, ())
+    if not walk.out and isinstance(tree, Iterator):
+        raise ArgumentError(
+            message("an iterator that still has arrays", "one that is used up, or empty",
+                    "make it anew, or pass a list")
+        )
+    return walk.out
+
+
+class _Walk:
+    """One way through a container."""
+
+    __slots__ = ("above", "gathered", "is_leaf", "keep_none", "out")
+
+    def __init__(
+        self, is_leaf: Callable[[Any], bool], gathered: Gathered, keep_none: bool
+    ) -> None:
+        self.is_leaf = is_leaf
+        self.gathered = gathered
+        self.keep_none = keep_none
+        self.out: list[tuple[Path, Any, Any]] = []
+        self.above: set[int] = set()
+
+    def descend(self, node: Any, path: Path) -> None:
+        if id(node) in self.above or len(path) > _MAX_DEPTH:
+            raise ArgumentError(
+                message(
+                    f"containers at most {_MAX_DEPTH} deep, none inside itself",
+                    f"one that goes on at {place(path[:3])}…",
+                    "pass the arrays in a flat list or dict",
+                )
+            )
+        self.above.add(id(node))
+        if is_torch_module(node):
+            self.gathered.named = True
+            self.module(node, path, "")
+        elif is_model(node):
+            self.gathered.named = True
+            for name, variable, owner in _variables_of(node, path):
+                self.out.append(((*path, name), variable, owner))
+        else:
+            layer = node if self.is_registered(node) else None  # in plain containers names decide
+            for key, child in self.children(node, path):
+                if self.is_leaf(child):
+                    self.out.append(((*path, key), child, layer))
+                elif child is not None:
+                    self.descend(child, (*path, key))
+                elif self.keep_none:
+                    self.out.append(((*path, key), None, layer))
+        self.above.discard(id(node))
+
+    def module(self, module: Any, path: Path, prefix: str) -> None:
+        """List the parameters of a torch module, tied ones under each of their names."""
+        own, parts = module._parameters, module._modules
+        holders = self.gathered.holders
+        for held in (own, parts):
+            if isinstance(held, dict):
+                holders.append((held, list(held.values()), joined((*path, prefix[:-1]) if prefix else path)))
+        for name, x in own.items():
+            if x is not None:
+                self.out.append(((*path, prefix + name), x, module))
+        for name, part in parts.items():
+            if part is None:
+                continue
+            if id(part) in self.above or prefix.count(".") > _MAX_DEPTH:
+                raise ArgumentError(
+                    message("a module that is not inside itself", f"one at {place((*path, prefix + name))}",
+                            "pass its parameters in a list")
+                )
+            self.above.add(id(part))
+            self.module(part, path, f"{prefix}{name}.")
+            self.above.discard(id(part))
+
+    @staticmethod
+    def is_registered(node: Any) -> bool:
+        """Whether a node is of a class of somebody's own that JAX or optree knows."""
+        return not isinstance(node, (Mapping, list, tuple)) and _registered(node) is not None
+
+    def children(self, node: Any, path: Path) -> list[tuple[Any, Any]]:
+        """Return a container's items with their keys, and note it if its items may be replaced."""
+        gathered = self.gathered
+        if node is None:
+            return []
+        if isinstance(node, Mapping):
+            gathered.named = True
+            items = list(node.items())
+            gathered.holders.append((node, [x for _, x in items], joined(path)))
+            return items
+        if isinstance(node, (list, tuple)):
+            if isinstance(node, list):
+                gathered.holders.append((node, list(node), joined(path)))
+            return self.items(node)
+        if isinstance(node, (str, bytes)):
+            raise _bad_leaf(path, node)
+        registered = _registered(node)
+        if registered is not None:
+            gathered.named = True
+            return registered
+        if isinstance(node, Iterable) and not isinstance(node, type):
+            return self.items(list(node))
+        raise _bad_leaf(path, node)
+
+    def items(self, items: Sequence[Any]) -> list[tuple[Any, Any]]:
+        """Key a sequence: by its fields, by the names it brings, or by position."""
+        fields = getattr(items, "_fields", None)
+        if fields is not None:
+            self.gathered.named = True
+            return list(zip(fields, items, strict=True))
+        if not items or type(items[0]) is np.ndarray:
+            return list(enumerate(items))
+        if all(type(i) is tuple and len(i) == 2 and type(i[0]) is str for i in items):
+            self.gathered.named = True
+            return [(name, item) for name, item in items]
+        if all(map(is_variable, items)):
+            return [(variable_name(i), i) for i in items]
+        return list(enumerate(items))
+
+
+def is_array(x: Any) -> bool:
+    """Whether an object is a leaf: an array or a tensor, of whatever kind, readable or not."""
+    kind = type(x)
+    if kind is np.ndarray:
+        return True
+    if kind in (dict, list, tuple) or x is None:
+        return False
+    home = framework(x)
+    if home == "torch":
+        return isinstance(x, loaded("torch").Tensor)
+    if isinstance(x, (Mapping, list, tuple, str, bytes)):
+        return False
+    if isinstance(x, (HostArray, np.ndarray, np.generic, memoryview, bytearray)):
+        return True
+    if home in ("keras", "tensorflow") and is_model(x):
+        return False
+    if home == "numpy" and _registered(x) is not None:
+        return False  # a box around an array, which passes on its attributes
+    return (
+        (hasattr(x, "shape") and hasattr(x, "dtype"))
+        or hasattr(kind, "__dlpack__")
+        or hasattr(kind, "__array__")
+        or hasattr(x, "__array_interface__")
+        or kind.__module__ == "array"
+    )
+
+
+def variable_name(v: Any) -> str:
+    """Return the path of a variable of Keras or TensorFlow, without the number of its output."""
+    return str(getattr(v, "path", v.name)).removesuffix(":0")
+
+
+def _variables_of(model: Any, path: Path) -> Iterator[tuple[str, Any, Any]]:
+    """Yield (name, variable, the layer that owns it) of a model or layer."""
+    if getattr(model, "built", True) is False:
+        raise ArgumentError(
+            message(f"a model or layer with weights at {place(path)}", "one that is not built",
+                    "call it once on a batch, or give it an Input")
+        )
+    owners: dict[int, Any] = {}
+    flatten = getattr(model, "_flatten_layers", None)
+    if flatten is not None:
+        for layer in flatten():  # a layer comes before those that it holds
+            for name in ("_trainable_variables", "_non_trainable_variables",
+                         "_trainable_weights", "_non_trainable_weights"):  # Keras 3, tf_keras
+                for v in getattr(layer, name, ()):
+                    owners[id(v)] = layer
+    variables = getattr(model, "weights", None)
+    if variables is None:  # a tf.Module that is no layer
+        variables = model.variables
+    for v in variables:
+        yield variable_name(v), v, owners.get(id(v), model)
+
+
+def _registered(node: Any) -> list[tuple[Any, Any]] | None:
+    """Flatten one level of a pytree node that JAX or optree knows; None if neither does."""
+    tree_util = loaded("jax.tree_util")
+    # JAX warns of iterables that it takes for leaves; asking first avoids that.
+    if tree_util is not None and not tree_util.all_leaves([node]):
+        flat = tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)[0]
+        if not (len(flat) == 1 and flat[0][1] is node):
+            return [(_jax_key(entries[0]) if entries else 0, child) for entries, child in flat]
+    optree = loaded("optree")
+    if optree is not None:
+        paths, children, _ = optree.tree_flatten_with_path(
+            node, is_leaf=lambda x: x is not node, none_is_leaf=True
+        )
+        if not (len(children) == 1 and children[0] is node):
+            return [(p[0] if p else 0, c) for p, c in zip(paths, children, strict=True)]
+    return None
+
+
+def _jax_key(entry: Any) -> Any:
+    for attribute in ("name", "key", "idx"):
+        if hasattr(entry, attribute):
+            return getattr(entry, attribute)
+    return str(entry)
+
+
+def joined(path: Path) -> str:
+    """Return the name of a path."""
+    return path[0] if len(path) == 1 and type(path[0]) is str else ".".join(map(str, path))
+
+
+def place(path: Path) -> str:
+    """Return a path as error messages show it."""
+    return f"'{printable(joined(path), 80)}'" if path else "the top"
+
+
+def _bad_leaf(path: Path, x: Any) -> DTypeError:
+    return DTypeError(
+        message(
+            f"an array or a container of arrays at {place(path)}",
+            describe(x),
+            "leave it out of params, or convert it, for example with numpy.asarray",
+        )
+    )
+
+
+def _host(path: Path, x: Any) -> HostArray:
+    """View a leaf's memory; an error names its place."""
+    try:
+        if framework(x) == "torch" and (found := _host_of_tensor(x)) is not None:
+            return found
+        return host_array(_memory(x))
+    except FastregError as e:
+        raise type(e)(f"at {place(path)}: {e}") from None
+    except (RuntimeError, BufferError) as e:  # a deleted JAX array
+        raise DTypeError(
+            f"at {place(path)}: "
+            + message("an array that can be read", f"{describe(x)} ({e})", "pass it anew")
+        ) from None
+
+
+def _host_of_tensor(x: Any) -> HostArray | None:
+    """View the commonest tensors without a detour through DLPack; None for the others."""
+    torch = loaded("torch")
+    if type(x) not in (torch.Tensor, torch.nn.Parameter) or not x.is_cpu:
+        return None
+    dtype = x.dtype
+    if (dtype is not torch.float32 and dtype is not torch.float64) or (
+        x.layout is not torch.strided or x.is_nested or x.is_neg()
+    ):
+        return None
+    check_storage(x)
+    return HostArray(x.detach().numpy(), F32 if dtype is torch.float32 else F64)
+
+
+def _memory(x: Any) -> Any:
+    """Return what holds a variable's memory: the backend's tensor, for TensorFlow its bytes."""
+    x = unwrap(x)
+    if framework(x) == "tensorflow":
+        x = x.value() if callable(getattr(x, "value", None)) else x
+        return np.asarray(x)
+    return x
+
+
+# -- Writing ---------------------------------------------------------------------------------------
+
+# Frameworks whose arrays are values: nothing may change their memory.
+_IMMUTABLE = {"jax": "JAX", "tensorflow": "TensorFlow"}
+_PURE = {
+    "jax": "use the pure functions of fastreg.jax",
+    "tensorflow": "use fastreg.tensorflow or fastreg.keras, which assign",
+}
+
+
+def check_mutable(parameters: Sequence[Parameter]) -> None:
+    """Refuse to write memory that belongs to values: of JAX, TensorFlow and NumPy's scalars.
+
+    What can be told from the memory alone (read-only, overlapping, integers) the kernels check.
+
+    Raises
+    ------
+    DTypeError
+        Naming the place.
+    """
+    for p in parameters:
+        if type(p.original) is np.ndarray:
+            continue
+        x = unwrap(p.original)
+        home = framework(x)
+        owner = _IMMUTABLE.get(home)
+        if isinstance(x, np.generic):
+            owner = "NumPy's scalars"
+        address = getattr(x, "data_ptr", None)
+        if callable(address) and p.size and address() != address_of(p.array.data):
+            owner = "a lazy view"
+        if owner is not None:
+            raise DTypeError(
+                message(
+                    f"an array whose memory may change at {p.label}",
+                    f"one of {owner}, which is immutable",
+                    _PURE.get(home, "work on a NumPy copy and put the result back"),
+                )
+            )
+
+
+def named(error: FastregError, labels: Sequence[str]) -> FastregError:
+    """Return a kernel's error with the positions in its message replaced by names."""
+    text = re.sub(
+        r"positions? (\d+)(?: and (\d+))?",
+        lambda m: " and ".join(labels[int(k)] for k in m.groups() if k is not None),
+        str(error),
+    )
+    return type(error)(text)
+
+
+class naming:
+    """Turn the positions in a kernel's errors into names, within a ``with`` block."""
+
+    __slots__ = ("_parameters",)
+
+    def __init__(self, parameters: Sequence[Parameter]) -> None:
+        self._parameters = parameters
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if isinstance(error, FastregError) and " position" in str(error):
+            raise named(error, [p.label for p in self._parameters]) from None

@@ -1,0 +1,374 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Which arrays of a model a call is about, and why: one rule for every function and backend.
+
+An array, or a list or tuple of arrays, means exactly those arrays. A container with names means its
+kernels, unless ``select=`` says otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import translate
+from typing import Any, TextIO
+
+import numpy as np
+
+from fastreg._core.arguments import Request, Select, spellings
+from fastreg._core.containers import Gathered, Parameter, gather, leaves
+from fastreg._core.text import Column, Table, printable, print_table, shape_text
+from fastreg.errors import ArgumentError, message
+
+__all__ = ["Chosen", "Decision", "Select", "chosen", "decide", "explain", "print_decisions"]
+
+_BIAS = re.compile(r"(^|_)bias(es)?(_|$)|^intercept_?$")
+_SCALE = re.compile(r"^(gamma|beta|scale|offset|shift)$")
+# "norm" as in layer_norm, BatchNorm2d, batch_normalization, norm1; not normal, not enormous.
+_NORM = re.compile(r"(?<!e)norm(?!al(?!i[sz])|ous)|^(bn|ln|gn)(\d+|_\w+)?$")
+_STATISTIC = re.compile(r"^((running|moving)_(mean|var|variance|std)|num_batches_tracked)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether an array is in, and the rule that decided.
+
+    Attributes
+    ----------
+    parameter : Parameter
+        The array.
+    included : bool
+        Whether it is in.
+    rule : str
+        Why, in a few words.
+    """
+
+    parameter: Parameter
+    included: bool
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What a call is about.
+
+    Attributes
+    ----------
+    gathered : Gathered
+        All that the container holds.
+    decisions : list of Decision
+        One for each of its arrays.
+    parameters : list of Parameter
+        Those that are in.
+    request : Request
+        What was asked for.
+    """
+
+    gathered: Gathered
+    decisions: list[Decision]
+    parameters: list[Parameter]
+    request: Request
+
+    @property
+    def weights(self) -> tuple[list[float], list[float]]:
+        """The l1 and l2 of each array that is in; see :meth:`Request.resolve`."""
+        return self.request.resolve(self.parameters)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the arrays that are in."""
+        return [p.name for p in self.parameters]
+
+    @property
+    def originals(self) -> list[Any]:
+        """What stood in the container, of the arrays that are in."""
+        return [p.original for p in self.parameters]
+
+
+def chosen(
+    params: Any, request: Request, *, everything: bool = False, values: bool = False
+) -> Chosen:
+    """Return the arrays of a container that a call is about; nothing is read from memory.
+
+    Parameters
+    ----------
+    params : array or container of arrays
+        As :func:`fastreg._core.containers.gather` takes.
+    request : Request
+        Whose ``select`` decides; None there means the rule of the container.
+    everything : bool, default False
+        Whether that rule is "all" for every container, as for norms and statistics.
+    values : bool, default False
+        Whether an array that stands there twice counts twice, as gradients do.
+
+    Raises
+    ------
+    DTypeError, ArgumentError
+        For what is no array or no rule, and for a rule of names that takes no array at all:
+        mostly a slip, and a penalty of nothing would never be noticed.
+    """
+    gathered = gather(params, values=values)
+    select = request.select
+    if select is None and (everything or not gathered.named):
+        return Chosen(gathered, [Decision(p, True, "given") for p in gathered.parameters],
+                      gathered.parameters, request)
+    decisions = decide(gathered, select)
+    found = [d.parameter for d in decisions if d.included]
+    if not found and decisions and (select is None or isinstance(select, (str, re.Pattern))):
+        first = decisions[0]
+        rule = "kernels" if select is None else getattr(select, "pattern", select)
+        raise ArgumentError(
+            message(
+                f"select= to take at least one of {len(decisions)} arrays",
+                f"{rule!r}, which takes none ({first.parameter.label}: {first.rule})",
+                "pass select='all', or see fastreg.explain(params, select=...)",
+            )
+        )
+    return Chosen(gathered, decisions, found, request)
+
+
+def decide(gathered: Gathered, select: Select = None) -> list[Decision]:
+    """Decide for each array whether it is in.
+
+    Parameters
+    ----------
+    gathered : Gathered
+        As :func:`fastreg._core.containers.gather` returns it.
+    select : str, re.Pattern, callable, bool or tree of bool, optional
+        None: ``"all"`` for an array or a list of arrays, ``"kernels"`` for a container with names.
+
+        ``"kernels"``: floats of two or more dimensions, but no bias, no parameter of a
+        normalisation, no running statistic, and nothing frozen (a torch Parameter without
+        ``requires_grad``, a variable or layer of Keras that is not trainable). Where a layer holds
+        the array, its class tells what it is; elsewhere the name does.
+        ``"all"``: everything. ``"re:..."`` or a compiled pattern: names in which it is found. Any
+        other string: names that match it as a glob, case and all (``"*.weight"``), with dots or
+        with slashes, and with or without what wrappers put before them. A callable
+        ``(name, array) -> bool`` is given what stood in the container. A container of bools with
+        the structure of params, of which one may stand for everything below it.
+
+    Raises
+    ------
+    ArgumentError
+        (a ValueError) For any other ``select``, a mask that does not fit, or an answer that is no
+        bool.
+    """
+    parameters = gathered.parameters
+    if select is None:
+        select = "kernels" if gathered.named else "all"
+    if isinstance(select, str):
+        if select == "all":
+            return [Decision(p, True, "select='all'") for p in parameters]
+        if select == "kernels":
+            return [_kernel(p) for p in parameters]
+        if not select.startswith("re:"):
+            matches = re.compile(translate(select)).match
+            return [
+                Decision(p, hit, f"{'matches' if hit else 'does not match'} {select!r}")
+                for p in parameters
+                for hit in (_fits(p, matches),)
+            ]
+        try:
+            select = re.compile(select[3:])
+        except re.error as e:
+            raise ArgumentError(
+                message("a regular expression after 're:'", f"{select!r} ({e})", "correct it")
+            ) from None
+    if isinstance(select, re.Pattern):
+        return [
+            Decision(p, hit, f"{'has' if hit else 'has no'} {select.pattern!r}")
+            for p in parameters
+            for hit in (_fits(p, select.search),)
+        ]
+    if isinstance(select, (bool, np.bool_, Mapping, list, tuple)):
+        return _mask(parameters, select)
+    if callable(select):
+        name = getattr(select, "__name__", type(select).__name__)
+        return [_called(p, select, name) for p in parameters]
+    raise ArgumentError(
+        message(
+            "select= 'kernels', 'all', a glob, 're:...', a pattern, a callable or a tree of bools",
+            repr(select)[:80],
+            "pass one of them",
+        )
+    )
+
+
+def _fits(p: Parameter, matches: Callable[[str], Any]) -> bool:
+    return any(matches(s) for name in (p.name, *p.aliases) for s in spellings(name))
+
+
+def _kernel(p: Parameter) -> Decision:
+    if p.dtype is None or not p.dtype.floating:
+        return Decision(p, False, f"{printable(p.dtype_name, 40)} is no float type with kernels")
+    if p.frozen:
+        return Decision(p, False, "frozen")
+    rule = _rule_of_name(p.name, p.layer is not None) or _rule_of_layer(p.layer)
+    if rule:
+        return Decision(p, False, rule)
+    ndim = len(p.shape)
+    if ndim < 2:
+        return Decision(p, False, f"ndim {ndim} < 2")
+    return Decision(p, True, "a kernel")
+
+
+_rules: dict[tuple[str, bool], str] = {}
+_MOST_RULES = 65536
+
+
+def _rule_of_name(name: str, has_layer: bool) -> str:
+    """Return why a name is not a kernel's, or nothing; with a layer, only what its class cannot tell."""
+    key = (name, has_layer)
+    rule = _rules.get(key)
+    if rule is None:
+        rule = _judged(name, has_layer)
+        if len(_rules) < _MOST_RULES:
+            _rules[key] = rule
+    return rule
+
+
+def _judged(name: str, has_layer: bool) -> str:
+    parts = re.split(r"[./]", name.removesuffix(":0"))
+    last = parts[-1]
+    low = last.lower()
+    if _STATISTIC.search(low):
+        return f"a running statistic, by its name '{printable(last, 40)}'"
+    if _BIAS.search(low):
+        return f"a bias, by its name '{printable(last, 40)}'"
+    if has_layer:
+        return ""
+    # Only the array and what it belongs to: a norm may hold a whole projection (adaptive ones do).
+    for part in parts[-2:]:
+        if _NORM.search(part.lower()):
+            return f"of a normalisation, by the name '{printable(part, 40)}'"
+    if _SCALE.search(low):
+        return f"a scale or offset, by its name '{printable(last, 40)}'"
+    return ""
+
+
+def _rule_of_layer(layer: Any) -> str:
+    """Return why the parameters of a layer are no kernels, or nothing: its class decides."""
+    if layer is None:
+        return ""
+    for base in type(layer).__mro__:
+        name = base.__name__
+        # A wrapper that normalises another layer's weights does not own them.
+        if _NORM.search(name.lower()) and name not in ("SpectralNormalization", "WeightNorm"):
+            return f"of a normalisation, {printable(type(layer).__name__, 40)}"
+    return ""
+
+
+def _called(p: Parameter, select: Callable[[str, Any], Any], name: str) -> Decision:
+    answer = select(p.name, p.original)
+    if not isinstance(answer, (bool, np.bool_)):
+        raise ArgumentError(
+            message(
+                f"True or False from the callable select= for {p.label}",
+                repr(answer)[:80],
+                "return a bool",
+            )
+        )
+    return Decision(p, bool(answer), f"{printable(name, 40)}() is {bool(answer)}")
+
+
+def _mask(parameters: Sequence[Parameter], mask: Any) -> list[Decision]:
+    if isinstance(mask, (bool, np.bool_)):
+        return [Decision(p, bool(mask), f"mask {bool(mask)}") for p in parameters]
+    marks = dict(leaves(mask, is_leaf=lambda x: not isinstance(x, (Mapping, list, tuple))))
+    for path, mark in marks.items():
+        if not isinstance(mark, (bool, np.bool_)):
+            raise ArgumentError(
+                message("bools in a mask", f"{mark!r} at {path}"[:120], "pass True or False")
+            )
+    by_name = {".".join(map(str, path)): path for path in marks}
+    used = set()
+    out = []
+    for p in parameters:
+        prefixes = [p.path[:k] for k in range(len(p.path), 0, -1)]
+        path = next((path for path in prefixes if path in marks), None)
+        if path is None:
+            path = next((by_name[n] for n in (p.name, *p.aliases) if n in by_name), None)
+        if path is None:
+            raise ArgumentError(
+                message(f"a mask with an entry for {p.label}", "none", "add True or False for it")
+            )
+        used.add(path)
+        out.append(Decision(p, bool(marks[path]), f"mask {bool(marks[path])}"))
+    aliases = {a for p in parameters for a in p.aliases}
+    for path in marks:
+        name = ".".join(map(str, path))
+        if path not in used and name not in aliases:
+            raise ArgumentError(
+                message(
+                    "a mask of params' structure",
+                    f"an entry '{printable(name, 80)}' for which there is no array",
+                    "leave it out",
+                )
+            )
+    return out
+
+
+# -- Explaining ------------------------------------------------------------------------------------
+
+
+def explain(params: Any, *, select: Select = None, file: TextIO | None = None) -> None:
+    """Print which arrays a penalty takes, which it leaves out, and the rule that decided.
+
+    Parameters
+    ----------
+    params : array or container of arrays
+        As in :func:`fastreg.penalty`; nothing is read from their memory.
+    select : optional
+        As in :func:`fastreg.penalty`.
+    file : text file, optional
+        Default ``sys.stdout``. On a terminal, names are shortened to its width.
+
+    Raises
+    ------
+    DTypeError, ArgumentError
+        For a leaf that is no array, and a ``select`` that fits nothing known.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> fastreg.explain({"dense": {"kernel": np.ones((2, 3)), "bias": np.ones(3)}})
+         array         shape  n  rule
+    in   dense.kernel    2×3  6  a kernel
+    out  dense.bias        3  3  a bias, by its name 'bias'
+    <BLANKLINE>
+    1 of 2 arrays in, 6 of 9 elements
+    """
+    gathered = gather(params)
+    print_decisions(decide(gathered, select), gathered.notes, file or sys.stdout)
+
+
+def print_decisions(decisions: Sequence[Decision], notes: Sequence[str], file: TextIO) -> None:
+    """Print decisions as :func:`explain` does."""
+    table = Table(
+        [
+            Column("mark", "", ["in" if d.included else "out" for d in decisions], left=True),
+            Column("name", "array", [printable(d.parameter.name) for d in decisions], left=True),
+            Column("shape", "shape", [shape_text(d.parameter.shape) for d in decisions]),
+            Column("n", "n", [f"{d.parameter.size:,}" for d in decisions]),
+            Column("rule", "rule", [d.rule for d in decisions], left=True),
+        ],
+        drop_order=("shape", "n"),
+    )
+    inside = [d.parameter for d in decisions if d.included]
+    total = sum(d.parameter.size for d in decisions)
+    end = [
+        *notes,
+        f"{len(inside):,} of {len(decisions):,} arrays in, "
+        f"{sum(p.size for p in inside):,} of {total:,} elements",
+    ]
+    kinds = Counter(_without_name(d.rule) for d in decisions if not d.included)
+    if len(kinds) > 1:
+        end.append("out: " + ", ".join(f"{kind} ({n:,})" for kind, n in kinds.most_common()))
+    print_table(table, end, file)
+
+
+def _without_name(rule: str) -> str:
+    """Return a rule without the name that it found, which the line shows anyway."""
+    return re.sub(r",? (by (its|the) name '.*'|[A-Z]\w+)$", "", rule)
