@@ -195,14 +195,10 @@ class Stats:
     __repr__ = __str__
 
     def _lines(self, width: int, clean: Callable[[str], str]) -> list[str]:
-        table = Table(
-            columns(self.names, self.shapes, self.dtypes, self.rows, self.total), _DROP_ORDER
-        )
+        shown = columns(self.names, self.shapes, self.dtypes, self.rows, self.total)
+        table = Table(shown, _DROP_ORDER, elsewhere="to_dict() has everything")
         lines = [*table.lines(width, clean), ""]
-        notes = list(self.notes)
-        if table.dropped:
-            notes.insert(0, f"not shown: {', '.join(table.dropped)} (to_dict() has everything)")
-        for note in notes:
+        for note in filter(None, (table.note, *self.notes)):
             lines += textwrap.wrap(clean(note), max(width, 20))
         nans, infs = self.total["nans"], self.total["infs"]
         state = "all finite" if not nans and not infs else f"{nans:,} NaN and {infs:,} infinite"
