@@ -8,13 +8,14 @@ import math
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fastreg._core.dtypes import by_name
 from fastreg._core.text import Column, Table, lines_for, plural, shape_text, short_number
 from fastreg._kernels import Arrays
 from fastreg.errors import ArgumentError, NonFiniteError, message
@@ -68,6 +69,17 @@ class Titles:
             tuple(host.dtype.short for host in hosts),
             tuple(notes),
             tuple(k for k, host in enumerate(hosts) if not host.dtype.floating),
+        )
+
+    @classmethod
+    def of_ndarrays(cls, names: Iterable[Any], arrays: Sequence[npt.NDArray[Any]]) -> Titles:
+        """Take them from ndarrays of NumPy's own floats."""
+        dtypes = [x.dtype for x in arrays]
+        short = {dtype: str(by_name(dtype.name)) for dtype in set(dtypes)}
+        return cls(
+            tuple(map(str, names)),
+            tuple([x.shape for x in arrays]),
+            tuple([short[dtype] for dtype in dtypes]),
         )
 
 
