@@ -1,8 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""L1 and L2 penalties and their gradients: correctly rounded, the same bits everywhere, fast."""
+"""L1 and L2 penalties and their gradients: correctly rounded, the same bits everywhere, fast.
 
-from fastreg import arrays, errors, functional, groups, model, parameters, runtime, selection
-from fastreg.functional import (
+``fastreg.torch``, ``fastreg.tensorflow``, ``fastreg.jax``, ``fastreg.keras`` and
+``fastreg.regularizers`` are loaded, with their framework, when they are first named.
+"""
+
+from importlib import import_module as _import_module
+
+from fastreg import runtime as _runtime
+from fastreg._kernels import (
     gradient,
     l2_loss,
     norm,
@@ -11,12 +17,12 @@ from fastreg.functional import (
     value,
     value_and_gradient,
 )
-from fastreg.groups import group_lasso_gradient, group_lasso_prox_, group_lasso_value
 from fastreg.model import (
     Plan,
     check_finite,
     clip_by_global_norm_,
     decay_,
+    explain,
     global_norm,
     penalty,
     plan,
@@ -30,13 +36,33 @@ from fastreg.runtime import (
     set_num_threads,
     show_config,
 )
-from fastreg.selection import explain
 
 __version__ = "0.1.0"
 
+# Loaded when first named. Functions, and where they are:
+_FUNCTIONS = {
+    "bf16_view": "fastreg._core.arrays",
+    "group_lasso_gradient": "fastreg.group_lasso",
+    "group_lasso_prox_": "fastreg.group_lasso",
+    "group_lasso_value": "fastreg.group_lasso",
+}
+# Modules, and what they need:
+_MODULES = {
+    "errors": "",
+    "functional": "",
+    "group_lasso": "",
+    "jax": "jax",
+    "keras": "keras, or tf_keras and tensorflow",
+    "model": "",
+    "regularizers": "",
+    "runtime": "",
+    "tensorflow": "tensorflow",
+    "torch": "torch",
+}
+
 __all__ = [
     "Plan",
-    "arrays",
+    "bf16_view",
     "check_finite",
     "clip_by_global_norm_",
     "decay_",
@@ -47,27 +73,59 @@ __all__ = [
     "get_num_threads",
     "global_norm",
     "gradient",
+    "group_lasso",
     "group_lasso_gradient",
     "group_lasso_prox_",
     "group_lasso_value",
-    "groups",
+    "jax",
+    "keras",
     "l2_loss",
     "model",
     "norm",
     "num_threads",
-    "parameters",
     "penalty",
     "plan",
     "prox_",
+    "regularizers",
     "runtime",
-    "selection",
     "set_num_threads",
     "show_config",
     "stats",
     "sum_abs",
     "sum_squares",
+    "tensorflow",
+    "torch",
     "value",
     "value_and_gradient",
 ]
 
-runtime._check_environment()
+
+def __getattr__(name: str) -> object:
+    if name in _FUNCTIONS:
+        found = getattr(_import_module(_FUNCTIONS[name]), name)
+        globals()[name] = found
+        return found
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return _import_module(f"{__name__}.{name}")
+    except ModuleNotFoundError as e:
+        if not _MODULES[name] or (e.name or "").partition(".")[0] == __name__:
+            raise
+        from fastreg.errors import message
+
+        raise ModuleNotFoundError(
+            message(
+                f"the package {_MODULES[name]}, for fastreg.{name}",
+                f"an environment without it ({e})",
+                f"install it, or leave fastreg.{name}",
+            ),
+            name=e.name,
+        ) from e
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+_runtime.check_environment()

@@ -1,22 +1,25 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: embedsignature=False, freethreading_compatible=True
-"""The seam between Python and the C library: addresses, lengths and strides in, status out.
+"""The binding of the C library: described arrays x verbs; addresses and strides in, status out.
 
-No mathematics here. The public functions live in this file because a wrapper around them would
-double the cost of a small call; everything that is not an exact ndarray of a native float type is
-prepared by :mod:`fastreg.arrays`.
+No mathematics and no policy here. The functions of one array live in this file because a wrapper
+around them would double the cost of a small call; everything that is not an exact ndarray of a
+native float type is prepared by :mod:`fastreg._core.arrays`.
 """
 
 cimport numpy as cnp
+from cpython.float cimport PyFloat_CheckExact
 from cpython.ref cimport PyObject
 from libc.stdint cimport uintptr_t
-from libc.stdlib cimport free, malloc, qsort
-from libc.string cimport memcpy
+from libc.stdlib cimport calloc, free, malloc, qsort, realloc
+from libc.string cimport memcpy, memset
 
 import numpy as np
 
-from fastreg import arrays as _arrays
+from fastreg._core import arguments as _arguments
+from fastreg._core import arrays as _arrays
+from fastreg._core.dtypes import BF16, F32, F64, result_dtype
 from fastreg.errors import ArgumentError, DTypeError, FastregError, LayoutError, message
 
 cnp.import_array()
@@ -81,16 +84,11 @@ cdef extern from "Python.h":
 cdef enum: HOLD_LOCK_BELOW = 16384
 # Between two looks at pending signals: a third of the 100 ms that are promised.
 cdef enum: POLL_MILLISECONDS = 30
+cdef enum: MAX_NDIM = 64
 
-cdef dict _dtype_codes = {
-    "f16": FASTREG_F16, "bf16": FASTREG_BF16, "f32": FASTREG_F32, "f64": FASTREG_F64,
-    "bool": FASTREG_BOOL, "i8": FASTREG_I8, "u8": FASTREG_U8, "i16": FASTREG_I16,
-    "u16": FASTREG_U16, "i32": FASTREG_I32, "u32": FASTREG_U32, "i64": FASTREG_I64,
-    "u64": FASTREG_U64,
-}
-cdef tuple _float_names = ("f16", "bf16", "f32", "f64")
 cdef object _float64 = np.float64
 cdef object _float32 = np.float32
+cdef double _INFINITY = float("inf")
 
 
 # NumPy's number for ml_dtypes' bfloat16 and its descriptor, once one has been seen.
@@ -126,9 +124,13 @@ cdef inline object _fill(fastreg_array *a, object x):
                 _describe(a, v, FASTREG_BF16)
                 return None
     host = _arrays.host_array(x)
-    if host.dtype == "bf16" and cnp.PyArray_CheckExact(x) and x.dtype.name == "bfloat16":
+    if host.dtype is BF16 and cnp.PyArray_CheckExact(x) and x.dtype.name == "bfloat16":
         _bfloat16_number = cnp.PyArray_TYPE(<cnp.ndarray>x)
-    _describe(a, <cnp.ndarray>host.data, <fastreg_dtype><int>_dtype_codes[host.dtype])
+    v = <cnp.ndarray?>host.data
+    if cnp.PyArray_ITEMSIZE(v) != host.dtype.itemsize:
+        raise DTypeError(message(f"memory of {host.dtype.view} for {host.dtype}", str(v.dtype),
+                                 "make it with bf16_view, or pass the array itself"))
+    _describe(a, v, <fastreg_dtype><int>host.dtype.code)
     return host
 
 
@@ -152,6 +154,31 @@ cdef inline size_t _count(const fastreg_array *a) noexcept:
     for d in range(a.ndim):
         n *= <size_t>a.shape[d]
     return n
+
+
+cdef inline bint _same_shape(const fastreg_array *a, const fastreg_array *b) noexcept:
+    cdef int d
+    if a.ndim != b.ndim:
+        return False
+    for d in range(a.ndim):
+        if a.shape[d] != b.shape[d]:
+            return False
+    return True
+
+
+cdef inline void _own(fastreg_array *a, Py_ssize_t *room) noexcept:
+    """Let a's shape and strides be copies in `room`, which another thread cannot change.
+
+    An array's own move when somebody assigns to its shape while the lock is released.
+    """
+    cdef int d
+    for d in range(a.ndim):
+        room[d] = a.shape[d]
+        if a.strides != NULL:
+            room[MAX_NDIM + d] = a.strides[d]
+    a.shape = room
+    if a.strides != NULL:
+        a.strides = room + MAX_NDIM
 
 
 # -- Scalars out ----------------------------------------------------------------------------------
@@ -178,27 +205,47 @@ cdef inline int _result(object dtype, fastreg_dtype own, fastreg_dtype *result) 
     """The type of the result: what `dtype` asks for, or x's own, or f64 for integers."""
     if dtype is None:
         result[0] = own if own < FASTREG_BOOL else FASTREG_F64
-    elif dtype is _float64:
+    elif dtype is _float64 or dtype is F64:
         result[0] = FASTREG_F64
-    elif dtype is _float32:
+    elif dtype is _float32 or dtype is F32:
         result[0] = FASTREG_F32
     else:
-        result[0] = <fastreg_dtype><int>_dtype_codes[_arrays.result_name(dtype)]
+        result[0] = <fastreg_dtype><int>result_dtype(dtype).code
     return 0
+
+
+# -- Numbers in -----------------------------------------------------------------------------------
+
+cdef inline int _weights(object l1, object l2, double *w1, double *w2) except -1:
+    """Two weights, of which one at least is given."""
+    if l1 is None and l2 is None:
+        raise ArgumentError(message("a weight, l1= or l2=", "neither", "pass l2=1e-4, or both"))
+    w1[0] = 0.0 if l1 is None else <double>l1 if PyFloat_CheckExact(l1) else \
+        <double>_arguments.weight(l1, "l1")
+    w2[0] = 0.0 if l2 is None else <double>l2 if PyFloat_CheckExact(l2) else \
+        <double>_arguments.weight(l2, "l2")
+    return 0
+
+
+cdef inline double _scale(object scale) except? -1.0:
+    """An upstream factor: any number, infinity and NaN included."""
+    if PyFloat_CheckExact(scale):
+        return <double>scale
+    return <double>_arguments.number(scale, "scale", finite=False)
 
 
 # -- Errors and signals -----------------------------------------------------------------------------
 
-cdef int _fail(fastreg_status status, double l1, double l2, double scale) except -1:
+cdef int _fail(fastreg_status status, const fastreg_array *a, size_t count) except -1:
     """Raise what a status means. An interrupted call has its exception pending."""
+    cdef size_t k
     if status == FASTREG_INTERRUPTED and PyErr_Occurred() != NULL:
         return -1
     if status == FASTREG_BAD_WEIGHT:
-        name, bad = ("l1", l1) if not (0.0 <= l1 < float("inf")) else ("l2", l2)
-        raise ArgumentError(message(
-            f"a weight {name} that is finite and >= 0", repr(bad), "pass a non-negative number"))
-    if status == FASTREG_BAD_SCALE:
-        raise ArgumentError(message("a finite scale", repr(scale), "pass an ordinary number"))
+        for k in range(count):
+            where = f"the array at position {k}" if count > 1 else ""
+            _arguments.weight(a[k].l1, "l1", where)
+            _arguments.weight(a[k].l2, "l2", where)
     raise FastregError(fastreg_status_text(status).decode())
 
 
@@ -240,63 +287,118 @@ cdef enum _operation:
     NORM
     GRADIENT
     BOTH
+    PROX
 
 
-cdef inline fastreg_status _call(_operation op, fastreg_array *a, size_t count, size_t n,
-                                 double scale, bint accumulate, fastreg_dtype result,
-                                 fastreg_options *o, double *value):
+cdef struct _call:
+    _operation op
+    double scale      # of a gradient; the step of a prox
+    bint accumulate   # of a gradient; whether a prox flushes
+    fastreg_dtype result
+
+
+cdef inline fastreg_status _run(const _call *c, fastreg_array *a, size_t count, size_t n,
+                                fastreg_options *o, double *value):
     """Run one call, without the interpreter's lock if it is long enough to matter."""
     cdef _poll_state poll
     cdef fastreg_status status
     if n < HOLD_LOCK_BELOW:
-        return _run(op, a, count, scale, accumulate, result, o, value)
+        return _run_now(c, a, count, o, value)
     poll.next = fr_milliseconds() + POLL_MILLISECONDS
     o.poll = _poll
     o.poll_context = &poll
     with nogil:
-        status = _run(op, a, count, scale, accumulate, result, o, value)
+        status = _run_now(c, a, count, o, value)
     return status
 
 
-cdef inline fastreg_status _run(_operation op, fastreg_array *a, size_t count, double scale,
-                                bint accumulate, fastreg_dtype result, fastreg_options *o,
-                                double *value) noexcept nogil:
-    if op == VALUE:
-        return fastreg_value(a, count, result, o, value)
-    if op == NORM:
-        return fastreg_norm(a, count, result, o, value)
-    if op == GRADIENT:
-        return fastreg_gradient(a, count, scale, accumulate, o)
-    return fastreg_value_and_gradient(a, count, scale, accumulate, result, o, value)
+cdef inline fastreg_status _run_now(const _call *c, fastreg_array *a, size_t count,
+                                    fastreg_options *o, double *value) noexcept nogil:
+    if c.op == VALUE:
+        return fastreg_value(a, count, c.result, o, value)
+    if c.op == NORM:
+        return fastreg_norm(a, count, c.result, o, value)
+    if c.op == GRADIENT:
+        return fastreg_gradient(a, count, c.scale, c.accumulate, o)
+    if c.op == PROX:
+        return fastreg_prox(a, count, c.scale, c.accumulate, o)
+    return fastreg_value_and_gradient(a, count, c.scale, c.accumulate, c.result, o, value)
 
 
 cdef inline void _no_options(fastreg_options *o) noexcept nogil:
-    o.threads = 0
-    o.bytes_per_thread = 0
-    o.level = NULL
-    o.poll = NULL
-    o.poll_context = NULL
-    o.first_tier = 0
-    o.error_factor = 0.0
-    o.tier = NULL
+    memset(o, 0, sizeof(fastreg_options))
 
 
-cdef inline object _value(_operation op, object x, double l1, double l2, object dtype,
-                          bint plain=False):
+cdef class Options:
+    """What a call may be forced to; no result depends on any of it.
+
+    Parameters
+    ----------
+    level : str, optional
+        ISA level by name; the one chosen at import by default.
+    threads : int, default 0
+        How many at most; 0 for the setting.
+    bytes_per_thread : int, default 0
+        A thread is used only for at least so many; 0 for the measured default.
+    first_tier : 0, 1 or 2, default 0
+        The tier to start at.
+    error_factor : float, default 0.0
+        Multiplies every error bound; 0 stands for 1. Below 1, results are no longer guaranteed.
+
+    Attributes
+    ----------
+    tier : int
+        The tier that decided the last value or norm, -1 before.
+    """
+
+    cdef fastreg_options _options
+    cdef bytes _level
+    cdef int _tier
+
+    def __cinit__(self, *, level=None, int threads=0, size_t bytes_per_thread=0, int first_tier=0,
+                  double error_factor=0.0):
+        _no_options(&self._options)
+        self._tier = -1
+        self._level = b"" if level is None else level.encode()
+        if level is not None:
+            self._options.level = self._level
+        self._options.threads = threads
+        self._options.bytes_per_thread = bytes_per_thread
+        self._options.first_tier = first_tier
+        self._options.error_factor = error_factor
+        self._options.tier = &self._tier
+
+    @property
+    def tier(self):
+        """The tier that decided the last value or norm, -1 before."""
+        return self._tier
+
+
+# -- One array --------------------------------------------------------------------------------------
+
+cdef inline object _value(_operation op, object x, double l1, double l2, object dtype):
     cdef fastreg_array a
     cdef fastreg_options o
-    cdef fastreg_dtype result
     cdef fastreg_status status
+    cdef _call c
     cdef double v = 0.0
+    cdef size_t n
+    cdef Py_ssize_t[2 * MAX_NDIM] room
     keep = _fill(&a, x)
     a.l1 = l1
     a.l2 = l2
-    _result(dtype, a.dtype, &result)
+    c.op = op
+    c.scale = 1.0
+    c.accumulate = False
+    _result(dtype, a.dtype, &c.result)
     _no_options(&o)
-    status = _call(op, &a, 1, _count(&a), 1.0, False, result, &o, &v)
+    n = _count(&a)
+    if n >= HOLD_LOCK_BELOW:
+        _own(&a, room)
+    status = _run(&c, &a, 1, n, &o, &v)
     if status != FASTREG_OK:
-        _fail(status, l1, l2, 1.0)
-    return v if plain else _scalar(result, v)
+        _fail(status, &a, 1)
+    return _scalar(c.result, v)
 
 
 cdef inline bint _fits_alone(const fastreg_array *a, const fastreg_array *g,
@@ -311,21 +413,25 @@ cdef inline bint _fits_alone(const fastreg_array *a, const fastreg_array *g,
 
 
 cdef object _with_gradient(_operation op, object x, double l1, double l2, double scale, object out,
-                           bint accumulate, object dtype, const char *level, bint fresh=False,
-                           bint plain=False):
+                           bint accumulate, object dtype):
     cdef fastreg_array a, g
     cdef fastreg_options o
-    cdef fastreg_dtype result = FASTREG_F64
     cdef fastreg_status status
+    cdef _call c
     cdef double v = 0.0
+    cdef size_t n
+    cdef Py_ssize_t[2 * MAX_NDIM] room, room_of_out
     cdef object keep_out = None
     keep = _fill(&a, x)
     if a.dtype >= FASTREG_BOOL:
-        raise DTypeError(message(
-            "a float array (float16, bfloat16, float32, float64) to differentiate",
-            f"elements of type {_arrays.describe(x)}", "convert x, for example x.astype('float32')"))
+        raise _arguments.not_differentiable(
+            f"elements of type {_arrays.describe(x)}", "x.astype('float32')")
+    c.op = op
+    c.scale = scale
+    c.accumulate = accumulate
+    c.result = FASTREG_F64
     if op == BOTH:
-        _result(dtype, a.dtype, &result)
+        _result(dtype, a.dtype, &c.result)
     source = x if keep is None else keep.data
     if out is None:
         if accumulate:
@@ -340,29 +446,30 @@ cdef object _with_gradient(_operation op, object x, double l1, double l2, double
     else:
         keep_out = _fill(&g, out)
         target = out if keep_out is None else keep_out.data
-        if g.dtype != a.dtype or target.shape != source.shape:
+        if g.dtype != a.dtype or not _same_shape(&g, &a):
             raise LayoutError(message(
                 f"out of x's shape and dtype, {source.shape} {_arrays.describe(x)}",
                 f"{target.shape} {_arrays.describe(out)}", "pass such an array, or out=None"))
-        # fresh: the caller has just made it, writable, dense, shared with nobody.
-        if not fresh and not _fits_alone(&a, &g, <cnp.ndarray>target):
+        if not _fits_alone(&a, &g, <cnp.ndarray>target):
             _arrays.check_target(source, target)
     a.l1 = l1
     a.l2 = l2
+    n = _count(&a)
+    if n >= HOLD_LOCK_BELOW:
+        _own(&a, room)
+        _own(&g, room_of_out)
     a.gradient = <void *>g.data
     a.gradient_strides = g.strides
     _no_options(&o)
-    if level != NULL and level[0] != 0:
-        o.level = level
-    status = _call(op, &a, 1, _count(&a), scale, accumulate, result, &o, &v)
+    status = _run(&c, &a, 1, n, &o, &v)
     if status != FASTREG_OK:
-        _fail(status, l1, l2, scale)
+        _fail(status, &a, 1)
     if op == GRADIENT:
         return out
-    return (v if plain else _scalar(result, v)), out
+    return _scalar(c.result, v), out
 
 
-def value(x, *, double l1=0.0, double l2=0.0, dtype=None):
+def value(x, *, l1=None, l2=None, dtype=None):
     """Return ``l1 * sum(|x|) + l2 * sum(x**2)``, correctly rounded.
 
     The exact real number is rounded once, to nearest with ties to even. So the result has the same bits on
@@ -375,8 +482,9 @@ def value(x, *, double l1=0.0, double l2=0.0, dtype=None):
         ndarray, or an object with ``__dlpack__`` on the CPU, ``__array_interface__`` or the buffer
         protocol (torch and JAX CPU arrays, memmap, array.array, memoryview). It is read in place,
         never copied or written. Byte order must be the machine's own.
-    l1, l2 : float, finite and >= 0, default 0
-        Weights, taken as float64 and not rounded to x's type. Zero removes the term, whatever x holds.
+    l1, l2 : float, finite and >= 0
+        Weights, taken as float64 and not rounded to x's type; one that is left out is 0. Zero removes
+        the term, whatever x holds.
     dtype : float16, bfloat16, float32 or float64, optional
         Type of the result; x's own by default, float64 for integers and bool.
 
@@ -391,7 +499,7 @@ def value(x, *, double l1=0.0, double l2=0.0, dtype=None):
     DTypeError
         (a TypeError) If x is not an array, its element type has no kernel, or dtype is not a float type.
     ArgumentError
-        (a ValueError) If a weight is negative, NaN or infinite.
+        (a ValueError) If a weight is negative, NaN or infinite, or neither is given.
     KeyboardInterrupt
         Within 100 ms of Ctrl-C, for an x of any size.
 
@@ -409,7 +517,9 @@ def value(x, *, double l1=0.0, double l2=0.0, dtype=None):
     >>> fastreg.value(np.array([256.0], np.float16), l2=0.5)
     np.float16(32770.0)
     """
-    return _value(VALUE, x, l1, l2, dtype)
+    cdef double w1, w2
+    _weights(l1, l2, &w1, &w2)
+    return _value(VALUE, x, w1, w2, dtype)
 
 
 def sum_squares(x, *, dtype=None):
@@ -472,21 +582,23 @@ def norm(x, *, dtype=None):
     return _value(NORM, x, 0.0, 1.0, dtype)
 
 
-def gradient(x, *, double l1=0.0, double l2=0.0, double scale=1.0, out=None, bint accumulate=False):
+def gradient(x, *, l1=None, l2=None, scale=1.0, out=None, bint accumulate=False):
     """Return the gradient of :func:`value` with respect to x, times ``scale``.
 
     Each element is ``g = RN_T(fma(2 * l2 * scale, x, l1 * scale * sign(x)))``: one fused
-    multiply-add in float64, rounded to x's type T. ``sign(0) = 0``, and NaN gives NaN. So does an
-    infinite x where ``l2 * scale`` is 0, for ``0 * inf`` is NaN.
+    multiply-add in float64, rounded to x's type T. ``sign(0) = 0``, and NaN gives NaN. A weight of 0
+    removes its term: without l2 the gradient is ±l1 * scale at ±infinity, without l1 it is
+    ``2 * l2 * scale * x``, -0 at -0, and with both 0 it is 0 whatever x holds.
 
     Parameters
     ----------
     x : array of float16, bfloat16, float32 or float64
         As in :func:`value`.
-    l1, l2 : float, finite and >= 0, default 0
-        Weights.
-    scale : float, finite, any sign, default 1
-        The upstream gradient: what the penalty is multiplied by.
+    l1, l2 : float, finite and >= 0
+        Weights, as in :func:`value`.
+    scale : float, default 1
+        The upstream gradient: what the penalty is multiplied by. Infinity and NaN give what IEEE 754
+        gives for the expression.
     out : writable array of x's shape and type, optional
         Where the gradient goes: any layout, x itself included. It must not overlap x in part.
     accumulate : bool, default False
@@ -500,11 +612,11 @@ def gradient(x, *, double l1=0.0, double l2=0.0, double scale=1.0, out=None, bin
     Raises
     ------
     DTypeError
-        (a TypeError) If x is not an array of floats.
+        (a TypeError) If x is not an array of floats, or a weight or the scale no number.
     LayoutError
         (a ValueError) If out has another shape or type, is read-only, or overlaps x or itself.
     ArgumentError
-        (a ValueError) If a weight or the scale is out of range, or accumulate comes without out.
+        (a ValueError) If a weight is out of range, or accumulate comes without out.
     KeyboardInterrupt
         Within 100 ms of Ctrl-C. Then, and only then, ``out`` may be partly written.
 
@@ -514,154 +626,90 @@ def gradient(x, *, double l1=0.0, double l2=0.0, double scale=1.0, out=None, bin
     >>> fastreg.gradient(np.array([3.0, 0.0, -4.0]), l1=1.0, l2=0.5)
     array([ 4.,  0., -5.])
     """
-    return _with_gradient(GRADIENT, x, l1, l2, scale, out, accumulate, None, NULL)
+    cdef double w1, w2
+    _weights(l1, l2, &w1, &w2)
+    return _with_gradient(GRADIENT, x, w1, w2, _scale(scale), out, accumulate, None)
 
 
-def value_and_gradient(x, *, double l1=0.0, double l2=0.0, double scale=1.0, out=None,
-                       bint accumulate=False, dtype=None):
-    """Return ``(value, gradient)`` of one pass over x.
+def value_and_gradient(x, *, l1=None, l2=None, select=None, weights=1.0, convention="keras",
+                       scale=1.0, out=None, accumulate=None, dtype=None):
+    """Return ``(value, gradient)`` of one pass over an array, or over all arrays of a model.
 
     Equal, bit for bit, to :func:`value` and :func:`gradient` called one after the other, whose
-    parameters and errors it has. ``scale`` multiplies the gradient only.
+    parameters and errors it has; for a container to :func:`fastreg.penalty` and its gradient.
+    ``scale`` multiplies the gradient only.
+
+    Parameters
+    ----------
+    x, l1, l2, scale, dtype
+        As in :func:`value` and :func:`gradient`; of a container as in :func:`fastreg.penalty`.
+    select, weights, convention
+        For a container, as in :func:`fastreg.penalty`.
+    out : optional
+        Where the gradient goes, as in :func:`gradient`; for a container one of writable arrays, as
+        in :meth:`fastreg.Plan.add_gradient_`.
+    accumulate : bool, optional
+        Whether to add to ``out``. By default an array is overwritten, and a container's arrays,
+        which are the ``grad`` of a training step, are added to.
+
+    Returns
+    -------
+    value : NumPy scalar
+    gradient : ndarray
+        ``out``, or a new array. Of a list or tuple a list of new arrays, None where an array is
+        left out; of a container with names a dict of them, by name.
 
     Examples
     --------
     >>> import numpy as np, fastreg
     >>> fastreg.value_and_gradient(np.array([3.0, -4.0]), l2=0.5)
     (np.float64(12.5), array([ 3., -4.]))
+    >>> fastreg.value_and_gradient({"kernel": np.array([[3.0, -4.0]])}, l2=0.5)
+    (np.float64(12.5), {'kernel': array([[ 3., -4.]])})
     """
-    return _with_gradient(BOTH, x, l1, l2, scale, out, accumulate, dtype, NULL)
+    cdef double w1, w2
+    if not cnp.PyArray_CheckExact(x) and _is_array is not None and not _is_array(x):
+        return _of_container(x, l1=l1, l2=l2, select=select, weights=weights,
+                             convention=convention, scale=scale, out=out, accumulate=accumulate,
+                             dtype=dtype)
+    _weights(l1, l2, &w1, &w2)
+    if convention != "keras":
+        w2 *= _arguments.CONVENTIONS[_arguments.flag(
+            convention, "convention", *_arguments.CONVENTIONS)]
+    if select is not None or not (PyFloat_CheckExact(weights) and <double>weights == 1.0):
+        raise ArgumentError(message("select= and weights= with a container", "one array",
+                                    "leave them out, or pass [x]"))
+    return _with_gradient(BOTH, x, w1, w2, _scale(scale), out,
+                          accumulate is not None and accumulate, dtype)
 
 
-# For the framework rooms: `out` is memory that they have just made, which is not checked again (that
-# takes ten times as long as a small call), and a bfloat16 value comes as a Python float, since it
-# must not need ml_dtypes.
-
-def plain_value(x, double l1, double l2, str dtype):
-    """``value(x, l1=l1, l2=l2, dtype=dtype)``; a float for bfloat16."""
-    return _value(VALUE, x, l1, l2, dtype, dtype == "bf16")
+cdef object _is_array = None
+cdef object _of_container = None
 
 
-def plain_gradient(x, double l1, double l2, double scale, out):
-    """``gradient(x, l1=l1, l2=l2, scale=scale, out=out)`` into new memory."""
-    return _with_gradient(GRADIENT, x, l1, l2, scale, out, False, None, NULL, True)
-
-
-def plain_value_and_gradient(x, double l1, double l2, out, str dtype):
-    """``value_and_gradient(x, l1=l1, l2=l2, out=out, dtype=dtype)[0]`` into new memory."""
-    return _with_gradient(BOTH, x, l1, l2, 1.0, out, False, dtype, NULL, True, dtype == "bf16")[0]
+def set_containers(is_array, value_and_gradient):
+    """Say what is an array, and what `value_and_gradient` does for everything else."""
+    global _is_array, _of_container
+    _is_array = is_array
+    _of_container = value_and_gradient
 
 
 # -- Lists of arrays --------------------------------------------------------------------------------
 
-cdef object _list(_operation op, object arrays, object l1, object l2, object dtype,
-                  fastreg_options *o, bint plain=False):
-    cdef fastreg_dtype result
-    cdef double v = 0.0
-    _list_number(op, arrays, l1, l2, dtype, o, &result, &v)
-    return v if plain else _scalar(result, v)
-
-
-cdef int _list_number(_operation op, object arrays, object l1, object l2, object dtype,
-                      fastreg_options *o, fastreg_dtype *result, double *v) except -1:
-    """One call over many arrays, whose weights are numbers or sequences of numbers."""
-    cdef list items = list(arrays)
-    cdef Py_ssize_t count = len(items), k
-    cdef fastreg_array *a
-    cdef fastreg_status status
-    cdef size_t n = 0
-    cdef list kept = []
-    cdef list l1s = _weights(l1, count), l2s = _weights(l2, count)
-    _result(dtype, FASTREG_F64, result)
-    a = <fastreg_array *>malloc((<size_t>count + 1) * sizeof(fastreg_array))
-    if a == NULL:
-        raise MemoryError
-    try:
-        for k in range(count):
-            keep = _fill(&a[k], items[k])
-            if keep is not None:
-                kept.append(keep)
-            a[k].l1 = l1s[k]
-            a[k].l2 = l2s[k]
-            n += _count(&a[k])
-        status = _call(op, a, <size_t>count, n, 1.0, False, result[0], o, v)
-    finally:
-        free(a)
-    if status == FASTREG_BAD_WEIGHT:
-        for k in range(count):
-            if not (0.0 <= l1s[k] < float("inf") and 0.0 <= l2s[k] < float("inf")):
-                _fail(status, l1s[k], l2s[k], 1.0)
-    if status != FASTREG_OK:
-        _fail(status, 0.0, 0.0, 1.0)
-    return 0
-
-
-cdef list _weights(object w, Py_ssize_t count):
-    cdef double v
-    if isinstance(w, (int, float, np.number)):
-        v = w
-        return [v] * count
-    # As a double, not through float(), which also takes text.
-    cdef list ws = []
-    for v in w:
-        ws.append(v)
-    if len(ws) != count:
-        raise ArgumentError(message(f"{count} weights, one for each array", f"{len(ws)}",
-                                    "pass one number for all arrays, or one for each"))
-    return ws
-
-
-def list_value(arrays, *, l1=0.0, l2=0.0, dtype=None):
-    """Return the penalty of several arrays, summed exactly and rounded once.
-
-    Parameters
-    ----------
-    arrays : iterable of arrays
-        Of any mix of shapes, layouts and element types that :func:`fastreg.value` takes.
-    l1, l2 : float, or one float for each array
-        Weights, finite and >= 0; zero removes a term.
-    dtype : dtype, optional
-        Type of the result; float64 by default.
-
-    Returns
-    -------
-    NumPy scalar
-        ``sum over arrays of l1 * sum(|x|) + l2 * sum(x**2)``; +0 for no arrays. NaN, infinity and
-        threads as in :func:`fastreg.value`.
-    """
-    cdef fastreg_options o
-    _no_options(&o)
-    return _list(VALUE, arrays, l1, l2, dtype, &o)
-
-
-def plain_list_value(arrays, l1, l2, str dtype):
-    """``list_value(arrays, l1=l1, l2=l2, dtype=dtype)``; a float for bfloat16."""
-    cdef fastreg_options o
-    _no_options(&o)
-    return _list(VALUE, arrays, l1, l2, dtype, &o, dtype == "bf16")
-
-
-def list_norm(arrays, *, l2=1.0, dtype=None):
-    """Return the Euclidean norm of several arrays taken together, rounded once.
-
-    Parameters and result as in :func:`list_value`; ``l2``: how often each array counts.
-    """
-    cdef fastreg_options o
-    _no_options(&o)
-    return _list(NORM, arrays, 0.0, l2, dtype, &o)
-
-
-def are_writable(list arrays):
-    """Tell whether all of these ndarrays are writable."""
-    for x in arrays:
-        if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray?>x):
-            return False
-    return True
+cdef list _numbers(object w, Py_ssize_t count, str what):
+    """One number for each of `count` arrays."""
+    if not isinstance(w, list):
+        return [w] * count
+    if len(<list>w) != count:
+        raise ArgumentError(message(f"{count} numbers {what}, one for each array",
+                                    str(len(<list>w)), "pass one for all, or one for each"))
+    return <list>w
 
 
 cdef struct _span:
     uintptr_t low
     uintptr_t high
+    Py_ssize_t position
     bint written
 
 
@@ -670,29 +718,33 @@ cdef int _by_address(const void *a, const void *b) noexcept nogil:
     return (x > y) - (x < y)
 
 
-cdef bint _plainly_fit(const fastreg_array *a, Py_ssize_t count, list targets) except -1:
+cdef bint _plainly_fit(const fastreg_array *a, Py_ssize_t count, list targets,
+                       Py_ssize_t *first, Py_ssize_t *second) except -1:
     """Whether all arrays are dense floats, written where ``gradient`` says, without any overlap.
 
-    Says nothing if not: then :func:`fastreg.arrays.check_targets` looks closer, and names the place.
-    ``targets`` are the ndarrays to be written, or None; None for memory that may be written.
+    False may only mean that a closer look is needed. Where two of them overlap, `first` and `second`
+    receive their positions, otherwise -1. ``targets`` are the ndarrays to be written, or None; None
+    for memory that may be written.
     """
-    cdef Py_ssize_t k, spans = 0
+    cdef Py_ssize_t k, spans = 0, latest = -1, latest_written = -1
     cdef size_t nbytes
     cdef uintptr_t written = 0, any = 0
     cdef bint fit = True
     cdef _span *s = <_span *>malloc((2 * <size_t>count + 1) * sizeof(_span))
+    first[0] = second[0] = -1
     if s == NULL:
         raise MemoryError
     for k in range(count):
-        nbytes = _count(&a[k]) * _itemsize(a[k].dtype)
         if a[k].dtype >= FASTREG_BOOL or a[k].strides != NULL or a[k].gradient_strides != NULL:
             fit = False
             break
+        nbytes = _count(&a[k]) * _itemsize(a[k].dtype)
         if nbytes == 0:
             continue
         s[spans].low = <uintptr_t>a[k].data
         s[spans].written = a[k].gradient == a[k].data
         s[spans].high = s[spans].low + nbytes
+        s[spans].position = k
         spans += 1
         if a[k].gradient == NULL:
             continue
@@ -703,185 +755,445 @@ cdef bint _plainly_fit(const fastreg_array *a, Py_ssize_t count, list targets) e
             s[spans].low = <uintptr_t>a[k].gradient
             s[spans].high = s[spans].low + nbytes
             s[spans].written = True
+            s[spans].position = k
             spans += 1
     if fit:
         qsort(s, <size_t>spans, sizeof(_span), _by_address)
         for k in range(spans):
             if s[k].low < written or (s[k].written and s[k].low < any):
                 fit = False
+                first[0] = latest_written if s[k].low < written else latest
+                second[0] = s[k].position
                 break
-            any = max(any, s[k].high)
-            if s[k].written:
-                written = max(written, s[k].high)
+            if s[k].high > any:
+                any = s[k].high
+                latest = s[k].position
+            if s[k].written and s[k].high > written:
+                written = s[k].high
+                latest_written = s[k].position
     free(s)
     return fit
 
 
-def list_gradient(list xs, list l1, list l2, list outs, *, double scale=1.0, bint accumulate=False):
-    """Write (or add) the gradients of arrays with their weights into ``outs``; None takes none.
+cdef object _statistics_dtype = np.dtype([
+    ("n", np.int64), ("sum_abs", np.float64), ("sum_squares", np.float64), ("norm", np.float64),
+    ("max_abs", np.float64), ("zeros", np.int64), ("subnormals", np.int64), ("nans", np.int64),
+    ("infs", np.int64),
+])
 
-    Raises
-    ------
-    DTypeError, LayoutError
-        As :func:`fastreg.gradient` for ``out``, naming the position; also if two targets, or a
-        target and another array, share memory. Nothing has been written then.
+
+cdef class Arrays:
+    """Described memory x verbs: a list of arrays with their weights, described to C once.
+
+    Parameters
+    ----------
+    items : list
+        Of ndarrays, HostArrays, or what :func:`fastreg._core.arrays.host_array` takes. They are held
+        for as long as this object lives, so their memory stays.
+    l1, l2 : float, or list of float, one for each array
+        Weights, finite and >= 0.
+    options : Options, optional
+
+    Notes
+    -----
+    Methods that write (names ending in ``_``, and gradients) check everything before the first
+    write; errors name positions. Shapes and strides are copies. Two threads may read at the same
+    time; writing, or naming targets, while another thread is in a call is an error.
     """
-    cdef Py_ssize_t count = len(xs), k
-    cdef fastreg_array g
-    cdef fastreg_array *a
-    cdef fastreg_options o
-    cdef fastreg_status status
-    cdef double v = 0.0
-    cdef size_t n = 0
-    cdef list kept = [], targets = []
-    cdef bint alike = True
-    _no_options(&o)
-    a = <fastreg_array *>malloc((<size_t>count + 1) * sizeof(fastreg_array))
-    if a == NULL:
-        raise MemoryError
-    try:
-        for k in range(count):
-            kept.append(_fill(&a[k], xs[k]))
-            a[k].l1 = l1[k]
-            a[k].l2 = l2[k]
-            n += _count(&a[k])
-            if outs[k] is None:
-                targets.append(None)
-                continue
-            keep = _fill(&g, outs[k])
-            kept.append(keep)
-            targets.append(outs[k] if keep is None else keep.data)
-            alike = alike and (g.dtype == a[k].dtype and g.ndim == a[k].ndim
-                               and _same_shape(&g, &a[k]))
-            a[k].gradient = <void *>g.data
-            a[k].gradient_strides = g.strides
-        if not (alike and _plainly_fit(a, count, targets)):
-            _arrays.check_targets([_arrays.host_array(x) for x in xs],
-                                  [None if t is None else _arrays.host_array(t) for t in outs])
-        status = _call(GRADIENT, a, <size_t>count, n, scale, accumulate, FASTREG_F64, &o, &v)
-    finally:
-        free(a)
-    if status != FASTREG_OK:
-        _fail(status, 0.0, 0.0, scale)
 
+    cdef list _items     # what must stay alive, as it was given
+    cdef list _views     # the ndarrays described, None for memory given by address
+    cdef list _targets   # what was named by bind
+    cdef fastreg_array *_arrays
+    cdef Py_ssize_t *_extents
+    cdef Py_ssize_t _length
+    cdef size_t _n
+    cdef bint _writable  # whether the arrays may be written in place has been looked at
+    cdef int _running
+    cdef Options _options
 
-cdef inline bint _same_shape(const fastreg_array *a, const fastreg_array *b) noexcept:
-    cdef int d
-    for d in range(a.ndim):
-        if a.shape[d] != b.shape[d]:
-            return False
-    return True
+    def __cinit__(self):
+        self._length = 0
+        self._n = 0
+        self._running = 0
+        self._writable = False
+        self._arrays = NULL
+        self._extents = NULL
+        self._targets = None
 
+    def __init__(self, items, l1=0.0, l2=0.0, *, Options options=None):
+        cdef Py_ssize_t k, used = 0, room = 0, d
+        cdef fastreg_array *a
+        cdef Py_ssize_t *more
+        cdef list given = list(items)
+        self._begin(given, l1, l2, options)
+        self._views = []
+        for k in range(self._length):
+            a = &self._arrays[k]
+            l1_k, l2_k = a.l1, a.l2
+            keep = _fill(a, given[k])
+            a.l1, a.l2 = l1_k, l2_k
+            self._views.append(given[k] if keep is None else keep.data)
+            if used + 2 * a.ndim > room:
+                room = 2 * room + 64 + 2 * a.ndim
+                more = <Py_ssize_t *>realloc(self._extents, <size_t>room * sizeof(Py_ssize_t))
+                if more == NULL:
+                    self._length = 0
+                    raise MemoryError
+                self._extents = more
+            for d in range(a.ndim):
+                self._extents[used + d] = a.shape[d]
+                if a.strides != NULL:
+                    self._extents[used + a.ndim + d] = a.strides[d]
+            self._n += _count(a)
+            used += 2 * a.ndim
+        used = 0
+        for k in range(self._length):
+            a = &self._arrays[k]
+            a.shape = self._extents + used if a.ndim else NULL
+            if a.strides != NULL:
+                a.strides = self._extents + used + a.ndim
+            used += 2 * a.ndim
 
-# -- Dense arrays by address: for frameworks whose tensors take longer to become ndarrays than to read --
+    cdef int _begin(self, list items, object l1, object l2, Options options) except -1:
+        """Take items and weights, and room for their description."""
+        cdef Py_ssize_t k
+        cdef list l1s, l2s
+        if self._arrays != NULL:
+            raise FastregError(message("one initialisation", "a second", "make a new object"))
+        self._items = items
+        self._options = options
+        self._length = len(items)
+        l1s, l2s = _numbers(l1, self._length, "l1"), _numbers(l2, self._length, "l2")
+        self._arrays = <fastreg_array *>calloc(<size_t>self._length + 1, sizeof(fastreg_array))
+        if self._arrays == NULL:
+            self._length = 0
+            raise MemoryError
+        for k in range(self._length):
+            self._arrays[k].l1 = l1s[k]
+            self._arrays[k].l2 = l2s[k]
+        return 0
 
-cdef fastreg_array *_dense(tuple memory, l1, l2, list targets, size_t *n) except NULL:
-    """Describe (addresses, lengths, names of types) to C, to be freed. l1, l2: numbers or lists."""
-    cdef list addresses = memory[0], lengths = memory[1], names = memory[2]
-    cdef Py_ssize_t count = len(addresses), k
-    cdef list l1s = _weights(l1, count), l2s = _weights(l2, count)
-    cdef fastreg_array *a = <fastreg_array *>malloc(
-        (<size_t>count + 1) * (sizeof(fastreg_array) + sizeof(Py_ssize_t)))
-    cdef Py_ssize_t *length = <Py_ssize_t *>(a + count)
-    if a == NULL:
-        raise MemoryError
-    n[0] = 0
-    try:
-        for k in range(count):
-            length[k] = lengths[k]
-            a[k].data = <void *><uintptr_t>addresses[k]
-            a[k].gradient = NULL if targets is None else <void *><uintptr_t>targets[k]
-            a[k].shape = &length[k]
-            a[k].strides = a[k].gradient_strides = NULL
-            a[k].ndim = 1
-            a[k].dtype = <fastreg_dtype><int>_dtype_codes[names[k]]
-            a[k].l1 = l1s[k]
-            a[k].l2 = l2s[k]
-            n[0] += <size_t>length[k]
-    except BaseException:
-        free(a)
-        raise
-    return a
+    @staticmethod
+    def dense(list owners, list addresses, list lengths, list dtypes, l1=0.0, l2=0.0, *,
+              Options options=None):
+        """Describe dense memory by address, for tensors that take longer to become ndarrays than to read.
 
+        Parameters
+        ----------
+        owners : list
+            What keeps the memory alive.
+        addresses, lengths : list of int
+        dtypes : list of Dtype
+        l1, l2, options
+            As for the class.
+        """
+        cdef Arrays self = Arrays.__new__(Arrays)
+        cdef Py_ssize_t k
+        cdef fastreg_array *a
+        self._begin(owners, l1, l2, options)
+        self._extents = <Py_ssize_t *>malloc((<size_t>self._length + 1) * sizeof(Py_ssize_t))
+        if self._extents == NULL:
+            self._length = 0
+            raise MemoryError
+        for k in range(self._length):
+            a = &self._arrays[k]
+            self._extents[k] = lengths[k]
+            a.data = <void *><uintptr_t>addresses[k]
+            a.shape = &self._extents[k]
+            a.ndim = 1
+            a.dtype = <fastreg_dtype><int>dtypes[k].code
+            self._n += <size_t>self._extents[k]
+        return self
 
-cdef bint _dense_call(_operation op, tuple memory, l1, l2, list targets, double scale,
-                      bint accumulate, bint fresh, fastreg_dtype result, double *v) except -1:
-    """Run a call; False, with nothing done, if memory to be written is shared."""
-    cdef fastreg_options o
-    cdef fastreg_status status
-    cdef size_t n
-    cdef Py_ssize_t count = len(memory[0])
-    cdef fastreg_array *a = _dense(memory, l1, l2, targets, &n)
-    _no_options(&o)
-    try:
-        if targets is not None and not fresh and not _plainly_fit(a, count, None):
-            return False
-        status = _call(op, a, <size_t>count, n, scale, accumulate, result, &o, v)
-    finally:
-        free(a)
-    if status != FASTREG_OK:
-        _fail(status, 0.0, 0.0, scale)
-    return True
+    def __dealloc__(self):
+        free(self._arrays)
+        free(self._extents)
 
+    def __len__(self):
+        return self._length
 
-def dense_value(tuple memory, l1, l2, dtype, bint plain=False):
-    """``list_value`` of (addresses, lengths, names of types); ``plain``: a float for bfloat16."""
-    cdef double v = 0.0
-    cdef fastreg_dtype result
-    _result(dtype, FASTREG_F64, &result)
-    _dense_call(VALUE, memory, l1, l2, None, 1.0, False, True, result, &v)
-    return v if plain and result == FASTREG_BF16 else _scalar(result, v)
+    @property
+    def n(self):
+        """Number of elements of all arrays."""
+        return self._n
 
+    # -- One call
 
-def dense_norm(tuple memory, dtype=None):
-    """``list_norm`` of (addresses, lengths, names of types)."""
-    cdef double v = 0.0
-    cdef fastreg_dtype result
-    _result(dtype, FASTREG_F64, &result)
-    _dense_call(NORM, memory, 0.0, 1.0, None, 1.0, False, True, result, &v)
-    return _scalar(result, v)
+    cdef object _do(self, _call *c, fastreg_array *arrays, object dtype, bint number):
+        """Run a call over all arrays; the value as a NumPy scalar or as a float, if it has one."""
+        cdef fastreg_options o
+        cdef fastreg_status status
+        cdef double v = 0.0
+        c.result = FASTREG_F64
+        if c.op in (VALUE, NORM, BOTH):
+            _result(dtype, FASTREG_F64, &c.result)
+        if self._options is None:
+            _no_options(&o)
+        else:
+            o = self._options._options
+        self._running += 1
+        status = _run(c, arrays, <size_t>self._length, self._n, &o, &v)
+        self._running -= 1
+        if status != FASTREG_OK:
+            _fail(status, arrays, <size_t>self._length)
+        if c.op == GRADIENT or c.op == PROX:
+            return None
+        return v if number else _scalar(c.result, v)
 
+    cdef int _alone(self) except -1:
+        """Refuse to change what another thread is using."""
+        if self._running:
+            raise FastregError(message("arrays or a plan that one thread uses at a time",
+                                       "a call while another thread is in one",
+                                       "make one for each thread"))
+        return 0
 
-def dense_gradient(tuple memory, l1, l2, list targets, *, double scale=1.0, bint accumulate=False,
-                   bint fresh=False):
-    """Write the gradients to the addresses ``targets``, of which 0 takes none.
+    def value(self, dtype=None, bint number=False):
+        """Return the penalty of all arrays, exact and rounded once.
 
-    ``fresh``: new memory, not checked. False, with nothing written, if memory is shared.
-    """
-    cdef double v = 0.0
-    return _dense_call(GRADIENT, memory, l1, l2, targets, scale, accumulate, fresh, FASTREG_F64, &v)
+        Parameters
+        ----------
+        dtype : Dtype or dtype, optional
+            Type of the result; float64 by default.
+        number : bool, default False
+            Return a Python float, which needs no package for bfloat16, and not a NumPy scalar.
+        """
+        cdef _call c
+        c.op = VALUE
+        c.scale = 1.0
+        c.accumulate = False
+        return self._do(&c, self._arrays, dtype, number)
 
+    def norm(self, dtype=None, bint number=False, list times=None):
+        """Return the Euclidean norm of all arrays together, correctly rounded; weights play no part.
 
-def dense_value_and_gradient(tuple memory, l1, l2, list targets, dtype, bint plain=False):
-    """The value, and the gradients into new memory, in one pass."""
-    cdef double v = 0.0
-    cdef fastreg_dtype result
-    _result(dtype, FASTREG_F64, &result)
-    _dense_call(BOTH, memory, l1, l2, targets, 1.0, False, True, result, &v)
-    return v if plain and result == FASTREG_BF16 else _scalar(result, v)
+        ``times`` says how often each array counts, by default once.
+        """
+        cdef _call c
+        cdef Py_ssize_t k
+        cdef fastreg_array *copy = self._copy()
+        c.op = NORM
+        c.scale = 1.0
+        c.accumulate = False
+        try:
+            for k in range(self._length):
+                copy[k].l1 = 0.0
+                copy[k].l2 = 1.0 if times is None else times[k]
+            return self._do(&c, copy, dtype, number)
+        finally:
+            free(copy)
 
+    cdef fastreg_array *_copy(self) except NULL:
+        """The description, to be changed and freed."""
+        cdef size_t nbytes = (<size_t>self._length + 1) * sizeof(fastreg_array)
+        cdef fastreg_array *copy = <fastreg_array *>malloc(nbytes)
+        if copy == NULL:
+            raise MemoryError
+        memcpy(copy, self._arrays, nbytes)
+        return copy
 
-def dense_prox_(tuple memory, l1, l2, double step, bint flush):
-    """Take a proximal step in place; False, with nothing written, if memory is shared."""
-    cdef fastreg_options o
-    cdef fastreg_status status
-    cdef _poll_state poll
-    cdef size_t n
-    cdef Py_ssize_t count = len(memory[0])
-    cdef fastreg_array *a = _dense(memory, l1, l2, memory[0], &n)
-    _no_options(&o)
-    poll.next = fr_milliseconds() + POLL_MILLISECONDS
-    o.poll = _poll
-    o.poll_context = &poll
-    try:
-        if not _plainly_fit(a, count, None):
-            return False
+    # -- Gradients
+
+    def bind(self, list targets, bint fresh=False):
+        """Name where gradients go, until other targets are named.
+
+        Parameters
+        ----------
+        targets : list
+            For each array an ndarray or HostArray of its shape and type, or None for none of it; for
+            memory given by address an address, or 0.
+        fresh : bool, default False
+            The caller has just made them: writable, dense, shared with nobody. Nothing is checked.
+
+        Raises
+        ------
+        DTypeError, LayoutError
+            As :func:`fastreg.gradient` for ``out``, naming the position; also if two targets, or a
+            target and another array, share memory.
+        """
+        cdef Py_ssize_t k, first, second
+        cdef fastreg_array g
+        cdef bint alike = True
+        self._alone()
+        if len(targets) != self._length:
+            raise LayoutError(message(f"{self._length} targets", f"{len(targets)}",
+                                      "pass one (or None) for each array"))
+        self._targets = None
+        for k in range(self._length):
+            self._arrays[k].gradient = NULL
+            self._arrays[k].gradient_strides = NULL
+        if self._views is None:
+            for k in range(self._length):
+                self._arrays[k].gradient = <void *><uintptr_t>targets[k]
+            if not fresh and not _plainly_fit(self._arrays, self._length, None, &first, &second):
+                for k in range(self._length):
+                    self._arrays[k].gradient = NULL
+                raise _shared(first, second)
+            self._targets = targets
+            return
+        hosts = [None if t is None else _arrays.host_array(t) for t in targets]
+        views = [None if h is None else h.data for h in hosts]
+        for k in range(self._length):
+            if hosts[k] is not None:
+                _fill(&g, hosts[k])
+                alike = alike and g.dtype == self._arrays[k].dtype and \
+                    _same_shape(&g, &self._arrays[k])
+                self._arrays[k].gradient = <void *>g.data
+                self._arrays[k].gradient_strides = g.strides
+        try:
+            if not (fresh and alike) and not (alike and _plainly_fit(
+                    self._arrays, self._length, views, &first, &second)):
+                _arrays.check_targets(self._hosts(), hosts)
+        except BaseException:
+            for k in range(self._length):
+                self._arrays[k].gradient = NULL
+                self._arrays[k].gradient_strides = NULL
+            raise
+        # Views of our own: assigning to an array's shape must not move the strides that C reads.
+        self._targets = [None if v is None else v.view() for v in views]
+        for k in range(self._length):
+            if self._arrays[k].gradient_strides != NULL:
+                self._arrays[k].gradient_strides = <const Py_ssize_t *>cnp.PyArray_STRIDES(
+                    <cnp.ndarray>self._targets[k])
+
+    cdef list _hosts(self):
+        """The arrays as HostArrays, for a closer look."""
+        return [_arrays.host_array(x) for x in self._items]
+
+    cdef int _bind_if_given(self, list targets, bint fresh) except -1:
+        if targets is not None:
+            self.bind(targets, fresh)
+        elif self._targets is None and self._length:
+            raise ArgumentError(message("targets for the gradients", "none bound",
+                                        "call bind(targets) first, or pass them"))
+        self._alone()
+        return 0
+
+    def gradient(self, list targets=None, scale=1.0, bint accumulate=False, bint fresh=False):
+        """Write (or add) the gradients into the targets, bound before or given here; see :meth:`bind`."""
+        cdef _call c
+        c.op = GRADIENT
+        c.scale = _scale(scale)
+        c.accumulate = accumulate
+        self._bind_if_given(targets, fresh)
+        self._do(&c, self._arrays, None, False)
+
+    def value_and_gradient(self, list targets=None, scale=1.0, bint accumulate=False, dtype=None,
+                           bint number=False, bint fresh=False):
+        """Write (or add) the gradients, and return the value, in one pass; see :meth:`value`."""
+        cdef _call c
+        c.op = BOTH
+        c.scale = _scale(scale)
+        c.accumulate = accumulate
+        self._bind_if_given(targets, fresh)
+        return self._do(&c, self._arrays, dtype, number)
+
+    # -- In place
+
+    cdef int _check_writable(self, fastreg_array *copy) except -1:
+        """Refuse what cannot be written in place, before the first write."""
+        cdef Py_ssize_t k, first, second
+        cdef bint readable = True
+        if self._views is not None:
+            for k in range(self._length):
+                readable = readable and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>self._views[k])
+        # Shapes and overlaps cannot change while this object holds the arrays; writability can.
+        if self._writable and readable:
+            return 0
+        if not (readable and _plainly_fit(copy, self._length, None, &first, &second)):
+            if self._views is None:
+                raise _shared(first, second)
+            hosts = self._hosts()
+            _arrays.check_targets(hosts, hosts)
+        self._writable = True
+        return 0
+
+    cdef int _in_place(self, _call *c, double l1, double l2) except -1:
+        """Write every array in place; for a gradient, with these weights."""
+        cdef Py_ssize_t k
+        cdef fastreg_array *copy
+        self._alone()
+        copy = self._copy()
+        try:
+            for k in range(self._length):
+                copy[k].gradient = <void *>copy[k].data
+                copy[k].gradient_strides = copy[k].strides
+                if c.op == GRADIENT:
+                    copy[k].l1 = l1
+                    copy[k].l2 = l2
+            self._check_writable(copy)
+            self._do(c, copy, None, False)
+        finally:
+            free(copy)
+        return 0
+
+    def scale_(self, factor):
+        """Replace every x by ``RN_T(factor * x)``."""
+        cdef _call c
+        c.op = GRADIENT
+        c.scale = _scale(factor)
+        c.accumulate = False
+        self._in_place(&c, 0.0, 0.5)
+
+    def prox_(self, step, bint flush=False):
+        """Take a proximal step of the penalty in place; ``flush`` turns subnormal results into 0.
+
+        ``t = |x| - step * l1``; 0 if ``t <= 0``, else ``sign(x) * RN_T(t / (1 + 2 * step * l2))``.
+        """
+        cdef _call c
+        c.op = PROX
+        c.scale = _arguments.number(step, "step", least=0.0)
+        c.accumulate = flush
+        self._in_place(&c, 0.0, 0.0)
+
+    # -- Statistics
+
+    def statistics(self):
+        """Return n, sums, norm, max and counts of each array and of all together, from one pass.
+
+        Returns
+        -------
+        rows : structured ndarray, one row for each array
+            Fields n, sum_abs, sum_squares, norm, max_abs (float64), zeros, subnormals, nans, infs.
+        total : the same fields, of all arrays
+            Its sums are exact and rounded once.
+        """
+        cdef cnp.ndarray rows = np.empty(self._length + 1, _statistics_dtype)
+        cdef fastreg_statistics *out = <fastreg_statistics *>cnp.PyArray_DATA(rows)
+        cdef fastreg_options o
+        cdef fastreg_status status
+        cdef _poll_state poll
+        if self._options is None:
+            _no_options(&o)
+        else:
+            o = self._options._options
+        poll.next = fr_milliseconds() + POLL_MILLISECONDS
+        o.poll = _poll
+        o.poll_context = &poll
+        self._running += 1
         with nogil:
-            status = fastreg_prox(a, <size_t>count, step, flush, &o)
-    finally:
-        free(a)
-    if status != FASTREG_OK:
-        _fail(status, 0.0, 0.0, step)
+            status = fastreg_statistics_of(self._arrays, <size_t>self._length, &o, out,
+                                           out + self._length)
+        self._running -= 1
+        if status != FASTREG_OK:
+            _fail(status, self._arrays, <size_t>self._length)
+        return rows[:self._length], rows[self._length]
+
+
+cdef object _shared(Py_ssize_t first, Py_ssize_t second):
+    """The error of memory that would be written twice, or read after it was written."""
+    where = f"positions {first} and {second}" if first >= 0 else "some"
+    return LayoutError(message("written arrays that share memory with no other array of the list",
+                               f"{where}, which do",
+                               "pass each memory once, or write to separate arrays"))
+
+
+def are_writable(list arrays):
+    """Tell whether all of these ndarrays are writable."""
+    for x in arrays:
+        if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray?>x):
+            return False
     return True
 
 
@@ -909,285 +1221,7 @@ def are_the_items(container, list items):
     return len(now) == len(items) and are_the_items(now, items)
 
 
-cdef object _survey_dtype = np.dtype([
-    ("n", np.int64), ("sum_abs", np.float64), ("sum_squares", np.float64), ("norm", np.float64),
-    ("max_abs", np.float64), ("zeros", np.int64), ("subnormals", np.int64), ("nans", np.int64),
-    ("infs", np.int64),
-])
-
-
-def list_survey(list arrays):
-    """Return :meth:`Plan.survey` of arrays, without a plan."""
-    cdef Py_ssize_t count = len(arrays), k
-    cdef list kept = []
-    cdef tuple found
-    cdef fastreg_options o
-    cdef fastreg_array *a = <fastreg_array *>malloc(
-        (<size_t>count + 1) * sizeof(fastreg_array))
-    if a == NULL:
-        raise MemoryError
-    _no_options(&o)
-    try:
-        for k in range(count):
-            keep = _fill(&a[k], arrays[k])
-            if keep is not None:
-                kept.append(keep)
-        found = _surveyed(a, count, &o)
-    finally:
-        free(a)
-    return found
-
-
-cdef tuple _surveyed(const fastreg_array *a, Py_ssize_t count, fastreg_options *o):
-    cdef cnp.ndarray rows = np.empty(count + 1, _survey_dtype)
-    cdef fastreg_status status
-    cdef _poll_state poll
-    cdef fastreg_statistics *out = <fastreg_statistics *>cnp.PyArray_DATA(rows)
-    poll.next = fr_milliseconds() + POLL_MILLISECONDS
-    o.poll = _poll
-    o.poll_context = &poll
-    with nogil:
-        status = fastreg_survey(a, <size_t>count, o, out, out + count)
-    if status != FASTREG_OK:
-        _fail(status, 0.0, 0.0, 1.0)
-    return rows[:count], rows[count]
-
-
-# -- Plans: a list of arrays, described to C once -----------------------------------------------------
-
-cdef class Plan:
-    """A list of arrays with their weights, checked and described to C once.
-
-    Parameters
-    ----------
-    hosts : list of HostArray
-        Held for the plan's lifetime, so their memory stays.
-    l1, l2 : list of float
-        One weight for each array, finite and >= 0.
-
-    Notes
-    -----
-    A call then costs one C call. Methods that write (names ending in ``_``) check everything before
-    the first write. A plan must not be used by two threads at once.
-    """
-
-    cdef list _hosts
-    cdef list _targets
-    cdef fastreg_array *_arrays
-    cdef Py_ssize_t _count
-    cdef size_t _n
-    cdef bint _can_be_written
-
-    def __cinit__(self, list hosts, list l1, list l2):
-        cdef Py_ssize_t k
-        self._count = len(hosts)
-        if len(l1) != self._count or len(l2) != self._count:
-            raise ArgumentError(message(f"{self._count} weights of each kind",
-                                        f"{len(l1)} and {len(l2)}", "pass one for each array"))
-        self._hosts = [_arrays.host_array(host) for host in hosts]
-        self._targets = []
-        self._n = 0
-        self._can_be_written = False
-        self._arrays = <fastreg_array *>malloc((<size_t>self._count + 1) * sizeof(fastreg_array))
-        if self._arrays == NULL:
-            raise MemoryError
-        for k in range(self._count):
-            _fill(&self._arrays[k], self._hosts[k])
-            self._arrays[k].l1 = l1[k]
-            self._arrays[k].l2 = l2[k]
-            for w, name in ((l1[k], "l1"), (l2[k], "l2")):
-                if not 0.0 <= w < float("inf"):
-                    _fail(FASTREG_BAD_WEIGHT, l1[k], l2[k], 1.0)
-            self._n += _count(&self._arrays[k])
-
-    def __dealloc__(self):
-        free(self._arrays)
-
-    def __len__(self):
-        return self._count
-
-    @property
-    def n(self):
-        """Number of elements of all arrays."""
-        return self._n
-
-    cdef fastreg_array *_copy(self, double l1, double l2) except NULL:
-        """The arrays with other weights; to be freed."""
-        cdef Py_ssize_t k
-        cdef fastreg_array *copy
-        copy = <fastreg_array *>malloc((<size_t>self._count + 1) * sizeof(fastreg_array))
-        if copy == NULL:
-            raise MemoryError
-        memcpy(copy, self._arrays, <size_t>self._count * sizeof(fastreg_array))
-        for k in range(self._count):
-            copy[k].l1 = l1
-            copy[k].l2 = l2
-        return copy
-
-    cdef object _read(self, _operation op, fastreg_array *arrays, object dtype):
-        cdef fastreg_options o
-        cdef fastreg_dtype result
-        cdef fastreg_status status
-        cdef double v = 0.0
-        _result(dtype, FASTREG_F64, &result)
-        _no_options(&o)
-        status = _call(op, arrays, <size_t>self._count, self._n, 1.0, False, result, &o, &v)
-        if status != FASTREG_OK:
-            _fail(status, 0.0, 0.0, 1.0)
-        return _scalar(result, v)
-
-    def value(self, dtype=None):
-        """Return the penalty of all arrays, exact and rounded once; float64 by default."""
-        return self._read(VALUE, self._arrays, dtype)
-
-    def norm(self, dtype=None):
-        """Return the Euclidean norm of all arrays together; weights play no part."""
-        cdef fastreg_array *copy = self._copy(0.0, 1.0)
-        try:
-            return self._read(NORM, copy, dtype)
-        finally:
-            free(copy)
-
-    def bind(self, list targets):
-        """Name where gradients go: a HostArray for each array, or None for none of it.
-
-        Raises
-        ------
-        DTypeError, LayoutError
-            As :func:`fastreg.gradient` for ``out``, naming the position; also if two targets, or a
-            target and another array of the plan, share memory.
-        """
-        cdef Py_ssize_t k
-        cdef fastreg_array g
-        cdef bint alike
-        if len(targets) != self._count:
-            raise LayoutError(message(f"{self._count} targets", f"{len(targets)}",
-                                      "pass one (or None) for each array"))
-        hosts = [None if t is None else _arrays.host_array(t) for t in targets]
-        alike = True
-        for k in range(self._count):
-            self._arrays[k].gradient = NULL
-            self._arrays[k].gradient_strides = NULL
-            if hosts[k] is not None:
-                _fill(&g, hosts[k])
-                alike = alike and (g.dtype == self._arrays[k].dtype
-                                   and g.ndim == self._arrays[k].ndim
-                                   and _same_shape(&g, &self._arrays[k]))
-                self._arrays[k].gradient = <void *>g.data
-                self._arrays[k].gradient_strides = g.strides
-        self._targets = []
-        try:
-            if not (alike and _plainly_fit(self._arrays, self._count,
-                                           [None if h is None else h.data for h in hosts])):
-                _arrays.check_targets(self._hosts, hosts)
-        except BaseException:
-            for k in range(self._count):
-                self._arrays[k].gradient = NULL
-            raise
-        self._targets = hosts
-
-    cdef _bind_if_given(self, list targets):
-        if targets is not None:
-            self.bind(targets)
-        elif not self._targets and self._count:
-            raise ArgumentError(message("targets for the gradients", "none bound",
-                                        "call bind(targets) first, or pass them"))
-
-    cdef object _write(self, _operation op, double scale, bint accumulate, object dtype):
-        cdef fastreg_options o
-        cdef fastreg_dtype result
-        cdef fastreg_status status
-        cdef double v = 0.0
-        _result(dtype, FASTREG_F64, &result)
-        _no_options(&o)
-        status = _call(op, self._arrays, <size_t>self._count, self._n, scale, accumulate, result,
-                       &o, &v)
-        if status != FASTREG_OK:
-            _fail(status, 0.0, 0.0, scale)
-        return _scalar(result, v)
-
-    def gradient(self, list targets=None, double scale=1.0, bint accumulate=False):
-        """Write (or add) the gradients into the targets, bound before or given here."""
-        self._bind_if_given(targets)
-        self._write(GRADIENT, scale, accumulate, None)
-
-    def value_and_gradient(self, list targets=None, double scale=1.0, bint accumulate=False,
-                           dtype=None):
-        """Write (or add) the gradients, and return the value, in one pass."""
-        self._bind_if_given(targets)
-        return self._write(BOTH, scale, accumulate, dtype)
-
-    def survey(self):
-        """Return n, sums, norm, max and counts of each array and of all together, from one pass.
-
-        Returns
-        -------
-        rows : structured ndarray, one row for each array
-            Fields n, sum_abs, sum_squares, norm, max_abs (float64), zeros, subnormals, nans, infs.
-        total : the same fields, of all arrays
-            Its sums are exact and rounded once.
-        """
-        cdef fastreg_options o
-        _no_options(&o)
-        return _surveyed(self._arrays, self._count, &o)
-
-    cdef _in_place(self, double l1, double l2, double scale, int prox, bint flush):
-        """Write every array in place: a gradient with these weights, or a proximal step."""
-        cdef fastreg_options o
-        cdef fastreg_status status
-        cdef _poll_state poll
-        cdef Py_ssize_t k
-        cdef cnp.ndarray v
-        cdef fastreg_array *copy
-        copy = self._copy(l1, l2)
-        try:
-            for k in range(self._count):
-                copy[k].gradient = <void *>copy[k].data
-                copy[k].gradient_strides = copy[k].strides
-                if prox:
-                    copy[k].l1 = self._arrays[k].l1
-                    copy[k].l2 = self._arrays[k].l2
-            # Shapes and overlaps cannot change while the plan holds the arrays; writability can.
-            if not self._can_be_written:
-                if not _plainly_fit(copy, self._count, [host.data for host in self._hosts]):
-                    _arrays.check_targets(self._hosts, self._hosts)
-                self._can_be_written = True
-            for k in range(self._count):
-                v = <cnp.ndarray>self._hosts[k].data
-                if not cnp.PyArray_ISWRITEABLE(v):
-                    _arrays.check_targets(self._hosts, self._hosts)
-        except BaseException:
-            free(copy)
-            raise
-        _no_options(&o)
-        poll.next = fr_milliseconds() + POLL_MILLISECONDS
-        o.poll = _poll
-        o.poll_context = &poll
-        with nogil:
-            if prox:
-                status = fastreg_prox(copy, <size_t>self._count, scale, flush, &o)
-            else:
-                status = fastreg_gradient(copy, <size_t>self._count, scale, 0, &o)
-        free(copy)
-        if status == FASTREG_BAD_SCALE and prox:
-            raise ArgumentError(message("a step that is finite and >= 0", repr(scale),
-                                        "pass a non-negative number"))
-        if status != FASTREG_OK:
-            _fail(status, 0.0, 0.0, scale)
-
-    def scale_(self, double factor):
-        """Replace every x by ``RN_T(factor * x)``; factor is finite. A zero becomes +0 or -0."""
-        self._in_place(0.0, 0.5, factor, 0, False)
-
-    def prox_(self, double step, bint flush=False):
-        """Take a proximal step of the penalty in place; ``flush`` turns subnormal results into 0.
-
-        ``t = |x| - step * l1``; 0 if ``t <= 0``, else ``sign(x) * RN_T(t / (1 + 2 * step * l2))``.
-        """
-        self._in_place(0.0, 0.0, step, 1, flush)
-
-
-# -- What is in use, and hooks for tests --------------------------------------------------------------
+# -- What is in use -----------------------------------------------------------------------------------
 
 def levels(*, bint all=False):
     """Return the names of the ISA levels that this machine can run (or that were compiled)."""
@@ -1262,58 +1296,3 @@ def xla_handlers():
     return {"fastreg_value": PyCapsule_New(<void *>fr_xla_value, "xla._CUSTOM_CALL_TARGET", NULL),
             "fastreg_gradient": PyCapsule_New(<void *>fr_xla_gradient, "xla._CUSTOM_CALL_TARGET",
                                               NULL)}
-
-
-def _measure(arrays, str op, l1, l2, str dtype_name, isa=None, int threads=1, int first_tier=0,
-             double error_scale=1.0, bytes_per_thread=1):
-    """Return (value, deciding tier) with every choice forced; for tests.
-
-    ``arrays`` is one array or a list. ``error_scale`` multiplies the proven bounds: large values make
-    the fallbacks frequent, 0 removes the rounding test.
-    """
-    cdef fastreg_options o
-    cdef int tier = -1
-    cdef bytes name = b"" if isa is None else isa.encode()
-    _no_options(&o)
-    o.threads = threads
-    o.bytes_per_thread = bytes_per_thread
-    if isa is not None:
-        o.level = name
-    o.first_tier = first_tier
-    o.error_factor = error_scale if error_scale != 0.0 else 1e-300
-    o.tier = &tier
-    if not isinstance(arrays, list):
-        arrays = [arrays]
-    if op == "norm":
-        l1, l2 = 0.0, 1.0
-    cdef fastreg_dtype result
-    cdef double v = 0.0
-    _list_number(VALUE if op == "value" else NORM, arrays, l1, l2, dtype_name, &o, &result, &v)
-    return v, tier
-
-
-def _gradient(x, double l1, double l2, double scale, out, bint accumulate, isa=None):
-    """``gradient`` with the ISA level forced; for tests."""
-    cdef bytes name = b"" if isa is None else isa.encode()
-    return _with_gradient(GRADIENT, x, l1, l2, scale, out, accumulate, None, name)
-
-
-def _value_and_gradient(x, double l1, double l2, double scale, out, bint accumulate, isa=None):
-    """``value_and_gradient`` with the ISA level forced; for tests."""
-    cdef bytes name = b"" if isa is None else isa.encode()
-    return _with_gradient(BOTH, x, l1, l2, scale, out, accumulate, None, name)
-
-
-def _survey(list arrays, isa=None, int threads=1, double error_scale=1.0):
-    """``Plan.survey`` of arrays with every choice forced; for tests. See ``_measure``."""
-    cdef fastreg_options o
-    cdef bytes name = b"" if isa is None else isa.encode()
-    cdef list zeros = [0.0] * len(arrays)
-    cdef Plan plan = Plan(arrays, zeros, zeros)
-    _no_options(&o)
-    o.threads = threads
-    o.bytes_per_thread = 1
-    if isa is not None:
-        o.level = name
-    o.error_factor = error_scale
-    return _surveyed(plan._arrays, plan._count, &o)

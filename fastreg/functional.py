@@ -1,14 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Penalties of one array, and of lists of arrays: values, gradients, both.
-
-The functions are compiled; this module only names them.
-"""
+"""Penalties of one array: values, gradients, both. The functions are compiled; this names them."""
 
 from fastreg._kernels import (
     gradient,
     l2_loss,
-    list_norm,
-    list_value,
     norm,
     sum_abs,
     sum_squares,
@@ -19,8 +14,6 @@ from fastreg._kernels import (
 __all__ = [
     "gradient",
     "l2_loss",
-    "list_norm",
-    "list_value",
     "norm",
     "sum_abs",
     "sum_squares",

@@ -36,7 +36,7 @@ def _threads_from_environment() -> int:
     return int(text)
 
 
-def _check_environment() -> None:
+def check_environment() -> None:
     """Apply and check FASTREG_ISA and FASTREG_NUM_THREADS; called once, by the import."""
     if _kernels.level() is None:
         raise EnvironmentSettingError(

@@ -19,10 +19,10 @@ import numpy as np
 
 from fastreg._core.arguments import Request, Select, spellings
 from fastreg._core.containers import Gathered, Parameter, gather, leaves
-from fastreg._core.text import Column, Table, printable, print_table, shape_text
+from fastreg._core.text import Column, Table, lines_for, printable, shape_text, terminal_width
 from fastreg.errors import ArgumentError, message
 
-__all__ = ["Chosen", "Decision", "Select", "chosen", "decide", "explain", "print_decisions"]
+__all__ = ["Chosen", "Decision", "Select", "chosen", "decide", "explain", "is_kernel_name", "print_decisions"]
 
 _BIAS = re.compile(r"(^|_)bias(es)?(_|$)|^intercept_?$")
 _SCALE = re.compile(r"^(gamma|beta|scale|offset|shift)$")
@@ -229,6 +229,11 @@ def _rule_of_name(name: str, has_layer: bool) -> str:
     return rule
 
 
+def is_kernel_name(name: str) -> bool:
+    """Whether nothing in a name, which no layer's class judges, says that it is no kernel's."""
+    return not _rule_of_name(name, False)
+
+
 def _judged(name: str, has_layer: bool) -> str:
     parts = re.split(r"[./]", name.removesuffix(":0"))
     last = parts[-1]
@@ -256,7 +261,7 @@ def _rule_of_layer(layer: Any) -> str:
         name = base.__name__
         # A wrapper that normalises another layer's weights does not own them.
         if _NORM.search(name.lower()) and name not in ("SpectralNormalization", "WeightNorm"):
-            return f"of a normalisation, {printable(type(layer).__name__, 40)}"
+            return f"of a normalisation, by the class {printable(type(layer).__name__, 40)}"
     return ""
 
 
@@ -346,16 +351,6 @@ def explain(params: Any, *, select: Select = None, file: TextIO | None = None) -
 
 def print_decisions(decisions: Sequence[Decision], notes: Sequence[str], file: TextIO) -> None:
     """Print decisions as :func:`explain` does."""
-    table = Table(
-        [
-            Column("mark", "", ["in" if d.included else "out" for d in decisions], left=True),
-            Column("name", "array", [printable(d.parameter.name) for d in decisions], left=True),
-            Column("shape", "shape", [shape_text(d.parameter.shape) for d in decisions]),
-            Column("n", "n", [f"{d.parameter.size:,}" for d in decisions]),
-            Column("rule", "rule", [d.rule for d in decisions], left=True),
-        ],
-        drop_order=("shape", "n"),
-    )
     inside = [d.parameter for d in decisions if d.included]
     total = sum(d.parameter.size for d in decisions)
     end = [
@@ -366,9 +361,31 @@ def print_decisions(decisions: Sequence[Decision], notes: Sequence[str], file: T
     kinds = Counter(_without_name(d.rule) for d in decisions if not d.included)
     if len(kinds) > 1:
         end.append("out: " + ", ".join(f"{kind} ({n:,})" for kind, n in kinds.most_common()))
-    print_table(table, end, file)
+    width = terminal_width(file)
+
+    def layout(clean: Callable[[str], str]) -> list[str]:
+        table = _table(decisions, [d.rule for d in decisions])
+        if not table.fits(width, clean):
+            table = _table(decisions, [_without_name(d.rule) for d in decisions])
+        return [*table.lines(width, clean), "", *map(clean, end)]
+
+    print("\n".join(lines_for(file, layout)), file=file)
+
+
+def _table(decisions: Sequence[Decision], rules: Sequence[str]) -> Table:
+    parameters = [d.parameter for d in decisions]
+    return Table(
+        [
+            Column("mark", "", ["in" if d.included else "out" for d in decisions], left=True),
+            Column("name", "array", [p.name for p in parameters], left=True),
+            Column("shape", "shape", [shape_text(p.shape) for p in parameters]),
+            Column("n", "n", [f"{p.size:,}" for p in parameters]),
+            Column("rule", "rule", rules, left=True),
+        ],
+        ruled=False,
+    )
 
 
 def _without_name(rule: str) -> str:
     """Return a rule without the name that it found, which the line shows anyway."""
-    return re.sub(r",? (by (its|the) name '.*'|[A-Z]\w+)$", "", rule)
+    return re.sub(r",? by (its|the) (name '.*'|class \w+)$", "", rule)

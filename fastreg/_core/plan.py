@@ -1,0 +1,441 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A model's arrays, chosen, weighted and described to the kernels once, for many calls."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from typing import Any, TextIO
+
+import numpy as np
+
+from fastreg._core.arguments import Request, Select, Weight, flag, number
+from fastreg._core.arrays import HostArray, describe
+from fastreg._core.containers import (
+    Gathered,
+    Parameter,
+    address_of,
+    check_mutable,
+    gather,
+    joined,
+    leaves,
+    naming,
+)
+from fastreg._core.frameworks import is_model, is_torch_module
+from fastreg._core.guard import Guard
+from fastreg._core.selection import Decision, chosen, print_decisions
+from fastreg._core.statistics import FloatsAndOthers, Stats, Titles, finite_or_raise
+from fastreg._core.tensors import tensors_of, written
+from fastreg._kernels import Arrays, are_writable
+from fastreg.errors import FastregError, LayoutError, NonFiniteError, message
+
+__all__ = ["Plan", "occurrences", "own_views"]
+
+
+class Plan:
+    """A model's arrays, chosen, weighted and described to the kernels once: see :func:`fastreg.plan`.
+
+    A call then costs one look at the containers and one call of the kernels. Before each, the plan
+    checks that what it was made of is still there, and raises StaleError instead of reading stale
+    memory. It holds references to the arrays, so none is freed; NumPy refuses to resize them
+    meanwhile.
+
+    A plan is used by one thread at a time. Names ending in ``_`` write in place, and check
+    everything before the first write. A plan cannot be copied or pickled: make it anew.
+    """
+
+    __slots__ = (
+        "_all",
+        "_arrays",
+        "_bound",
+        "_decisions",
+        "_floats",
+        "_guard",
+        "_hosts",
+        "_mutable",
+        "_notes",
+        "_parameters",
+        "_places",
+        "_request",
+        "_tensors",
+        "_times",
+        "_titles",
+        "_weights",
+    )
+
+    def __init__(
+        self,
+        params: Any,
+        *,
+        l1: Weight | None = None,
+        l2: Weight | None = None,
+        select: Select = None,
+        weights: Weight = 1.0,
+        convention: str = "keras",
+    ) -> None:
+        self._prepare(params, Request.of(l1, l2, select, weights, convention), False, False)
+
+    @classmethod
+    def of(
+        cls, params: Any, request: Request, *, everything: bool = False, values: bool = False
+    ) -> Plan:
+        """Make a plan for a request that has been checked; see :func:`chosen` for the flags."""
+        plan = cls.__new__(cls)
+        plan._prepare(params, request, everything, values)
+        return plan
+
+    def _prepare(self, params: Any, request: Request, everything: bool, values: bool) -> None:
+        found = chosen(params, request, everything=everything, values=values)
+        self._request = request
+        self._all = found.gathered.parameters
+        self._notes = found.gathered.notes
+        self._decisions = found.decisions
+        self._parameters = found.parameters
+        self._weights = found.weights
+        # Views of our own: assigning to an array's shape must not change what was described.
+        self._hosts = own_views(self._parameters)
+        self._arrays = Arrays(self._hosts, *self._weights)
+        self._guard = Guard(found.gathered)
+        self._mutable = False
+        self._bound: tuple[Any, Guard, list[Any], list[Any]] | None = None
+        self._titles: Titles | None = None
+        self._floats: FloatsAndOthers | None = None
+        self._tensors = tensors_of(found.originals)
+        self._times = occurrences(params, self._parameters)
+        self._places: dict[str, int] | None = None
+
+    def __len__(self) -> int:
+        """Return how many arrays are in."""
+        return len(self._parameters)
+
+    def __repr__(self) -> str:
+        """Say how much is in."""
+        return (
+            f"<fastreg.Plan of {len(self._parameters):,} of {len(self._all):,} arrays, "
+            f"{self.n:,} elements>"
+        )
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            message("something that can be copied", "a Plan, which stands for memory of this process",
+                    "make the plan anew")
+        )
+
+    @property
+    def n(self) -> int:
+        """Number of elements of the arrays that are in."""
+        return int(self._arrays.n)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the arrays that are in, in order."""
+        return [p.name for p in self._parameters]
+
+    @property
+    def l1(self) -> list[float]:
+        """Weight of Σ|x| of each array that is in, all factors multiplied in."""
+        return list(self._weights[0])
+
+    @property
+    def l2(self) -> list[float]:
+        """Weight of Σx² of each array that is in, all factors and the convention multiplied in."""
+        return list(self._weights[1])
+
+    @property
+    def decisions(self) -> list[Decision]:
+        """What was decided for each array, and why."""
+        return list(self._decisions)
+
+    def explain(self, *, file: TextIO | None = None) -> None:
+        """Print what is in, what is out and why, as :func:`fastreg.explain` does."""
+        print_decisions(self._decisions, self._notes, file or sys.stdout)
+
+    def value(self, dtype: Any = None) -> Any:
+        """Return the penalty, the exact sum over all arrays rounded once.
+
+        Parameters
+        ----------
+        dtype : float16, bfloat16, float32 or float64, optional
+            Type of the result; float64 by default.
+
+        Returns
+        -------
+        NumPy scalar
+            As :func:`fastreg.penalty`.
+
+        Raises
+        ------
+        StaleError
+            (a RuntimeError) If an array was replaced, moved or freed since the plan was made.
+        ArgumentError
+            If the plan was made without a weight.
+        """
+        self._request.require_weight()
+        self._guard.check()
+        return self._arrays.value(dtype)
+
+    def global_norm(self, dtype: Any = None) -> Any:
+        """Return the Euclidean norm of the arrays together, correctly rounded; weights ignored."""
+        self._guard.check()
+        return self._arrays.norm(dtype, times=self._times)
+
+    def add_gradient_(self, grads: Any, *, scale: float = 1.0) -> None:
+        """Add the penalty's gradient to arrays: ``out = RN_T(out + g)`` for each.
+
+        Parameters
+        ----------
+        grads : container of writable arrays
+            Of the arrays' shapes and types, any layout: a container with the names of params, or a
+            flat one with an array for each of params or for each that is in, in order. None takes
+            no gradient; entries of arrays that are out are ignored. Passing the same unchanged
+            list or dict again costs nothing.
+        scale : float, default 1
+            The upstream gradient: what the penalty is multiplied by.
+
+        Raises
+        ------
+        LayoutError
+            (a ValueError) Naming the place: for another shape or type, a read-only or missing
+            array, and for arrays that share memory with each other or with params.
+        StaleError, DTypeError, ArgumentError
+            For changed params, for what is no array or immutable, for a scale that is no number.
+        """
+        self._bind(grads)
+        try:
+            with naming(self._parameters):
+                self._arrays.gradient(None, scale, True)
+        finally:
+            written(self._bound_tensors())
+
+    def value_and_gradient_(
+        self, grads: Any, *, scale: float = 1.0, accumulate: bool = True, dtype: Any = None
+    ) -> Any:
+        """Add the gradient to arrays and return the value, in one pass.
+
+        Equal, bit for bit, to :meth:`value` and :meth:`add_gradient_`, whose parameters and errors
+        it has. ``accumulate=False`` overwrites. ``scale`` does not multiply the value.
+        """
+        self._bind(grads)
+        try:
+            with naming(self._parameters):
+                return self._arrays.value_and_gradient(None, scale, bool(accumulate), dtype)
+        finally:
+            written(self._bound_tensors())
+
+    def into_fresh(self, targets: list[HostArray], scale: float, dtype: Any) -> Any:
+        """Write the gradients into arrays that the caller has just made, and return the value."""
+        self._request.require_weight()
+        self._bound = None
+        return self._arrays.value_and_gradient(targets, scale, False, dtype, fresh=True)
+
+    def _bind(self, grads: Any) -> None:
+        """Check everything and bind the targets."""
+        self._request.require_weight()
+        self._guard.check()
+        if self._bound is not None:
+            container, guard, _, arrays = self._bound
+            if container is grads and are_writable(arrays):
+                try:
+                    guard.check()
+                except FastregError:
+                    self._bound = None
+                else:
+                    return
+        self._bound = None
+        gathered = Gathered()
+        targets = self._match(grads, gathered)
+        found = [t for t in targets if t is not None]
+        with naming(self._parameters):
+            self._arrays.bind([None if t is None else t.array for t in targets])
+        gathered.parameters = found
+        keep = grads if isinstance(grads, (list, dict, tuple)) else object()
+        arrays = [t.original for t in found if isinstance(t.original, np.ndarray)]
+        tensors = tensors_of([t.original for t in found])
+        self._bound = (keep, Guard(gathered, "gradients"), tensors, arrays)
+
+    def _bound_tensors(self) -> list[Any]:
+        return [] if self._bound is None else self._bound[2]
+
+    def _match(self, grads: Any, gathered: Gathered) -> list[Parameter | None]:
+        """Find the target of each array that is in, by name or else by position."""
+        entries = leaves(grads, gathered=gathered, keep_none=True)
+        if self._places is None:
+            self._places = {
+                name: k
+                for k, p in reversed(list(enumerate(self._all)))
+                for name in (*p.aliases, p.name)
+            }
+        places = self._places
+        included = {id(p): k for k, p in enumerate(self._parameters)}
+        by_place: dict[int, list[Any]] = {}
+        strays = []
+        for path, leaf in entries:
+            at = places.get(joined(path))
+            if at is None:
+                strays.append(path)
+            else:
+                by_place.setdefault(at, []).append((path, leaf))
+        missing = [
+            p for k, p in enumerate(self._all) if id(p) in included and k not in by_place
+        ]
+        if strays or missing:
+            # By position only where there are no names: a misspelt one must not move the others.
+            unnamed = all(isinstance(key, int) for path, _ in entries for key in path)
+            order = next(
+                (
+                    order
+                    for order in (self._all, self._parameters)
+                    if unnamed and len(order) == len(entries)
+                ),
+                None,
+            )
+            if order is None:
+                what = (
+                    f"no entry for {missing[0].label}"
+                    if missing
+                    else f"an entry {_quoted(strays[0])} for which there is no array"
+                )
+                counts = sorted({len(self._parameters), len(self._all)})
+                raise LayoutError(
+                    message(
+                        f"gradients named as params, or a list of {' or '.join(map(str, counts))}"
+                        " in their order",
+                        f"{len(entries)}, with {what}",
+                        "pass an array or None for each",
+                    )
+                )
+            position = {id(p): k for k, p in enumerate(self._all)}
+            by_place = {position[id(p)]: [e] for p, e in zip(order, entries, strict=True)}
+        targets: list[Parameter | None] = [None] * len(self._parameters)
+        for k, p in enumerate(self._all):
+            if id(p) in included:
+                targets[included[id(p)]] = _target(p, by_place[k])
+        check_mutable([t for t in targets if t is not None])
+        return targets
+
+    def prox_(self, step: float, *, flush: bool = False) -> None:
+        """Take a proximal step of the penalty in place: see :func:`fastreg.prox_`."""
+        self._request.require_weight()
+        step = number(step, "step", least=0.0)
+        self._write(lambda: self._arrays.prox_(step, bool(flush)))
+
+    def decay_(self, rate: float) -> None:
+        """Shrink the arrays in place, ``x = RN_T((1 - rate) * x)``: see :func:`fastreg.decay_`."""
+        rate = number(rate, "rate", least=0.0, most=1.0)
+        self._write(lambda: self._arrays.scale_(1.0 - rate))
+
+    def clip_by_global_norm_(self, max_norm: float, *, nonfinite: str = "raise") -> Any:
+        """Scale the arrays to a norm of at most max_norm: see :func:`fastreg.clip_by_global_norm_`."""
+        max_norm = number(max_norm, "max_norm", least=0.0, finite=False)
+        flag(nonfinite, "nonfinite", "raise", "keep")
+        self._ready_to_write()
+        norm = self._arrays.norm(times=self._times)
+        if not math.isfinite(norm):
+            if nonfinite == "keep":
+                return norm
+            finite_or_raise(self._parameters, self._arrays.statistics()[0], "to clip")
+            raise NonFiniteError(
+                message(
+                    "a norm below the largest float64",
+                    "finite elements whose norm is above it",
+                    "scale the arrays down first",
+                )
+            )
+        if norm > max_norm:
+            self._write(lambda: self._arrays.scale_(max_norm / float(norm)))
+        return norm
+
+    def _write(self, work: Callable[[], None]) -> None:
+        """Write in place, and tell frameworks, even if the call was interrupted."""
+        self._ready_to_write()
+        try:
+            with naming(self._parameters):
+                work()
+        finally:
+            written(self._tensors)
+
+    def _ready_to_write(self) -> None:
+        self._guard.check()
+        if not self._mutable:
+            check_mutable(self._parameters)
+            for p in self._parameters:
+                if not p.array.data.flags.writeable:
+                    raise LayoutError(
+                        message(f"a writable array at {p.label}", "a read-only one",
+                                "pass a copy of it, or leave it out with select=")
+                    )
+            self._mutable = True
+
+    def stats(self, *, integers: bool = False) -> Stats:
+        """Return the statistics of the arrays that are in: see :func:`fastreg.stats`."""
+        self._guard.check()
+        if self._titles is None:
+            self._titles = Titles.of(self._parameters, self._notes)
+        if integers or not self._titles.integers:
+            return Stats.of(self._titles, *self._arrays.statistics())
+        if self._floats is None:
+            self._floats = FloatsAndOthers(self._hosts)
+        return Stats.of(self._titles, *self._floats.statistics(), integers=False)
+
+    def check_finite(self) -> None:
+        """Raise NonFiniteError, naming the arrays, if one holds NaN or infinity."""
+        self._guard.check()
+        finite_or_raise(self._parameters, self._arrays.statistics()[0], "")
+
+
+def occurrences(params: Any, parameters: list[Parameter]) -> list[float] | None:
+    """How often each array counts in a norm; None: once.
+
+    Gradients of a sum are often one object, which counts as often as it stands in a container; what
+    a model or module ties counts once.
+    """
+    if is_torch_module(params) or is_model(params) or not any(p.aliases for p in parameters):
+        return None
+    return [1.0 + len(p.aliases) for p in parameters]
+
+
+def own_views(parameters: list[Parameter]) -> list[HostArray]:
+    """Return the memory of arrays as views that nobody else can reshape."""
+    return [HostArray(p.array.data.view(), p.array.dtype) for p in parameters]
+
+
+def _quoted(path: tuple[Any, ...]) -> str:
+    return Parameter(path, np.empty(0)).label
+
+
+def _target(p: Parameter, entries: list[tuple[tuple[Any, ...], Any]]) -> Parameter | None:
+    """Return the one target of an array that may have been found under several names."""
+    given = [(path, leaf) for path, leaf in entries if leaf is not None]
+    if not given:
+        return None
+    found = [Parameter(*given[0])]
+    if len(given) > 1:
+        found = gather({joined(path): leaf for path, leaf in given}).parameters
+    if len(found) > 1:
+        raise LayoutError(
+            message(
+                f"one gradient for {p.label}, which is also {', '.join(p.aliases)}",
+                f"{len(found)} different arrays",
+                "pass None for all but one of them",
+            )
+        )
+    target = found[0]
+    x, out = p.array, target.array
+    if x.shape != out.shape or x.dtype is not out.dtype:
+        raise LayoutError(
+            message(
+                f"a gradient of shape {x.shape} and type {x.dtype} at {p.label}",
+                f"{out.shape} {out.dtype} ({describe(target.original)})",
+                "pass such an array, or None",
+            )
+        )
+    if x.size and address_of(x.data) == address_of(out.data):
+        raise LayoutError(
+            message(
+                f"a gradient that is not the array itself at {p.label}",
+                "the same memory",
+                "pass arrays of their own",
+            )
+        )
+    return target
