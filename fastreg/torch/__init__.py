@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from fastreg._core import formula
-from fastreg._core.arguments import Request, Select, Weight, number
+from fastreg._core.arguments import Request, Select, Weight, number, weight
 from fastreg._core.frameworks import unwrap
 from fastreg._core.selection import explain
 from fastreg._core.statistics import Stats
@@ -153,20 +153,12 @@ def penalty(
         params = unwrap(params)
     if not _is_plain(params, l1, l2, select, weights, convention):
         return _models.penalty(params, Request.of(l1, l2, select, weights, convention), dtype)
-    l1, l2 = _checked(l1, "l1"), _checked(l2, "l2")
-    return _dispatch.penalty(params, l1, l2, result_type(params, dtype))
+    return _dispatch.penalty(params, *_numbers(l1, l2), result_type(params, dtype))
 
 
-def _checked(weight: float | None, what: str) -> float:
-    """Return a weight, 0 for one that was not given, in the time that small calls have."""
-    if weight is None:
-        return 0.0
-    if 0.0 <= weight <= _LARGEST:
-        return weight
-    return number(weight, f"weight {what}", least=0.0)
-
-
-_LARGEST = torch.finfo(torch.float64).max
+def _numbers(l1: float | None, l2: float | None) -> tuple[float, float]:
+    """Return two weights, 0 for one that was not given."""
+    return 0.0 if l1 is None else weight(l1, "l1"), 0.0 if l2 is None else weight(l2, "l2")
 
 
 def gradient(
@@ -191,8 +183,9 @@ def gradient(
     Returns
     -------
     torch.Tensor, list or dict
-        Of a tensor one like it; of a list or iterable a list, one for each tensor that counts; of a
-        container with names a dict of those that are in.
+        Of a tensor one like it; of a list or tuple a list with a tensor for each, None where one is
+        left out or counted before; of an iterator a list of those that are in; of a container with
+        names a dict of those, by name.
 
     Raises
     ------
@@ -213,7 +206,7 @@ def gradient(
     if not _is_plain(params, l1, l2, select, weights, convention):
         return _models.gradient(params, Request.of(l1, l2, select, weights, convention), scale)
     check_differentiable(params)
-    return _dispatch.gradient(params, _checked(l1, "l1"), _checked(l2, "l2"), scale)
+    return _dispatch.gradient(params, *_numbers(l1, l2), scale)
 
 
 def value_and_gradient(
@@ -253,9 +246,8 @@ def value_and_gradient(
         request = Request.of(l1, l2, select, weights, convention)
         return _models.value_and_gradient(params, request, scale, dtype)
     check_differentiable(params)
-    value, grads = _dispatch.both(
-        [params], [_checked(l1, "l1")], [_checked(l2, "l2")], result_type(params, dtype), scale
-    )
+    l1, l2 = _numbers(l1, l2)
+    value, grads = _dispatch.both([params], [l1], [l2], result_type(params, dtype), scale)
     return value, grads[0]
 
 

@@ -15,7 +15,7 @@ from fastreg._core.containers import Parameter
 from fastreg._core.frameworks import unwrap
 from fastreg._core.selection import Chosen, chosen
 from fastreg._core.statistics import Stats
-from fastreg.errors import FastregError
+from fastreg.errors import FastregError, LayoutError, message
 from fastreg.torch import _dispatch, _eager, _native
 from fastreg.torch._memory import as_type, check_differentiable, refuse, result_type
 
@@ -96,7 +96,7 @@ def gradient(params: Any, request: Request, scale: float) -> Any:
     request.require_weight()
     found, xs, l1s, l2s = take(params, request)
     _check_differentiable(found.parameters, xs)
-    return _arranged(found, _dispatch.gradients(xs, l1s, l2s, scale))
+    return _arranged(params, found, _dispatch.gradients(xs, l1s, l2s, scale))
 
 
 def value_and_gradient(
@@ -108,7 +108,7 @@ def value_and_gradient(
     _check_differentiable(found.parameters, xs)
     result = _judged(found.parameters, xs, dtype)
     value, grads = _dispatch.both(xs, l1s, l2s, result, scale)
-    return value, _arranged(found, grads)
+    return value, _arranged(params, found, grads)
 
 
 def _check_differentiable(parameters: Sequence[Parameter], xs: Sequence[Tensor]) -> None:
@@ -119,12 +119,29 @@ def _check_differentiable(parameters: Sequence[Parameter], xs: Sequence[Tensor])
             raise at(p, e) from None
 
 
-def _arranged(found: Chosen, grads: list[Tensor]) -> Any:
+def _arranged(params: Any, found: Chosen, grads: list[Tensor]) -> Any:
+    """Return gradients as the container stands: one, a dict by name, or lists nested as it is."""
     if found.gathered.single:
-        return grads[0]
+        return grads[0] if grads else None
     if found.gathered.named:
-        return dict(zip(found.names, grads, strict=True))
-    return grads
+        by_name = dict(zip(found.names, grads, strict=True))
+        if len(by_name) < len(grads):
+            raise LayoutError(
+                message("tensors of distinct names", "two of one name", "pass a list of the tensors")
+            )
+        return by_name
+    if type(params) not in (list, tuple):
+        return grads
+    by_path = {p.path: grad for p, grad in zip(found.parameters, grads, strict=True)}
+    return _like(params, (), by_path)
+
+
+def _like(node: Any, path: tuple[Any, ...], by_path: dict[tuple[Any, ...], Tensor]) -> list[Any]:
+    return [
+        _like(child, (*path, k), by_path) if type(child) in (list, tuple)
+        else by_path.get((*path, k))
+        for k, child in enumerate(node)
+    ]
 
 
 def global_norm(grads: Any, dtype: Any) -> Tensor:

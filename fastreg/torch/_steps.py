@@ -19,6 +19,7 @@ from fastreg._kernels import Arrays
 from fastreg.errors import FastregError, LayoutError, NonFiniteError, message
 from fastreg.torch import _eager, _native
 from fastreg.torch._memory import check_differentiable, describe, host, scalar
+from fastreg.torch._memory import targets as targets_of
 from fastreg.torch._models import at, take, tensors_in
 from fastreg.torch._modes import in_graph
 
@@ -47,39 +48,36 @@ def add_gradient_(params: Any, request: Request, scale: float) -> None:
     for p, x, grad in zip(parameters, xs, grads, strict=True):
         _check_grad(p, x, grad)
 
-    def part(places: Sequence[int]) -> tuple[list[Tensor], list[float], list[float]]:
-        return [xs[k].detach() for k in places], [l1s[k] for k in places], [l2s[k] for k in places]
-
-    there = [k for k, x in enumerate(xs) if not x.is_cpu]
     here = [k for k, x in enumerate(xs) if x.is_cpu]
-    old = [k for k in here if grads[k] is not None]
-    new = [k for k in here if grads[k] is None]
-    if old:
-        with naming([parameters[k] for k in old]):
-            _accumulate(*part(old), [grads[k] for k in old], scale)
-    if new:
-        made = _eager.gradients(*part(new), scale, [True] * len(new))
-        for k, grad in zip(new, made, strict=True):
-            xs[k].grad = grad
-    for k in there:
-        grad = _native.gradient(xs[k].detach(), _eager.factor(scale, xs[k]), l1s[k], l2s[k])
-        if grads[k] is None:
-            xs[k].grad = grad
-        else:
-            grads[k].add_(grad)
+    if any(grads[k] is not None for k in here):
+        near = [xs[k] for k in here], [l1s[k] for k in here], [l2s[k] for k in here]
+        with naming([parameters[k] for k in here]):
+            _accumulate(*near, [grads[k] for k in here], scale)
+    for k, (x, grad) in enumerate(zip(xs, grads, strict=True)):
+        if grad is None:
+            (x.grad,) = _eager.gradients([x.detach()], [l1s[k]], [l2s[k]], scale, [True])
+        elif not x.is_cpu:
+            grad.add_(_eager.gradients([x.detach()], [l1s[k]], [l2s[k]], scale, [True])[0])
 
 
 def _accumulate(
-    xs: list[Tensor], l1s: list[float], l2s: list[float], grads: list[Tensor], scale: float
+    xs: list[Tensor], l1s: list[float], l2s: list[float], grads: list[Tensor | None], scale: float
 ) -> None:
-    """Add to grads of the CPU in one call."""
-    dense, into = tensors.dense(xs), tensors.dense(grads)
-    if dense is not None and into is not None and dense[2:] == into[2:]:
-        arrays, targets = Arrays.dense(*dense, l1s, l2s), into[1]
+    """Add to the grads of tensors of the CPU that have one, in one call."""
+    there = [g for g in grads if g is not None]
+    dense = tensors.dense(xs)
+    if dense is not None and tensors.dense(there) is not None and all(map(_alike, xs, grads)):
+        arrays, targets = Arrays.dense(*dense, l1s, l2s), targets_of(grads, True)
     else:
-        arrays, targets = Arrays([host(x) for x in xs], l1s, l2s), [host(g) for g in grads]
-    arrays.gradient(targets, scale, accumulate=True)
-    tensors.written([g for g in grads if not g.is_inference()])
+        arrays, targets = Arrays(list(map(host, xs)), l1s, l2s), targets_of(grads, False)
+    try:
+        arrays.gradient(targets, scale, accumulate=True)
+    finally:  # also if a Ctrl-C came between
+        tensors.written(tensors.tensors_of(there))
+
+
+def _alike(x: Tensor, grad: Tensor | None) -> bool:
+    return grad is None or (x.dtype == grad.dtype and x.shape == grad.shape)
 
 
 def _check_grad(p: Parameter, x: Tensor, grad: Tensor | None) -> None:
@@ -143,9 +141,12 @@ def _write(
     near = [k for k, x in enumerate(xs) if x.is_cpu]
     if near:
         written = [xs[k] for k in near]
-        with naming([parameters[k] for k in near]):
-            here(describe(written, [l1s[k] for k in near], [l2s[k] for k in near])[0])
-        tensors.written([x for x in written if not x.is_inference()])
+        arrays, _ = describe(written, [l1s[k] for k in near], [l2s[k] for k in near])
+        try:
+            with naming([parameters[k] for k in near]):
+                here(arrays)
+        finally:  # also if a Ctrl-C came between
+            tensors.written(tensors.tensors_of(written))
     with torch.no_grad():
         for x, l1, l2 in zip(xs, l1s, l2s, strict=True):
             if not x.is_cpu:
