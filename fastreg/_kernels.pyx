@@ -100,7 +100,6 @@ cdef object _bfloat16 = None
 
 cdef inline object _fill(fastreg_array *a, object x):
     """Describe x to C. Return the HostArray that must stay alive meanwhile; None: x itself."""
-    global _bfloat16_number
     cdef cnp.ndarray v
     cdef int num
     a.gradient = NULL
@@ -123,6 +122,13 @@ cdef inline object _fill(fastreg_array *a, object x):
             if num == _bfloat16_number:
                 _describe(a, v, FASTREG_BF16)
                 return None
+    return _fill_any(a, x)
+
+
+cdef object _fill_any(fastreg_array *a, object x):
+    """Describe what is no exact ndarray of a native float type."""
+    global _bfloat16_number
+    cdef cnp.ndarray v
     host = _arrays.host_array(x)
     if host.dtype is BF16 and cnp.PyArray_CheckExact(x) and x.dtype.name == "bfloat16":
         _bfloat16_number = cnp.PyArray_TYPE(<cnp.ndarray>x)
@@ -379,26 +385,41 @@ cdef class Options:
 cdef inline object _value(_operation op, object x, double l1, double l2, object dtype):
     cdef fastreg_array a
     cdef fastreg_options o
+    cdef fastreg_dtype result
     cdef fastreg_status status
-    cdef _call c
     cdef double v = 0.0
-    cdef size_t n
-    cdef Py_ssize_t[2 * MAX_NDIM] room
     keep = _fill(&a, x)
     a.l1 = l1
     a.l2 = l2
-    c.op = op
-    c.scale = 1.0
-    c.accumulate = False
-    _result(dtype, a.dtype, &c.result)
+    _result(dtype, a.dtype, &result)
     _no_options(&o)
-    n = _count(&a)
-    if n >= HOLD_LOCK_BELOW:
-        _own(&a, room)
-    status = _run(&c, &a, 1, n, &o, &v)
+    if _count(&a) >= HOLD_LOCK_BELOW:
+        status = _run_long(op, &a, 1.0, False, result, &o, &v)
+    elif op == NORM:
+        status = fastreg_norm(&a, 1, result, &o, &v)
+    else:
+        status = fastreg_value(&a, 1, result, &o, &v)
     if status != FASTREG_OK:
         _fail(status, &a, 1)
-    return _scalar(c.result, v)
+    return _scalar(result, v)
+
+
+cdef fastreg_status _run_long(_operation op, fastreg_array *a, double scale, bint accumulate,
+                              fastreg_dtype result, fastreg_options *o, double *v):
+    """Run a call of one array without the lock, its shape and strides out of others' reach."""
+    cdef Py_ssize_t[3 * MAX_NDIM] room
+    cdef _call c
+    cdef int d
+    _own(a, room)
+    if a.gradient_strides != NULL:
+        for d in range(a.ndim):
+            room[2 * MAX_NDIM + d] = a.gradient_strides[d]
+        a.gradient_strides = &room[2 * MAX_NDIM]
+    c.op = op
+    c.scale = scale
+    c.accumulate = accumulate
+    c.result = result
+    return _run(&c, a, 1, _count(a), o, v)
 
 
 cdef inline bint _fits_alone(const fastreg_array *a, const fastreg_array *g,
@@ -416,22 +437,16 @@ cdef object _with_gradient(_operation op, object x, double l1, double l2, double
                            bint accumulate, object dtype):
     cdef fastreg_array a, g
     cdef fastreg_options o
+    cdef fastreg_dtype result = FASTREG_F64
     cdef fastreg_status status
-    cdef _call c
     cdef double v = 0.0
-    cdef size_t n
-    cdef Py_ssize_t[2 * MAX_NDIM] room, room_of_out
     cdef object keep_out = None
     keep = _fill(&a, x)
     if a.dtype >= FASTREG_BOOL:
         raise _arguments.not_differentiable(
             f"elements of type {_arrays.describe(x)}", "x.astype('float32')")
-    c.op = op
-    c.scale = scale
-    c.accumulate = accumulate
-    c.result = FASTREG_F64
     if op == BOTH:
-        _result(dtype, a.dtype, &c.result)
+        _result(dtype, a.dtype, &result)
     source = x if keep is None else keep.data
     if out is None:
         if accumulate:
@@ -454,19 +469,20 @@ cdef object _with_gradient(_operation op, object x, double l1, double l2, double
             _arrays.check_target(source, target)
     a.l1 = l1
     a.l2 = l2
-    n = _count(&a)
-    if n >= HOLD_LOCK_BELOW:
-        _own(&a, room)
-        _own(&g, room_of_out)
     a.gradient = <void *>g.data
     a.gradient_strides = g.strides
     _no_options(&o)
-    status = _run(&c, &a, 1, n, &o, &v)
+    if _count(&a) >= HOLD_LOCK_BELOW:
+        status = _run_long(op, &a, scale, accumulate, result, &o, &v)
+    elif op == GRADIENT:
+        status = fastreg_gradient(&a, 1, scale, accumulate, &o)
+    else:
+        status = fastreg_value_and_gradient(&a, 1, scale, accumulate, result, &o, &v)
     if status != FASTREG_OK:
         _fail(status, &a, 1)
     if op == GRADIENT:
         return out
-    return _scalar(c.result, v), out
+    return _scalar(result, v), out
 
 
 def value(x, *, l1=None, l2=None, dtype=None):

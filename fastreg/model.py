@@ -37,7 +37,7 @@ from fastreg._core.containers import Parameter, gather, is_array
 from fastreg._core.frameworks import framework, is_model, is_torch_module, is_variable, loaded
 from fastreg._core.plan import Plan, occurrences
 from fastreg._core.selection import chosen, explain, is_kernel_name
-from fastreg._core.statistics import Stats
+from fastreg._core.statistics import Stats, Titles
 from fastreg._kernels import Arrays
 from fastreg.errors import ArgumentError, LayoutError, message
 
@@ -554,6 +554,10 @@ def stats(params: Any, *, select: Select = None, integers: bool = False) -> Stat
     <BLANKLINE>
     2 arrays, 4 elements, all finite
     """
+    quick = _distinct_ndarrays(params, everything=True) if select is None else None
+    if quick is not None:
+        names = params if isinstance(params, dict) else range(len(quick))
+        return Stats.of(Titles.of_ndarrays(names, quick), *Arrays(quick).statistics())
     return Plan.of(params, Request.of(select=select), everything=True).stats(integers=integers)
 
 

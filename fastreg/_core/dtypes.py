@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,7 @@ __all__ = [
     "by_name",
     "name_of",
     "result_dtype",
+    "widest",
 ]
 
 
@@ -150,3 +152,20 @@ def result_dtype(dtype: Any) -> Dtype:
             )
         )
     return found
+
+
+def widest(dtypes: Iterable[Dtype | None]) -> Dtype:
+    """Return the type in which the penalty of arrays of several types is returned.
+
+    That of the widest float among them; float32 for float16 beside bfloat16, neither of which holds
+    the other; float64 if there is an integer, float32 if there is nothing.
+
+    Examples
+    --------
+    >>> str(widest([F16, BF16])), str(widest([F32, I8])), str(widest([BF16]))
+    ('f32', 'f64', 'bf16')
+    """
+    found = {d if d is not None and d.floating else F64 for d in dtypes}
+    if len(found) == 1:
+        return found.pop()
+    return F64 if F64 in found else F32

@@ -58,6 +58,10 @@ class Operations(ABC):
     def square(self, x: Any) -> Any:
         """Return x * x."""
 
+    def sum_of_squares(self, x: Any) -> Any:
+        """Return the 0-d sum of all x * x."""
+        return self.sum(self.square(x))
+
     @abstractmethod
     def zeros_like(self, x: Any) -> Any:
         """Return zeros of x's shape and type."""
@@ -116,7 +120,7 @@ def penalty(ops: Operations, x: Any, l1: float, l2: float, work: str, result: st
     if l1 != 0.0:
         total = l1 * ops.sum(ops.absolute(y))
     if l2 != 0.0:
-        square = l2 * ops.sum(ops.square(y))
+        square = l2 * ops.sum_of_squares(y)
         total = square if total is None else total + square
     if total is None:
         total = ops.sum(ops.zeros_like(y))

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from operator import attrgetter
 from typing import Any
 
@@ -53,7 +53,11 @@ class Guard:
     def __init__(self, gathered: Gathered, what: str = "params") -> None:
         parameters = gathered.parameters
         self._what = what
-        self._holders = gathered.holders
+        self._holders = [
+            # Any other mapping shows its values anew each time.
+            (None if isinstance(holder, (dict, list, tuple)) else holder, holder, items, name)
+            for holder, items, name in gathered.holders
+        ]
         self._references = [weakref.ref(p.original) for p in parameters
                             if isinstance(p.original, np.ndarray)]
         others = [p for p in parameters if type(p.original) is not np.ndarray]
@@ -82,9 +86,9 @@ class Guard:
 
     def check(self) -> None:
         """Raise StaleError, naming the place, if something changed."""
-        for holder, items, name in self._holders:
-            if isinstance(holder, Mapping) and not isinstance(holder, dict):
-                holder = list(holder.values())
+        for mapping, holder, items, name in self._holders:
+            if mapping is not None:
+                holder = list(mapping.values())
             if not are_the_items(holder, items):
                 now = holder.values() if isinstance(holder, dict) else holder
                 raise self._stale_item(now, items, name)

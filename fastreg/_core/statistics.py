@@ -8,13 +8,14 @@ import math
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fastreg._core.dtypes import by_name
 from fastreg._core.text import Column, Table, lines_for, plural, shape_text, short_number
 from fastreg._kernels import Arrays
 from fastreg.errors import ArgumentError, NonFiniteError, message
@@ -68,6 +69,18 @@ class Titles:
             tuple(host.dtype.short for host in hosts),
             tuple(notes),
             tuple(k for k, host in enumerate(hosts) if not host.dtype.floating),
+        )
+
+
+    @classmethod
+    def of_ndarrays(cls, names: Iterable[Any], arrays: Sequence[npt.NDArray[Any]]) -> Titles:
+        """Take them from ndarrays of NumPy's own floats."""
+        dtypes = [x.dtype for x in arrays]
+        short = {dtype: str(by_name(dtype.name)) for dtype in set(dtypes)}
+        return cls(
+            tuple(map(str, names)),
+            tuple([x.shape for x in arrays]),
+            tuple([short[dtype] for dtype in dtypes]),
         )
 
 
@@ -195,14 +208,10 @@ class Stats:
     __repr__ = __str__
 
     def _lines(self, width: int, clean: Callable[[str], str]) -> list[str]:
-        table = Table(
-            columns(self.names, self.shapes, self.dtypes, self.rows, self.total), _DROP_ORDER
-        )
+        shown = columns(self.names, self.shapes, self.dtypes, self.rows, self.total)
+        table = Table(shown, _DROP_ORDER, elsewhere="to_dict() has everything")
         lines = [*table.lines(width, clean), ""]
-        notes = list(self.notes)
-        if table.dropped:
-            notes.insert(0, f"not shown: {', '.join(table.dropped)} (to_dict() has everything)")
-        for note in notes:
+        for note in filter(None, (table.note, *self.notes)):
             lines += textwrap.wrap(clean(note), max(width, 20))
         nans, infs = self.total["nans"], self.total["infs"]
         state = "all finite" if not nans and not infs else f"{nans:,} NaN and {infs:,} infinite"

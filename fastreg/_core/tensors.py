@@ -51,9 +51,8 @@ def dense(xs: Sequence[Any]) -> Dense | None:
     addresses = list(map(kind.data_ptr, xs))
     lengths = list(map(kind.numel, xs))
     found = [_floats[d] for d in dtypes]
-    for x, n, d in zip(xs, lengths, found, strict=True):
-        if n and x.untyped_storage().nbytes() < (x.storage_offset() + n) * d.itemsize:
-            return None  # freed or cut: the long way says so
+    if not all(addresses) and any(n for a, n in zip(addresses, lengths, strict=True) if not a):
+        return None  # a storage that was freed: the long way says so
     return list(xs), addresses, lengths, found
 
 

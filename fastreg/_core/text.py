@@ -17,6 +17,7 @@ __all__ = [
     "lines_for",
     "nbytes_text",
     "plural",
+    "print_table",
     "printable",
     "shape_text",
     "short_number",
@@ -194,6 +195,10 @@ class Table:
         How far they are shortened for that.
     ruled : bool
         Whether lines separate the titles and the totals from the rest.
+    more : str
+        A line behind the rows, such as how many of them are not shown.
+    elsewhere : str
+        What has the columns that do not fit, for :attr:`note`.
     dropped : list of str
         Titles of the columns that the last call of :meth:`lines` left out.
     """
@@ -203,6 +208,8 @@ class Table:
     name_key: str = "name"
     shortest_name: int = 20
     ruled: bool = True
+    more: str = ""
+    elsewhere: str = ""
     dropped: list[str] = field(default_factory=list, init=False)
 
     def fits(self, width: int, clean: Callable[[str], str] = str) -> bool:
@@ -223,8 +230,8 @@ class Table:
         Returns
         -------
         list of str
-            The titles, a rule, one line for each row, and if a column has a total, a rule (unless
-            there are no rows) and the totals.
+            The titles, a rule, one line for each row, `more`, and if a column has a total, a rule
+            (unless there is nothing to separate) and the totals.
         """
         texts = {c.key: self._texts(c, clean) for c in self.columns}
         rooms = {key: max(map(cells, column)) for key, column in texts.items()}
@@ -259,10 +266,19 @@ class Table:
         rule = clean("─") * (sum(rooms.values()) + len(_GAP) * (len(rooms) - 1))
         rules = [rule[:width] if cut else rule] if self.ruled else []
         rows = [line(k) for k in range(1, len(texts[self.columns[0].key]) - 1)]
+        rows += [clean(self.more)] if self.more else []
         out = [line(0), *rules, *rows]
         if any(column.total for column in self.columns):
             out += [*(rules if rows else []), line(-1)]
         return out
+
+    @property
+    def note(self) -> str:
+        """Which columns the last call of :meth:`lines` left out; empty if none."""
+        if not self.dropped:
+            return ""
+        elsewhere = f" ({self.elsewhere})" if self.elsewhere else ""
+        return f"not shown: {', '.join(self.dropped)}{elsewhere}"
 
     @staticmethod
     def _texts(column: Column, clean: Callable[[str], str]) -> list[str]:
@@ -273,6 +289,52 @@ class Table:
         name = min(rooms.get(self.name_key, 0), self.shortest_name) if names else 0
         others = sum(room for key, room in rooms.items() if key != self.name_key)
         return name + others + len(_GAP) * (len(rooms) - 1)
+
+
+def print_table(
+    table: Table,
+    end: Sequence[str],
+    stream: TextIO,
+    *,
+    width: int | None = None,
+    styles: Sequence[str] | None = None,
+) -> None:
+    """Print a table, an empty line, and some lines below it.
+
+    Parameters
+    ----------
+    table : Table
+        What to print.
+    end : sequence of str
+        Lines below; they may come from an untrusted file, too.
+    stream : text file
+        Its encoding decides between Σ, ², × and plain ASCII.
+    width : int, optional
+        0 for no limit; by default that of the terminal, if the stream is one.
+    styles : sequence of str, optional
+        Of each row, in words of ``rich``, which colours them on a terminal if it is installed.
+    """
+    columns = terminal_width(stream) if width is None else width
+
+    def layout(clean: Callable[[str], str]) -> list[str]:
+        lines = table.lines(columns, clean)
+        below = [table.note, *end] if table.dropped else end
+        return [*lines, "", *(clean(printable(text)) for text in below)]
+
+    lines = lines_for(stream, layout)
+    if styles is None or not stream.isatty():
+        stream.write("".join(f"{line}\n" for line in lines))
+        return
+    try:
+        from rich.console import Console
+        from rich.text import Text
+    except ImportError:
+        stream.write("".join(f"{line}\n" for line in lines))
+        return
+    above = [*(["bold", "dim"] if table.ruled else ["bold"]), *styles, *["dim"] * bool(table.more)]
+    console = Console(file=stream, highlight=False, soft_wrap=True)
+    for k, line in enumerate(lines):
+        console.print(Text(line, style=above[k] if k < len(above) else ""))
 
 
 def _cut(text: str, room: int) -> str:
