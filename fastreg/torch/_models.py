@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,12 +12,13 @@ from fastreg import model
 from fastreg._core import tensors
 from fastreg._core.arguments import Request
 from fastreg._core.containers import Parameter
+from fastreg._core.dtypes import widest
 from fastreg._core.frameworks import unwrap
 from fastreg._core.selection import Chosen, chosen
 from fastreg._core.statistics import Stats
 from fastreg.errors import FastregError, LayoutError, message
 from fastreg.torch import _dispatch, _eager, _native
-from fastreg.torch._memory import as_type, check_differentiable, refuse, result_type
+from fastreg.torch._memory import DTYPES, TYPES, as_type, check_differentiable, refuse, result_type
 
 __all__ = ["global_norm", "gradient", "penalty", "stats", "take", "tensors_in", "value_and_gradient"]
 
@@ -50,23 +51,17 @@ def at(parameter: Parameter, error: FastregError) -> FastregError:
 
 
 def _judged(parameters: Sequence[Parameter], xs: Sequence[Tensor], dtype: Any) -> torch.dtype:
-    """Return the type of a sum: the one asked for, or that to which the tensors' types promote."""
-    own = set()
+    """Return the type of a sum: the one asked for, or the widest of the tensors' types."""
     for p, x in zip(parameters, xs, strict=True):
         try:
-            own.add(result_type(x))
+            result_type(x)
         except FastregError as e:
             raise at(p, e) from None
-    if dtype is not None:
-        return as_type(dtype)
-    return _promoted(own)
+    return _widest(xs) if dtype is None else as_type(dtype)
 
 
-def _promoted(own: Iterable[torch.dtype]) -> torch.dtype:
-    result = None
-    for other in own:
-        result = other if result is None else torch.promote_types(result, other)
-    return result or torch.get_default_dtype()
+def _widest(xs: Sequence[Tensor]) -> torch.dtype:
+    return TYPES[widest([DTYPES[x.dtype] for x in xs])]
 
 
 def _listed(params: Any, request: Request) -> list[Tensor] | None:
@@ -85,7 +80,7 @@ def penalty(params: Any, request: Request, dtype: Any) -> Tensor:
     listed = _listed(params, request)
     if listed is not None:
         xs, (l1, l2) = listed, request.numbers
-        result = _promoted({x.dtype for x in xs}) if dtype is None else as_type(dtype)
+        result = _widest(xs) if dtype is None else as_type(dtype)
         return _dispatch.penalties(xs, [l1] * len(xs), [l2] * len(xs), result)
     found, xs, l1s, l2s = take(params, request)
     return _dispatch.penalties(xs, l1s, l2s, _judged(found.parameters, xs, dtype))
