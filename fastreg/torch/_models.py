@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,26 +13,59 @@ from fastreg import model
 from fastreg._core import tensors
 from fastreg._core.arguments import Request
 from fastreg._core.containers import Parameter
-from fastreg._core.dtypes import widest
 from fastreg._core.frameworks import unwrap
 from fastreg._core.selection import Chosen, chosen
 from fastreg._core.statistics import Stats
+from fastreg._core.text import printable
 from fastreg.errors import FastregError, LayoutError, message
 from fastreg.torch import _dispatch, _eager, _native
-from fastreg.torch._memory import DTYPES, TYPES, as_type, check_differentiable, refuse, result_type
+from fastreg.torch._memory import as_type, check_differentiable, refuse, result_type
+from fastreg.torch._modes import compiling
 
-__all__ = ["global_norm", "gradient", "penalty", "stats", "take", "tensors_in", "value_and_gradient"]
+__all__ = ["Taken", "at", "global_norm", "gradient", "penalty", "stats", "take", "tensors_in",
+           "value_and_gradient"]
 
 Tensor = torch.Tensor
-Taken = tuple[Chosen, list[Tensor], list[float], list[float]]
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What of a container a call is about: names, tensors and weights, one of each for each."""
+
+    names: list[str]
+    xs: list[Tensor]
+    l1s: list[float]
+    l2s: list[float]
+    found: Chosen | None = None
+    """None for a module in a program that is being compiled."""
 
 
 def take(params: Any, request: Request) -> Taken:
-    """Return what of a container a call is about, its tensors, and their weights."""
+    """Return what of a container a call is about."""
+    if compiling() and isinstance(params, torch.nn.Module):
+        return _from_program(params, request)
     found = chosen(params, request)
-    xs = tensors_in(found.parameters)
+    return Taken(found.names, tensors_in(found.parameters), *found.weights, found)
+
+
+def _from_program(module: torch.nn.Module, request: Request) -> Taken:
+    names, l1s, l2s = _choice(
+        module, request.l1, request.l2, request.select, request.weights, request.convention
+    )
+    by_name = dict(module.named_parameters(remove_duplicate=False))
+    return Taken(list(names), [by_name[name] for name in names], list(l1s), list(l2s))
+
+
+def _choice(module: torch.nn.Module, *arguments: Any) -> tuple[tuple[Any, ...], ...]:
+    """Return names and weights of what of a module a call is about, as plain values."""
+    found = chosen(module, Request.of(*arguments))
     l1s, l2s = found.weights
-    return found, xs, l1s, l2s
+    return tuple(found.names), tuple(l1s), tuple(l2s)
+
+
+# The compiler calls it while it traces and does not look inside; what the choice depends on, names
+# and requires_grad, it guards where _from_program lists them. So does assume_constant_result of
+# torch.compiler, which imports the compiler (seconds).
+_choice._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def tensors_in(parameters: Sequence[Parameter]) -> list[Tensor]:
@@ -41,32 +75,37 @@ def tensors_in(parameters: Sequence[Parameter]) -> list[Tensor]:
         if not isinstance(x, Tensor):
             xs[k] = x = unwrap(x)
             if not isinstance(x, Tensor):
-                raise at(parameters[k], refuse(x))
+                raise at(parameters[k].name, refuse(x))
     return xs
 
 
-def at(parameter: Parameter, error: FastregError) -> FastregError:
+def at(name: str, error: FastregError) -> FastregError:
     """Return an error that says where."""
-    return type(error)(f"at {parameter.label}: {error}")
+    return type(error)(f"at '{printable(name, 80)}': {error}")
 
 
-def _judged(parameters: Sequence[Parameter], xs: Sequence[Tensor], dtype: Any) -> torch.dtype:
-    """Return the type of a sum: the one asked for, or the widest of the tensors' types."""
-    for p, x in zip(parameters, xs, strict=True):
+def _judged(names: Sequence[str], xs: Sequence[Tensor], dtype: Any) -> torch.dtype:
+    """Return the type of a sum: the one asked for, or that to which the tensors' types promote."""
+    own = []
+    for name, x in zip(names, xs, strict=True):
         try:
-            result_type(x)
+            own.append(result_type(x))
         except FastregError as e:
-            raise at(p, e) from None
-    return _widest(xs) if dtype is None else as_type(dtype)
+            raise at(name, e) from None
+    return _promoted(own) if dtype is None else as_type(dtype)
 
 
-def _widest(xs: Sequence[Tensor]) -> torch.dtype:
-    return TYPES[widest([DTYPES[x.dtype] for x in xs])]
+def _promoted(own: Sequence[torch.dtype]) -> torch.dtype:
+    result = own[0] if own else torch.get_default_dtype()
+    for other in own[1:]:
+        if other is not result:
+            result = torch.promote_types(result, other)
+    return result
 
 
 def _listed(params: Any, request: Request) -> list[Tensor] | None:
     """Return the tensors of the commonest list: plain, all of them distinct memory; else None."""
-    if not request.plain or type(params) not in (list, tuple) or torch.compiler.is_compiling():
+    if not request.plain or type(params) not in (list, tuple) or compiling():
         return None
     dense = tensors.dense(params)
     if dense is None or len(set(dense[1])) < len(dense[1]):
@@ -80,18 +119,20 @@ def penalty(params: Any, request: Request, dtype: Any) -> Tensor:
     listed = _listed(params, request)
     if listed is not None:
         xs, (l1, l2) = listed, request.numbers
-        result = _widest(xs) if dtype is None else as_type(dtype)
+        result = _promoted([x.dtype for x in xs]) if dtype is None else as_type(dtype)
         return _dispatch.penalties(xs, [l1] * len(xs), [l2] * len(xs), result)
-    found, xs, l1s, l2s = take(params, request)
-    return _dispatch.penalties(xs, l1s, l2s, _judged(found.parameters, xs, dtype))
+    taken = take(params, request)
+    result = _judged(taken.names, taken.xs, dtype)
+    return _dispatch.penalties(taken.xs, taken.l1s, taken.l2s, result)
 
 
 def gradient(params: Any, request: Request, scale: float) -> Any:
     """Return the gradients of a container, by name or in order; of one tensor a tensor."""
     request.require_weight()
-    found, xs, l1s, l2s = take(params, request)
-    _check_differentiable(found.parameters, xs)
-    return _arranged(params, found, _dispatch.gradients(xs, l1s, l2s, scale))
+    taken = take(params, request)
+    _check_differentiable(taken)
+    grads = _dispatch.gradients(taken.xs, taken.l1s, taken.l2s, scale)
+    return _arranged(params, taken, grads)
 
 
 def value_and_gradient(
@@ -99,32 +140,33 @@ def value_and_gradient(
 ) -> tuple[Tensor, Any]:
     """Return :func:`penalty` and :func:`gradient`, in no graph."""
     request.require_weight()
-    found, xs, l1s, l2s = take(params, request)
-    _check_differentiable(found.parameters, xs)
-    result = _judged(found.parameters, xs, dtype)
-    value, grads = _dispatch.both(xs, l1s, l2s, result, scale)
-    return value, _arranged(params, found, grads)
+    taken = take(params, request)
+    _check_differentiable(taken)
+    result = _judged(taken.names, taken.xs, dtype)
+    value, grads = _dispatch.both(taken.xs, taken.l1s, taken.l2s, result, scale)
+    return value, _arranged(params, taken, grads)
 
 
-def _check_differentiable(parameters: Sequence[Parameter], xs: Sequence[Tensor]) -> None:
-    for p, x in zip(parameters, xs, strict=True):
+def _check_differentiable(taken: Taken) -> None:
+    for name, x in zip(taken.names, taken.xs, strict=True):
         try:
             check_differentiable(x)
         except FastregError as e:
-            raise at(p, e) from None
+            raise at(name, e) from None
 
 
-def _arranged(params: Any, found: Chosen, grads: list[Tensor]) -> Any:
+def _arranged(params: Any, taken: Taken, grads: list[Tensor]) -> Any:
     """Return gradients as the container stands: one, a dict by name, or lists nested as it is."""
-    if found.gathered.single:
-        return grads[0] if grads else None
-    if found.gathered.named:
-        by_name = dict(zip(found.names, grads, strict=True))
+    found = taken.found
+    if found is None or found.gathered.named:
+        by_name = dict(zip(taken.names, grads, strict=True))
         if len(by_name) < len(grads):
             raise LayoutError(
                 message("tensors of distinct names", "two of one name", "pass a list of the tensors")
             )
         return by_name
+    if found.gathered.single:
+        return grads[0] if grads else None
     if type(params) not in (list, tuple):
         return grads
     by_path = {p.path: grad for p, grad in zip(found.parameters, grads, strict=True)}
@@ -144,7 +186,7 @@ def global_norm(grads: Any, dtype: Any) -> Tensor:
     result = torch.float64 if dtype is None else as_type(dtype)
     found = chosen(grads, Request.of(), everything=True, values=True)
     xs = [x.detach() for x in tensors_in(found.parameters)]
-    _judged(found.parameters, xs, None)
+    _judged(found.names, xs, None)
     if not xs:
         return torch.zeros((), dtype=result, device="cpu")
     if _dispatch.runs_eagerly(xs):

@@ -20,7 +20,7 @@ from fastreg.errors import FastregError, LayoutError, NonFiniteError, message
 from fastreg.torch import _eager, _native
 from fastreg.torch._memory import check_differentiable, describe, host, scalar
 from fastreg.torch._memory import targets as targets_of
-from fastreg.torch._models import at, take, tensors_in
+from fastreg.torch._models import at, tensors_in
 from fastreg.torch._modes import in_graph
 
 __all__ = ["add_gradient_", "clip_by_global_norm_", "decay_", "prox_"]
@@ -37,11 +37,11 @@ _grad = attrgetter("grad")
 def add_gradient_(params: Any, request: Request, scale: float) -> None:
     """Add the penalty's gradient times scale to the ``grad`` of each tensor that has one, or could."""
     request.require_weight()
-    found, xs, l1s, l2s = take(params, request)
-    for p, x in zip(found.parameters, xs, strict=True):
+    found, xs, l1s, l2s = _taken(params, request)
+    for p, x in zip(found, xs, strict=True):
         _check_leaf(p, x)
     trained = [k for k, x in enumerate(xs) if x.requires_grad]  # a frozen one gets none
-    parameters = [found.parameters[k] for k in trained]
+    parameters = [found[k] for k in trained]
     xs = [xs[k] for k in trained]
     l1s, l2s = [l1s[k] for k in trained], [l2s[k] for k in trained]
     grads = list(map(_grad, xs))
@@ -97,6 +97,11 @@ def _check_grad(p: Parameter, x: Tensor, grad: Tensor | None) -> None:
         )
 
 
+def _taken(params: Any, request: Request) -> tuple[list[Parameter], list[Tensor], list[float], list[float]]:
+    found = chosen(params, request)
+    return found.parameters, tensors_in(found.parameters), *found.weights
+
+
 # -- Weights --------------------------------------------------------------------------------------
 
 
@@ -104,9 +109,8 @@ def prox_(params: Any, request: Request, step: float, flush: bool) -> None:
     """Take a proximal step of the penalty."""
     request.require_weight()
     step = number(step, "step", least=0.0)
-    found, xs, l1s, l2s = take(params, request)
     _write(
-        found.parameters, xs, l1s, l2s,
+        *_taken(params, request),
         lambda arrays: arrays.prox_(step, flush),
         lambda x, l1, l2: _native.prox(x, step, l1, l2, flush),
     )
@@ -115,11 +119,8 @@ def prox_(params: Any, request: Request, step: float, flush: bool) -> None:
 def decay_(params: Any, request: Request, rate: float) -> None:
     """Shrink tensors by ``1 - rate``."""
     factor = 1.0 - number(rate, "rate", least=0.0, most=1.0)
-    found = chosen(params, request)
-    xs = tensors_in(found.parameters)
-    rest = [0.0] * len(xs)
     _write(
-        found.parameters, xs, rest, rest,
+        *_taken(params, request),
         lambda arrays: arrays.scale_(factor),
         lambda x, l1, l2: (x.to(_native.wide(x.device)) * factor).to(x.dtype),
     )
@@ -158,7 +159,7 @@ def _check_leaf(p: Parameter, x: Tensor) -> None:
     try:
         check_differentiable(x)
     except FastregError as e:
-        raise at(p, e) from None
+        raise at(p.name, e) from None
     if not x.is_leaf:
         raise LayoutError(
             message(f"a leaf, such as a parameter, at {p.label}", "a result of other tensors",
