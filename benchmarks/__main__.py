@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks.reports import guard, records, report, table
 from fastreg import _kernels
-from fastreg.progress import Progress
+from fastreg.cli.progress import Progress
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

@@ -71,7 +71,6 @@ class Titles:
             tuple(k for k, host in enumerate(hosts) if not host.dtype.floating),
         )
 
-
     @classmethod
     def of_ndarrays(cls, names: Iterable[Any], arrays: Sequence[npt.NDArray[Any]]) -> Titles:
         """Take them from ndarrays of NumPy's own floats."""
@@ -297,7 +296,7 @@ def columns(
     digits: int = 6,
     blank: Collection[int] = (),
 ) -> list[Column]:
-    """Return the columns of a table of statistics, without those of counts that are 0 in all rows.
+    """Return the columns of a table of statistics, without counts that are 0 everywhere.
 
     Numbers of the rows at the positions in `blank` are left empty but for n.
     """
@@ -316,5 +315,5 @@ def columns(
         Column("name", "array", names, "total", left=True),
         Column("shape", "shape", [shape_text(shape) for shape in shapes]),
         Column("dtype", "dtype", dtypes, left=True),
-        *(numbers(key) for key in FIELDS if key not in COUNTS[1:] or rows[key].any()),
+        *(numbers(k) for k in FIELDS if k not in COUNTS[1:] or total[k] or rows[k].any()),
     ]

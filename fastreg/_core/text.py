@@ -331,7 +331,7 @@ def print_table(
     except ImportError:
         stream.write("".join(f"{line}\n" for line in lines))
         return
-    above = [*(["bold", "dim"] if table.ruled else ["bold"]), *styles, *["dim"] * bool(table.more)]
+    above = [*["bold", "dim"][: 1 + table.ruled], *styles, *["dim"] * bool(table.more)]
     console = Console(file=stream, highlight=False, soft_wrap=True)
     for k, line in enumerate(lines):
         console.print(Text(line, style=above[k] if k < len(above) else ""))

@@ -18,11 +18,13 @@ import numpy as np
 import pytest
 from test_checkpoints import entry, mutation_seeds, mutations, safetensors_bytes
 
-import fastreg.__main__ as command_line
-from fastreg.checkpoints import Tensor
-from fastreg.progress import Progress
-from fastreg.report import Row, scan, sort_rows, total
-from fastreg.table import print_table
+import fastreg
+import fastreg.cli.main as command_line
+from fastreg._core.statistics import FIELDS
+from fastreg._kernels import Arrays
+from fastreg.cli.checkpoints import Tensor, read_checkpoint
+from fastreg.cli.inspect import Report, print_report
+from fastreg.cli.progress import Progress
 
 
 @pytest.fixture
@@ -84,9 +86,9 @@ def assert_numbers(report: dict, values: list[Fraction], l1: float, l2: float) -
     sum_squares = sum((x * x for x in values), Fraction())
     assert report["sum_abs"] == float(sum_abs)
     assert report["sum_squares"] == float(sum_squares)
-    assert report["max_abs"] == max(map(abs, values))
+    assert report["max_abs"] == float(max(map(abs, values)))
     assert report["zeros"] == values.count(0)
-    assert report["nonfinite"] == 0
+    assert report["nans"] == report["infs"] == 0
     root = report["norm"]
     low, high = Fraction(math.nextafter(root, 0)), Fraction(math.nextafter(root, math.inf))
     assert low**2 < sum_squares < high**2
@@ -108,7 +110,7 @@ def test_json_holds_the_exact_sums(run, model, integers):
         raise AssertionError(f"{constant} is not JSON")
 
     report = json.loads(out, parse_constant=refuse)
-    assert report["schema"] == "fastreg-inspect/1"
+    assert report["schema"] == "fastreg-stats/2"
     assert (report["l1"], report["l2"], report["hidden"]) == (l1, l2, 0)
     assert report["files"] == [
         {
@@ -119,7 +121,7 @@ def test_json_holds_the_exact_sums(run, model, integers):
         }
     ]
     counted = []
-    for tensor in report["tensors"]:
+    for tensor in report["arrays"]:
         if tensor["name"] == "small":
             assert tensor["skipped"]
             assert tensor["sum_abs"] is tensor["zeros"] is tensor["penalty"] is None
@@ -130,12 +132,12 @@ def test_json_holds_the_exact_sums(run, model, integers):
         assert_numbers(tensor, values, l1, l2)
         if tensor["counted"]:
             counted += values
-            assert tensor["share"] == tensor["penalty"] / report["totals"]["penalty"]
+            assert tensor["share"] == tensor["penalty"] / report["total"]["penalty"]
         else:
             assert tensor["dtype"] in ("i64", "bool")
             assert tensor["share"] is tensor["penalty"] is None
-    totals = report["totals"]
-    assert (totals["tensors"], totals["uncounted"], totals["skipped"]) == (
+    totals = report["total"]
+    assert (totals["arrays"], totals["uncounted"], totals["skipped"]) == (
         (6, 0, 1) if integers else (4, 2, 1)
     )
     assert totals["n"] == len(counted)
@@ -147,16 +149,18 @@ def test_totals_are_rounded_once_and_not_per_tensor(run, tmp_path):
     np.savez(tmp_path / "a.npz", a=np.array([2.0**53]), b=np.array([0.5]), c=np.array([0.5]))
     np.save(tmp_path / "b.npy", np.array([1.0]))
     _, out, _ = run("inspect", tmp_path / "a.npz", tmp_path / "b.npy", "--json")
-    assert json.loads(out)["totals"]["sum_abs"] == 2.0**53 + 2
+    assert json.loads(out)["total"]["sum_abs"] == 2.0**53 + 2
 
 
 def test_non_finite_numbers_are_text_in_json(run, tmp_path):
     np.savez(tmp_path / "a.npz", a=np.array([np.nan, np.inf, 0]), b=np.array([-np.inf, 1]))
     status, out, err = run("inspect", tmp_path / "a.npz", "--json", "--l1", 1)
     assert status == 0
-    a, b = json.loads(out)["tensors"]
-    assert (a["sum_abs"], a["max_abs"], a["nonfinite"], a["zeros"]) == ("nan", "nan", 2, 1)
-    assert (b["sum_abs"], b["max_abs"], b["nonfinite"], b["share"]) == ("inf", "inf", 1, None)
+    a, b = json.loads(out)["arrays"]
+    assert (a["sum_abs"], a["max_abs"]) == ("nan", "nan")
+    assert (a["nans"], a["infs"], a["zeros"]) == (1, 1, 1)
+    assert (b["sum_abs"], b["max_abs"]) == ("inf", "inf")
+    assert (b["nans"], b["infs"], b["share"]) == (0, 1, None)
     assert len(err) == 1
     assert "warning" in err[0]
     assert "3 of 5" in err[0]
@@ -171,51 +175,40 @@ def test_fail_on_nonfinite(run, tmp_path):
     assert run("inspect", tmp_path / "bad.npy", tmp_path / "no", "--fail-on-nonfinite")[0] == 2
 
 
-@pytest.mark.parametrize("code", ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u8", "?"])
-@pytest.mark.parametrize("n", [0, 1, 5, (1 << 18) - 1, (1 << 18) + 3])
-def test_scan_agrees_with_numpy(code, n):
-    rng = np.random.default_rng(n)
-    array = rng.integers(0, 256, n * np.dtype(code).itemsize, np.uint8).view(
-        code.replace("?", "u1")
-    )
-    if code == "?":
-        array = (array & 1).view("?")
-    array = array.copy()
-    array[n // 2 : n // 2 + 2] = 0
-    name = {"?": "bool"}.get(code, code[0] + str(8 * int(code[-1] if code != "?" else 1)))
-    done: list[int] = []
-    max_abs, zeros, nonfinite = scan(array, name, done.append)
-    assert sum(done) == array.nbytes
-    assert zeros == n - np.count_nonzero(array)
-    if code[0] == "f":
-        assert nonfinite == np.count_nonzero(~np.isfinite(array))
-        expected = float(np.abs(array).max(initial=0))
-        assert max_abs == expected or (math.isnan(max_abs) and math.isnan(expected))
-        finite = array[np.isfinite(array)]
-        assert scan(finite, name)[0] == np.abs(finite).max(initial=0)
-    else:
-        assert nonfinite == 0
-        assert max_abs == max((abs(x) for x in {int(v) for v in array}), default=0)
+def test_it_says_what_stats_says(run, model):
+    arrays = {}
+    for tensor in read_checkpoint(model).tensors:
+        if not tensor.skipped:
+            arrays[tensor.name] = tensor.host_array()
+    for integers in (False, True):
+        stats = fastreg.stats(arrays, integers=integers).to_dict()
+        out = run("inspect", model, "--json", *["--integers"] * integers)[1]
+        report = json.loads(out)
+        assert report["schema"] == stats["schema"]
+        for ours, theirs in zip(stats["arrays"], report["arrays"], strict=False):
+            shape = {"shape": theirs["shape"]}  # elements of a file are flat
+            assert ours | shape == {key: theirs[key] for key in ours}
+        assert stats["total"] == {key: report["total"][key] for key in FIELDS}
 
 
-def test_scan_of_bfloat16_reads_the_bits():
-    bits = np.arange(1 << 16, dtype=np.uint16)
-    assert scan(bits[:0x7F80], "bf16") == (float.fromhex("0x1.fep127"), 1, 0)
-    assert scan(bits[0x8000:0xFF81], "bf16") == (math.inf, 1, 1)
-    max_abs, zeros, nonfinite = scan(bits, "bf16")
-    assert math.isnan(max_abs)
-    assert (zeros, nonfinite) == (2, 256)
+def test_each_byte_is_measured_once_and_weighed_twice(run, model, monkeypatch):
+    seen = {"statistics": 0, "value": 0}
 
+    class Counting:
+        def __init__(self, items, *weights):
+            self.items, self.inner = items, Arrays(items, *weights)
 
-def test_scan_needs_little_memory():
-    tracemalloc = pytest.importorskip("tracemalloc")
-    array = np.ones(1 << 23)
-    tracemalloc.start()
-    try:
-        scan(array, "f64")
-        assert tracemalloc.get_traced_memory()[1] < 8 << 20
-    finally:
-        tracemalloc.stop()
+        def __getattr__(self, verb):
+            seen[verb] += sum(host.data.nbytes for host in self.items)
+            return getattr(self.inner, verb)
+
+    monkeypatch.setattr("fastreg.cli.inspect.Arrays", Counting)
+    monkeypatch.setattr("fastreg._core.statistics.Arrays", Counting)
+    nbytes = 5 * 7 * 4 + 24 + 8 + 6
+    run("inspect", model)
+    assert seen == {"statistics": nbytes + 24 + 4, "value": 0}
+    run("inspect", model, "--l1", "1")
+    assert seen == {"statistics": 2 * (nbytes + 24 + 4), "value": 2 * nbytes}
 
 
 def test_a_boolean_that_is_neither_is_refused(run, tmp_path):
@@ -233,7 +226,7 @@ def test_the_table(run, model):
     status, out, err = run("inspect", model, "--l2", "1e-3")
     assert (status, err) == (0, [])
     lines = out.splitlines()
-    columns = "name shape dtype n Σ|x| Σx² norm max|x| zeros nan/inf share"
+    columns = "array shape dtype n Σ|x| Σx² norm max|x| zeros subnormal share"
     assert " ".join(lines[0].split()) == columns
     row = next(line for line in lines if line.startswith("layer.0.weight")).split()
     assert row[1:4] == ["5×7", "f32", "35"]
@@ -257,28 +250,45 @@ def test_top_says_how_many_it_hides(run, model):
     assert lines[4] == "… 5 more tensors (--top)"
     _, out, _ = run("inspect", model, "--top", 2, "--sort", "n", "--json")
     report = json.loads(out)
-    assert [t["name"] for t in report["tensors"]] == ["layer.0.weight", "half"]
+    assert [t["name"] for t in report["arrays"]] == ["layer.0.weight", "half"]
     assert report["hidden"] == 5
-    assert report["totals"]["tensors"] == 4
+    assert report["total"]["arrays"] == 4
     _, out, _ = run("inspect", model, "--top", 99)
     assert "more tensor" not in out
     assert run("inspect", model, "--top", 0)[0] == 0
 
 
-def test_sort_directions():
-    def row(name: str, n: int, norm: float, skipped: str = "") -> Row:
-        return Row(0, Tensor(name, (n,), "f32", n, 4 * n, skipped), norm=norm)
+def report_of(tensors, *, l2=0.0, **fields) -> Report:
+    """A report whose statistics are made up; what is not given is 0."""
+    rows = np.zeros(len(tensors), Arrays([]).statistics()[0].dtype)
+    rows["n"] = [tensor.n for tensor in tensors]
+    for key, values in fields.items():
+        rows[key] = values
+    total = {key: float(rows[key].sum()) for key in FIELDS}
+    total |= {key: int(rows[key].sum()) for key in ("n", *FIELDS[5:])}
+    return Report(
+        l2=l2,
+        files=[{"path": "a"}],
+        tensors=tensors,
+        places=[0] * len(tensors),
+        counted=[not tensor.skipped for tensor in tensors],
+        rows=rows,
+        total=total,
+        penalties=[1.0] * len(tensors) if l2 else [],
+        penalty=float(len(tensors)),
+    )
 
-    rows = [
-        row("b", 1, 2.0),
-        row("s", 9, 0.0, "why"),
-        row("c", 3, math.nan),
-        row("a", 2, math.inf),
-        row("d", 3, 1.0),
-    ]
+
+def test_sort_directions():
+    def tensor(name: str, n: int, skipped: str = "") -> Tensor:
+        return Tensor(name, (n,), "f32", n, 4 * n, skipped)
+
+    tensors = [tensor("b", 1), tensor("s", 9, "why"), tensor("c", 3), tensor("a", 2)]
+    tensors.append(tensor("d", 3))
+    report = report_of(tensors, norm=[2.0, 0.0, math.nan, math.inf, 1.0])
     expected = {"file": "bscad", "name": "abcds", "n": "cdabs", "norm": "cabds", "zeros": "bcads"}
     for key, order in expected.items():
-        assert "".join(row.tensor.name for row in sort_rows(rows, key)) == order
+        assert "".join(tensors[k].name for k in report.order(key)) == order
 
 
 def test_several_files_are_numbered(run, tmp_path):
@@ -286,28 +296,28 @@ def test_several_files_are_numbered(run, tmp_path):
         np.save(tmp_path / f"{name}.npy", np.ones(3))
     _, out, _ = run("inspect", tmp_path / "a.npy", tmp_path / "b.npy")
     lines = out.splitlines()
-    assert lines[0].split()[:2] == ["name", "file"]
+    assert lines[0].split()[:2] == ["array", "file"]
     assert [line.split()[:2] for line in lines[2:4]] == [["a", "1"], ["b", "2"]]
     assert f"file 2: {tmp_path / 'b.npy'}" in lines
     assert "6 values" in lines[-1]
 
 
-def _rows() -> list[Row]:
+def _long_report() -> Report:
     names = [f"encoder.layer.{i}.attention.self.query.weight" for i in range(3)]
     names += ["x" * 200, "漢" * 90, "embeddings"]
-    tensors = [Tensor(name, (30522, 384), "f32", 30522 * 384, 4 * 30522 * 384) for name in names]
-    return [
-        Row(0, t, 123456.789, 1.5e-7, 1e300, 0.1, 12, i, 1.0, True, np.ones(1))
-        for i, t in enumerate(tensors)
-    ]
+    n = 30522 * 384
+    return report_of(
+        [Tensor(name, (30522, 384), "f32", n, 4 * n) for name in names],
+        l2=1.0, sum_abs=123456.789, sum_squares=1.5e-7, norm=1e300, max_abs=0.1, zeros=12,
+        nans=range(6),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 120, 140, 200])
 def test_the_table_fits_the_terminal(width):
-    rows = _rows()
     stream = io.StringIO()
-    totals = total(rows, l2=1.0)
-    print_table(stream, rows, totals, files=["a"], l2=1.0, width=width)
+    report = _long_report()
+    print_report(stream, report, range(6), width=width)
     table = stream.getvalue().split("\n\n")[0].splitlines()
     cells = [len(line) + line.count("漢") for line in table]
     assert max(cells) <= width
@@ -317,7 +327,7 @@ def test_the_table_fits_the_terminal(width):
         # Shortened, but still telling layers apart.
         assert len({line.split()[0] for line in table[2:5]}) == 3
     if width < 120:
-        assert "not shown at" in stream.getvalue()
+        assert "not shown: " in stream.getvalue()
 
 
 def test_nothing_in_a_file_steers_the_terminal(run, tmp_path):
@@ -335,8 +345,9 @@ def test_nothing_in_a_file_steers_the_terminal(run, tmp_path):
 
 def test_ascii_streams_get_ascii():
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", newline="\n")
-    rows = _rows()
-    print_table(stream, rows, total(rows, l1=1.0), files=["a", "é"], hidden=1, l1=1.0)
+    report = _long_report()
+    report.files.append({"path": "é"})
+    print_report(stream, report, range(5))
     stream.seek(0)
     text = stream.read()
     assert "sum |x|" in text
@@ -349,7 +360,7 @@ def test_an_empty_checkpoint(run, tmp_path):
     status, out, err = run("inspect", path, "--l1", 1)
     assert (status, err) == (0, [])
     assert "0 tensors, 0 values, 0 B" in out
-    assert json.loads(run("inspect", path, "--json")[1])["totals"]["sum_abs"] == 0
+    assert json.loads(run("inspect", path, "--json")[1])["total"]["sum_abs"] == 0
 
 
 # ---- arguments, bad files, exit status ------------------------------------------------------
@@ -392,7 +403,7 @@ def test_help(run, capsys):
         with pytest.raises(SystemExit) as caught:
             command_line.main(arguments)
         assert caught.value.code == 0
-    assert "fastreg-inspect/1" in capsys.readouterr().out
+    assert "fastreg-stats/2" in capsys.readouterr().out
 
 
 def test_good_files_are_reported_beside_bad_ones(run, model, tmp_path):
@@ -403,8 +414,8 @@ def test_good_files_are_reported_beside_bad_ones(run, model, tmp_path):
     assert err[0].startswith(f"fastreg: {bad}: expected ")
     report = json.loads(out)
     assert [entry["error"] is None for entry in report["files"]] == [False, True, False]
-    assert {t["file"] for t in report["tensors"]} == {1}
-    assert report["totals"]["tensors"] == 4
+    assert {t["file"] for t in report["arrays"]} == {1}
+    assert report["total"]["arrays"] == 4
     status, out, err = run("inspect", bad, tmp_path)
     assert (status, out, len(err)) == (2, "", 2)
 
@@ -418,7 +429,7 @@ def test_a_file_that_proves_damaged_late_leaves_no_rows(run, tmp_path):
     status, out, err = run("inspect", tmp_path / "a.npz", "--json")
     assert (status, len(err)) == (2, 1)
     assert "checksum" in err[0]
-    assert json.loads(out)["tensors"] == []
+    assert json.loads(out)["arrays"] == []
 
 
 @pytest.mark.parametrize("kind", mutation_seeds())
@@ -449,7 +460,7 @@ def test_ctrl_c_and_lack_of_memory(run, model, monkeypatch):
         def fail(*_: object, error: type[BaseException] = error, **__: object) -> None:
             raise error
 
-        monkeypatch.setattr(command_line, "measure", fail)
+        monkeypatch.setattr(command_line, "inspect", fail)
         got, out, err = run("inspect", model)
         assert (got, out, len(err)) == (status, "", 1)
         assert err[0].startswith("fastreg: ")
@@ -496,7 +507,7 @@ def test_it_runs_as_a_module(model):
 @pytest.mark.parametrize("missing", [["rich"], ["safetensors"], ["ml_dtypes"]])
 def test_optional_packages_may_be_missing(model, missing):
     hide = "".join(f"sys.modules[{name!r}] = None;" for name in missing)
-    code = f"import sys; {hide} from fastreg.__main__ import main; sys.exit(main())"
+    code = f"import sys; {hide} from fastreg.cli.main import main; sys.exit(main())"
     command = [sys.executable, "-W", "error", "-c", code, "inspect", str(model), "--l1", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -558,10 +569,20 @@ def test_progress_appears_on_a_terminal_after_a_while(looks):
         if looks == "rich":
             time.sleep(0.3)
     assert early == ""
-    assert "75%" in terminal.output
-    assert ("#" in terminal.output) == (looks == "plain")
-    # Wiped: the last thing written clears the line.
-    assert terminal.output.endswith(" \r" if looks == "plain" else "\x1b[2K")
+    if looks == "plain":
+        assert terminal.output == ""
+    else:
+        assert "75%" in terminal.output
+        # Wiped: the last thing written clears the line.
+        assert terminal.output.endswith("\x1b[2K")
+
+
+def test_a_log_shows_life_where_no_bar_can(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rich", None)
+    with _Terminal() as terminal, Progress(terminal.stream, log=True) as progress:
+        progress.stage("one")
+        progress.stage("two")
+    assert terminal.output.splitlines() == ["one: 0 s", "two: 0 s"]
 
 
 def test_progress_is_silent_elsewhere():
@@ -573,10 +594,9 @@ def test_progress_is_silent_elsewhere():
 
 
 def test_the_table_on_a_terminal(looks):
-    evil = Tensor("a[red]b\x1b[31m", (1,), "f32", 1, 4)
-    rows = [Row(0, evil, nonfinite=1, counted=True, operand=np.ones(1, "f4"))]
+    report = report_of([Tensor("a[red]b\x1b[31m", (1,), "f32", 1, 4)], nans=1)
     with _Terminal() as terminal:
-        print_table(terminal.stream, rows, total(rows), files=["a"], width=100)
+        print_report(terminal.stream, report, [0], width=100)
     assert r"a[red]b\x1b[31m" in terminal.output
     assert ("\x1b[31m" in terminal.output) == (looks == "rich")
 
@@ -592,6 +612,33 @@ def test_no_place_to_print_is_one_line_and_status_2(tmp_path):
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1, done.stderr
         assert done.stderr.startswith("fastreg: ")
+
+
+def test_check_compares_every_way(run, model):
+    status, out, err = run("check", model)
+    assert (status, err) == (0, [])
+    lines = out.splitlines()
+    assert lines[0].split() == ["sum", "of", "squares", "value", "bits", "ms", "GB/s"]
+    assert any(line.startswith("exact integers ") for line in lines)
+    assert {line.split()[-3] for line in lines if ", 1 thread" in line} == {
+        np.float64(float(sum((x * x for x in map_elements()), Fraction()))).tobytes()[::-1].hex()
+    }
+    assert lines[-2:] == ["45 floats in 4 arrays, as float64", "fastreg: 1 bit pattern"]
+
+
+def map_elements() -> list[Fraction]:
+    names = ("layer.0.weight", "layer.0.bias", "half", "brain")
+    return [x for name in names for x in elements(name)]
+
+
+def test_check_says_how_far_a_rival_is_off(run, tmp_path):
+    np.save(tmp_path / "a.npy", np.full(1000, 0.1, "f4"))
+    out = run("check", tmp_path / "a.npy")[1]
+    assert "numpy.vdot is off by " in out
+    np.save(tmp_path / "b.npy", np.arange(3))
+    status, out, err = run("check", tmp_path / "b.npy")
+    assert (status, out) == (2, "")
+    assert "a float tensor" in err[0]
 
 
 def test_check_names_the_bad_file(tmp_path):

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 import fastreg
-import fastreg.__main__ as command_line
-from fastreg import progress
+import fastreg.cli.main as command_line
+from fastreg.cli import progress
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
@@ -235,7 +235,7 @@ def test_command_says_in_one_line_what_is_missing(monkeypatch, capsys):
     assert command_line.main(["bench", "--quick"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "pytest-benchmark" in line
-    monkeypatch.setattr("fastreg.bench.__file__", "/nowhere/fastreg/bench.py")
+    monkeypatch.setattr("fastreg.cli.bench.__file__", "/nowhere/fastreg/cli/bench.py")
     assert command_line.main(["bench"]) == 2
     assert "source checkout" in capsys.readouterr().err
 
@@ -584,7 +584,7 @@ def test_guard_has_a_ratio_for_arrays_off_the_line(made):
 
 def test_progress_writes_a_line_a_stage_where_nobody_looks(monkeypatch):
     clock = _Clock()
-    monkeypatch.setattr("fastreg.progress.time.monotonic", clock)
+    monkeypatch.setattr("fastreg.cli.progress.time.monotonic", clock)
     stream = io.StringIO()
     with progress.Progress(stream, log=True) as bar:
         bar.expect(100)

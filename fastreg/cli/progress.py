@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import shutil
+import importlib.util
 import sys
 import time
 from types import TracebackType
@@ -13,31 +13,36 @@ __all__ = ["Progress"]
 
 
 class Progress:
-    """Show on a terminal how far a long task is; do nothing anywhere else.
+    """Show on a terminal how far a long task is, if ``rich`` is installed.
 
     Parameters
     ----------
     stream : text file, optional
-        Default ``sys.stderr``.  Nothing is written unless it is a terminal.
+        Default ``sys.stderr``. The bar is wiped at the end.
     delay : float, default 0.5
         Seconds before the bar appears: a short task shows none.
     log : bool, default False
-        Where the stream is no terminal, write a line for every stage that ends, and one each
-        minute of a long one: for tasks of many minutes, whose logs have to show life.
+        Where no bar can be shown, write a line for every stage that ends, and one each minute of a
+        long one: for tasks of many minutes, whose logs have to show life.
+
+    Attributes
+    ----------
+    visible : bool
+        Whether there is a bar, or will be.
 
     Notes
     -----
-    Drawn by ``rich`` if that is installed, else as one line that is overwritten; it is wiped at
-    the end either way.  Use as a context manager.
+    Use as a context manager.
     """
 
     def __init__(
         self, stream: TextIO | None = None, *, delay: float = 0.5, log: bool = False
     ) -> None:
         self._stream = sys.stderr if stream is None else stream
-        self._due = time.monotonic() + delay if self._stream.isatty() else float("inf")
-        self._bar: _RichBar | _PlainBar | None = None
-        self._log = _Log(self._stream) if log and not self._stream.isatty() else None
+        self.visible = self._stream.isatty() and importlib.util.find_spec("rich") is not None
+        self._due = time.monotonic() + delay if self.visible else float("inf")
+        self._bar: _Bar | None = None
+        self._log = _Log(self._stream) if log and not self.visible else None
         self._done = self._total = 0.0
         self._label = ""
 
@@ -52,7 +57,7 @@ class Progress:
             self._log.update(self._done, self._total, self._label)
         if time.monotonic() >= self._due:
             if self._bar is None:
-                self._bar = _new_bar(self._stream)
+                self._bar = _Bar(self._stream)
             self._bar.update(self._done, self._total, self._label)
 
     def stage(self, name: str) -> None:
@@ -110,7 +115,7 @@ class _Log:
         self._stream.flush()
 
 
-class _RichBar:
+class _Bar:
     def __init__(self, stream: TextIO) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -137,40 +142,3 @@ class _RichBar:
 
     def close(self) -> None:
         self._progress.stop()
-
-
-class _PlainBar:
-    # Ten frames a second are enough for an eye and cost nothing.
-    _PERIOD = 0.1
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._next = 0.0
-        self._turn = 0
-
-    def update(self, done: float, total: float, label: str) -> None:
-        now = time.monotonic()
-        if now < self._next:
-            return
-        self._next = now + self._PERIOD
-        self._turn += 1
-        columns = shutil.get_terminal_size().columns
-        room = max(min(columns - 10, 40), 4)
-        part = min(done / max(total, 1e-9), 1.0)
-        filled = int(room * part)
-        line = f"[{'#' * filled}{'.' * (room - filled)}] {part:4.0%} "
-        if label:
-            line += f"{'|/-'[self._turn % 3]} {label}"
-        self._stream.write("\r" + line[: columns - 1].ljust(columns - 1 if label else 0))
-        self._stream.flush()
-
-    def close(self) -> None:
-        self._stream.write("\r" + " " * (shutil.get_terminal_size().columns - 1) + "\r")
-        self._stream.flush()
-
-
-def _new_bar(stream: TextIO) -> _RichBar | _PlainBar:
-    try:
-        return _RichBar(stream)
-    except ImportError:
-        return _PlainBar(stream)

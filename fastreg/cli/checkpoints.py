@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Readers of checkpoint files: ``.safetensors``, ``.npz`` and ``.npy``.
 
-Three rules hold for every format.
+Four rules hold for every format.
 
 *Nothing is executed.*  No pickle, no ``allow_pickle``, no class named by a file.
 
@@ -11,6 +11,9 @@ against the size of the file before it is used, and the first thing that is wron
 
 *Nothing is copied that can be mapped.*  Tensors are read-only views of the mapped file.  Only the
 compressed members of a ``.npz`` have to be unpacked into memory, up to a limit.
+
+*Nothing is printed as it is.*  Messages quote a file escaped, and errors of the parsers, which may
+quote it raw, are not shown as their cause.
 
 The safetensors header is read here and not by the ``safetensors`` package because that package's
 NumPy front end has no bfloat16 and copies every tensor; its own reader is the oracle of the tests.
@@ -42,9 +45,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import CheckpointError, message
+from fastreg._core.arrays import HostArray
+from fastreg._core.dtypes import ALL, BF16, Dtype
+from fastreg._core.text import printable
+from fastreg.errors import CheckpointError, message
 
-__all__ = ["DEFAULT_MAX_UNPACKED_BYTES", "Checkpoint", "Tensor", "printable", "read_checkpoint"]
+__all__ = ["DEFAULT_MAX_UNPACKED_BYTES", "Checkpoint", "Tensor", "read_checkpoint"]
 
 DEFAULT_MAX_UNPACKED_BYTES = 4 << 30
 """What the compressed members of one ``.npz`` may unpack to, together, by default."""
@@ -57,23 +63,7 @@ _MAX_NPY_HEADER_BYTES = 10_000
 _MAX_N = 2**63 - 1
 _PIECE_BYTES = 1 << 20
 
-# Element types that the kernels read: name -> how NumPy views their bits.  NumPy has no bfloat16:
-# its bits travel as uint16 under the name "bf16".
-_VIEWS: dict[str, str] = {
-    "f16": "f2",
-    "bf16": "u2",
-    "f32": "f4",
-    "f64": "f8",
-    "i8": "i1",
-    "i16": "i2",
-    "i32": "i4",
-    "i64": "i8",
-    "u8": "u1",
-    "u16": "u2",
-    "u32": "u4",
-    "u64": "u8",
-    "bool": "?",
-}
+_DTYPES: dict[str, Dtype] = {dtype.short: dtype for dtype in ALL}
 # Element types that safetensors knows and the kernels do not read: name -> bits per element.
 _UNREAD_BITS: dict[str, int] = {
     "f4": 4,
@@ -131,13 +121,24 @@ class Tensor:
         Raises
         ------
         CheckpointError
-            If the tensor is `skipped`, or a packed member turns out to be damaged.
+            If the tensor is `skipped`, or its elements turn out to be damaged.
         """
         if self._load is None:
             raise CheckpointError(
                 message("a tensor that the kernels read", self.skipped, "leave it out")
             )
-        return self._load()
+        array = self._load()
+        if self.dtype == "bool":
+            largest = int(array.view(np.uint8).max(initial=0))
+            if largest > 1:
+                raise _fail(
+                    f"booleans of 0 or 1 in tensor {_quote(self.name)}", f"a byte of {largest}"
+                )
+        return array
+
+    def host_array(self) -> HostArray:
+        """Return :meth:`array` with its element type, as kernels take it."""
+        return HostArray(self.array(), _DTYPES[self.dtype])
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,32 +217,6 @@ def read_checkpoint(
     return Checkpoint(name, kind, nbytes, tuple(tensors))
 
 
-def printable(text: str, limit: int = 0) -> str:
-    r"""Escape what could steer a terminal or hide: control, bidirectional and unpaired characters.
-
-    Parameters
-    ----------
-    text : str
-        Anything, such as a tensor name from an untrusted file.
-    limit : int, default 0
-        Longest result in characters, the middle replaced by ``…``; 0 for no limit.
-
-    Returns
-    -------
-    str
-        Only printable characters; the others as ``\x1b`` or ``\u202e``.
-    """
-    if limit and len(text) > limit:
-        half = limit // 2
-        text = f"{text[:half]}…{text[-half:]}"
-    if text.isprintable():
-        return text
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for c in text
-    )
-
-
 # ---- which format ---------------------------------------------------------------------------
 
 
@@ -299,8 +274,8 @@ def _mapped(view: mmap.mmap, dtype: str, n: int, offset: int) -> Callable[[], ND
 
     def load() -> NDArray[Any]:
         if n == 0:  # np.frombuffer refuses an offset at the very end
-            return np.empty(0, _VIEWS[dtype])
-        return np.frombuffer(view, _VIEWS[dtype], n, offset)
+            return np.empty(0, _DTYPES[dtype].view)
+        return np.frombuffer(view, _DTYPES[dtype].view, n, offset)
 
     return load
 
@@ -338,7 +313,7 @@ def _read_safetensors(view: mmap.mmap) -> list[Tensor]:
                 f"data_offsets [{begin}, {end}]",
             )
         n = _count(shape)
-        bits = _UNREAD_BITS.get(dtype) or 8 * np.dtype(_VIEWS[dtype]).itemsize
+        bits = _UNREAD_BITS.get(dtype) or 8 * _DTYPES[dtype].itemsize
         if n < 0 or n * bits != 8 * (end - begin):
             raise _fail(
                 f"data_offsets of tensor {_quote(name)} that hold {_show(shape)} of {dtype}",
@@ -383,7 +358,7 @@ def _safetensors_header(text: bytes) -> list[tuple[str, str, tuple[int, ...], in
     except (ValueError, RecursionError) as error:
         raise _fail(
             "a safetensors header that is one JSON object", printable(str(error), 160)
-        ) from error
+        ) from None
     metadata = header.pop("__metadata__", {})
     if type(metadata) is not dict or not all(type(v) is str for v in metadata.values()):
         raise _fail("__metadata__ that maps text to text", type(metadata).__name__)
@@ -395,15 +370,15 @@ def _safetensors_header(text: bytes) -> list[tuple[str, str, tuple[int, ...], in
                 raise TypeError
             if not all(type(k) is int and 0 <= k <= _MAX_N for k in (*shape, begin, end)):
                 raise TypeError
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError):
             raise _fail(
                 f"dtype, shape and two data_offsets for tensor {_quote(name)}, all whole and >= 0",
                 printable(repr(info), 120),
-            ) from error
+            ) from None
         if begin > end:
             raise _fail(f"data_offsets of tensor {_quote(name)} in order", f"[{begin}, {end}]")
         dtype_name = dtype.lower()
-        if dtype != dtype.upper() or dtype_name not in _VIEWS | _UNREAD_BITS:
+        if dtype != dtype.upper() or dtype_name not in _DTYPES | _UNREAD_BITS:
             raise _fail(f"a known dtype for tensor {_quote(name)}", _quote(dtype))
         entries.append((name, dtype_name, tuple(shape), begin, end))
     return entries
@@ -412,13 +387,8 @@ def _safetensors_header(text: bytes) -> list[tuple[str, str, tuple[int, ...], in
 # ---- npy ------------------------------------------------------------------------------------
 
 _NPY_CODE = re.compile(r"([<>|=])([fiub])([1248])")
-_NPY_NAMES = {
-    code + size: name
-    for name, code, size in (
-        [("f16", "f", "2"), ("f32", "f", "4"), ("f64", "f", "8"), ("bool", "b", "1")]
-        + [(f"{k}{8 * s}", k, str(s)) for k in "iu" for s in (1, 2, 4, 8)]
-    )
-}
+# NumPy's code and size of each: ``"f4"``. It has none for bfloat16.
+_NPY_NAMES = {dtype.view.str[1:]: dtype.short for dtype in ALL if dtype is not BF16}
 _NPY_OTHER = re.compile(r"[<>|=]?([a-zA-Z?])([0-9]{0,9})(\[[^\]]*\])?")
 
 
@@ -480,11 +450,11 @@ def _npy_header(head: bytes, nbytes: int) -> _NpyHeader:
         if not all(type(k) is int and 0 <= k <= _MAX_N for k in shape):
             raise TypeError
     # What a parser may answer to hostile text, deep nesting included.
-    except (SyntaxError, ValueError, TypeError, KeyError, RecursionError, MemoryError) as error:
+    except (SyntaxError, ValueError, TypeError, KeyError, RecursionError, MemoryError):
         raise _fail(
             "a .npy header with descr, fortran_order and shape",
             printable(raw[:100].decode("latin1"), 100),
-        ) from error
+        ) from None
     dtype, skipped, itemsize = _npy_dtype(descr)
     n = _count(shape)
     if n < 0 or (itemsize is not None and n * itemsize != nbytes - offset):
@@ -523,10 +493,10 @@ def _npy_dtype(descr: object) -> tuple[str, str, int | None]:
         raise _fail("a known .npy descr", _quote(descr))
     if other[1] == "O":
         return "object", "Python objects are pickled and never loaded", None
-    code = descr.lstrip("<>|=")
+    code = printable(descr.lstrip("<>|="), 20)
     if other[1] == "V":
         return code, "raw bytes: NumPy forgets bfloat16, use .safetensors for it", None
-    return code, f"{printable(code, 20)} is not a type that the kernels read", None
+    return code, f"{code} is not a type that the kernels read", None
 
 
 # ---- npz ------------------------------------------------------------------------------------
@@ -541,7 +511,7 @@ def _read_npz(file: BinaryIO, view: mmap.mmap, limit: int) -> list[Tensor]:
     except Exception as error:
         raise _fail(
             "a complete zip directory at the end of the .npz", printable(str(error), 120)
-        ) from error
+        ) from None
     if any(member.filename.split("/")[-1] == "data.pkl" for member in members):
         raise CheckpointError(
             message(
@@ -579,7 +549,7 @@ def _read_npz(file: BinaryIO, view: mmap.mmap, limit: int) -> list[Tensor]:
         try:
             tensor = _read_member(view, member, name, start)
         except CheckpointError as error:
-            raise CheckpointError(f"member {_quote(member.filename)}: {error}") from error
+            raise CheckpointError(f"member {_quote(member.filename)}: {error}") from None
         if member.compress_type == zipfile.ZIP_DEFLATED and not tensor.skipped:
             packed += member.file_size
         tensors.append(tensor)
@@ -679,7 +649,7 @@ def _read_member(view: mmap.mmap, member: zipfile.ZipInfo, name: str, start: int
                 f"member {_quote(member.filename)} to unpack to {len(target):,} bytes", f"{at:,}"
             )
         check(crc)
-        return target[header.offset :].view(_VIEWS[header.dtype])
+        return target[header.offset :].view(_DTYPES[header.dtype].view)
 
     load = load_stored if stored else load_packed
     return Tensor(name, header.shape, header.dtype, header.n, nbytes, "", load)
@@ -697,7 +667,7 @@ def _inflate(packed: memoryview, piece_nbytes: int) -> Iterator[bytes]:
             try:
                 piece = engine.decompress(feed, piece_nbytes)
             except zlib.error as error:
-                raise _fail("a deflate stream", str(error)) from error
+                raise _fail("a deflate stream", printable(str(error), 120)) from None
             feed = engine.unconsumed_tail
             if piece:
                 yield piece

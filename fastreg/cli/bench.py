@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .errors import EnvironmentSettingError, message
+from fastreg.errors import EnvironmentSettingError, message
 
 __all__ = ["run"]
 
@@ -33,7 +33,7 @@ def run(arguments: Sequence[str]) -> int:
     EnvironmentSettingError
         Without a source checkout or pytest-benchmark.
     """
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     if not (root / "benchmarks" / "__main__.py").is_file():
         raise EnvironmentSettingError(
             message(
