@@ -443,7 +443,9 @@ class _Walk:
             self.gathered.named = True
             return [(name, item) for name, item in items]
         if all(map(is_variable, items)):
-            return [(variable_name(i), i) for i in items]
+            names = list(map(variable_name, items))
+            if len(set(names)) == len(names):  # TensorFlow calls all that have no name "Variable"
+                return list(zip(names, items, strict=True))
         return list(enumerate(items))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
 from typing import Any, TextIO
@@ -101,8 +101,9 @@ class Chosen:
             return new[0] if new else None
         if self.gathered.named:
             return dict(zip(self.distinct_names(), new, strict=True))
-        if type(params) in (list, tuple):
-            return _like(params, (), {p.path: x for p, x in zip(self.parameters, new, strict=True)})
+        if isinstance(params, (list, tuple)):
+            by_path = {p.path: x for p, x in zip(self.parameters, new, strict=True)}
+            return _like(params, iter(leaves(params, keep_none=True)), by_path)
         return list(new)
 
     def distinct_names(self) -> list[str]:
@@ -117,10 +118,14 @@ class Chosen:
         return names
 
 
-def _like(node: Any, path: tuple[Any, ...], new: Mapping[tuple[Any, ...], Any]) -> list[Any]:
+def _like(
+    node: Any, places: Iterator[tuple[tuple[Any, ...], Any]], new: Mapping[tuple[Any, ...], Any]
+) -> list[Any]:
     return [
-        _like(child, (*path, k), new) if type(child) in (list, tuple) else new.get((*path, k))
-        for k, child in enumerate(node)
+        _like(child, places, new)
+        if isinstance(child, (list, tuple))
+        else new.get(next(places)[0])
+        for child in node
     ]
 
 
