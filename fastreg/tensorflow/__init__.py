@@ -44,7 +44,6 @@ from fastreg.tensorflow._arrays import (
     choose,
     floats_of,
     is_single,
-    like,
     result_of,
     scalar,
     tensors_of,
@@ -191,9 +190,9 @@ def gradient(
     Returns
     -------
     tf.Tensor, list of them, or dict from names to them
-        A tensor for a tensor, of its shape and dtype; for a list one for each tensor that is in, in
-        order; for a model or mapping those of the tensors that are in, by name. New tensors;
-        nothing flows back through them.
+        A tensor for a tensor, of its shape and dtype; for lists, lists nested alike, with None for
+        what is not in or was counted before; for a model or mapping those of the tensors that are
+        in, by name. New tensors; nothing flows back through them.
 
     Raises
     ------
@@ -254,19 +253,19 @@ def value_and_gradient(
     xs = floats_of(found)
     result = result_of(xs, dtype)
     if not xs:
-        return tf.zeros((), result), like(found, [])
+        return tf.zeros((), result), found.arranged(params, [])
     if not tf.executing_eagerly():
         xs = [tf.stop_gradient(x) for x in xs]
     if takes_kernels(xs, w1s):
         v, gs = _graph.value_and_gradients(xs, scale, w1s, w2s, result)
-        return v, like(found, gs)
+        return v, found.arranged(params, gs)
     v = tf.stop_gradient(_native.penalty(xs, w1s, w2s, result))
     u = tf.cast(scale, tf.float64)
     gs = [
         tf.stop_gradient(_native.gradient(x, u, w1, w2))
         for x, w1, w2 in zip(xs, w1s, w2s, strict=True)
     ]
-    return v, like(found, gs)
+    return v, found.arranged(params, gs)
 
 
 def prox_(

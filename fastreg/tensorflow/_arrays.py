@@ -23,7 +23,6 @@ __all__ = [
     "choose",
     "floats_of",
     "is_single",
-    "like",
     "placed",
     "result_of",
     "scalar",
@@ -120,15 +119,6 @@ def tensors_of(found: Chosen) -> list[Any]:
 def floats_of(found: Chosen) -> list[Any]:
     """Return the tensors that are in, all of types that have a gradient."""
     return [placed(found, p, as_float) for p in found.parameters]
-
-
-def like(found: Chosen, results: Sequence[Any]) -> Any:
-    """Return results as the container was: a dict by names, a list, or one tensor."""
-    if found.gathered.single:
-        return results[0]
-    if found.gathered.named:
-        return dict(zip(found.names, results, strict=True))
-    return list(results)
 
 
 def result_of(xs: Sequence[Any], dtype: Any) -> Any:
