@@ -12,13 +12,13 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import translate
 from typing import Any, TextIO
 
 import numpy as np
 
-from fastreg._core.arguments import Request, Select, spellings
+from fastreg._core.arguments import Request, Select, expression, spellings
 from fastreg._core.containers import Gathered, Parameter, gather, leaves
+from fastreg._core.frameworks import untraced
 from fastreg._core.text import Column, Table, lines_for, printable, shape_text, terminal_width
 from fastreg.errors import ArgumentError, LayoutError, message
 
@@ -206,7 +206,7 @@ def decide(gathered: Gathered, select: Select = None) -> list[Decision]:
         if select == "kernels":
             return [_kernel(p) for p in parameters]
         if not select.startswith("re:"):
-            matches = re.compile(translate(select)).match
+            matches = re.compile(expression(select)).match
             return [
                 Decision(p, hit, f"{'matches' if hit else 'does not match'} {select!r}")
                 for p in parameters
@@ -260,6 +260,7 @@ _rules: dict[tuple[str, bool], str] = {}
 _MOST_RULES = 65536
 
 
+@untraced
 def _rule_of_name(name: str, has_layer: bool) -> str:
     """Return why a name is not a kernel's, or nothing; with a layer, only what its class cannot tell."""
     key = (name, has_layer)
