@@ -15,7 +15,6 @@ gradients are summed, divide the weights by N; where gradients are averaged, lea
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator
 from operator import attrgetter
 from typing import Any
@@ -39,7 +38,7 @@ from fastreg._core.plan import Plan, occurrences
 from fastreg._core.selection import chosen, explain, is_kernel_name
 from fastreg._core.statistics import Stats, Titles
 from fastreg._kernels import Arrays
-from fastreg.errors import ArgumentError, LayoutError, message
+from fastreg.errors import ArgumentError, message
 
 __all__ = [
     "Plan",
@@ -284,44 +283,18 @@ def value_and_gradient(
         made = Plan.of(params, request)
         return made.value_and_gradient_(out, scale=scale, accumulate=adding, dtype=dtype), out
     found = chosen(params, request)
-    parameters = found.parameters
-    gathered = found.gathered
-    if gathered.named:
-        _need_distinct(found.names)
-    pairs = [empty_like(_differentiable(p)) for p in parameters]
-    arrays = Arrays([p.array for p in parameters], *found.weights)
+    if found.gathered.named:
+        found.distinct_names()
+    pairs = [empty_like(_differentiable(p)) for p in found.parameters]
+    arrays = Arrays([p.array for p in found.parameters], *found.weights)
     value = arrays.value_and_gradient([host for _, host in pairs], scale, False, dtype, fresh=True)
-    new = {p.path: shown for p, (shown, _) in zip(parameters, pairs, strict=True)}
-    if gathered.named:
-        return value, dict(zip(found.names, new.values(), strict=True))
-    if gathered.single:
-        return value, next(iter(new.values()), None)
-    if type(params) in (list, tuple):
-        return value, _like(params, (), new)
-    return value, list(new.values())
-
-
-def _need_distinct(names: list[str]) -> None:
-    if len(set(names)) < len(names):
-        label = Parameter((Counter(names).most_common(1)[0][0],), np.empty(0)).label
-        raise LayoutError(
-            message("arrays of distinct names", f"two called {label}",
-                    "pass a list of the arrays, or out=")
-        )
+    return value, found.arranged(params, [shown for shown, _ in pairs])
 
 
 def _differentiable(p: Parameter) -> HostArray:
     if p.array.dtype.floating:
         return p.array
     raise not_differentiable(f"{p.dtype_name} at {p.label}", "x.astype('float32')")
-
-
-def _like(node: Any, path: tuple[Any, ...], new: dict[tuple[Any, ...], Any]) -> list[Any]:
-    """Return lists nested as a container without names is, with the gradient of each array."""
-    return [
-        _like(child, (*path, k), new) if type(child) in (list, tuple) else new.get((*path, k))
-        for k, child in enumerate(node)
-    ]
 
 
 def global_norm(grads: Any, *, dtype: Any = None) -> Any:

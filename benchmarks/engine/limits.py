@@ -9,13 +9,13 @@ import functools
 import platform
 import shutil
 import subprocess
-import sysconfig
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
 import fastreg
+from benchmarks.engine import machine
 from benchmarks.engine.calls import Call, Missing
 
 SOURCE = Path(__file__).with_name("limits.c")
@@ -43,15 +43,6 @@ _MARCH = {"baseline": [], "x86_v3": ["-march=x86-64-v3"], "x86_v4": ["-march=x86
 _WORK = 32 << 20
 
 
-def compiler() -> str:
-    """Return the C compiler's command, or raise `Missing`."""
-    configured = (sysconfig.get_config_var("CC") or "cc").split()[0]
-    for name in ("cc", configured, "gcc", "clang"):
-        if path := shutil.which(name):
-            return path
-    raise Missing("a C compiler")
-
-
 @functools.cache
 def _folder() -> Path:
     folder = tempfile.mkdtemp(prefix="fastreg-limits-")
@@ -62,9 +53,12 @@ def _folder() -> Path:
 @functools.cache
 def library(level: str) -> ctypes.CDLL:
     """Compile the loops for an ISA level and load them."""
+    compiler = machine.compiler()
+    if compiler is None:
+        raise Missing("a C compiler")
     target = _folder() / f"limits-{level}.so"
     flags = _MARCH.get(level, []) if platform.machine() in ("x86_64", "AMD64") else []
-    command = [compiler(), "-std=gnu11", "-O3", *flags, "-shared", "-fPIC", str(SOURCE)]
+    command = [compiler, "-std=gnu11", "-O3", *flags, "-shared", "-fPIC", str(SOURCE)]
     for openmp in (["-fopenmp"], []):
         done = subprocess.run(
             [*command, *openmp, "-o", str(target)], capture_output=True, text=True, check=False

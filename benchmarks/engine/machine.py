@@ -8,10 +8,14 @@ import functools
 import importlib.metadata
 import os
 import platform
+import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
+
+import fastreg
 
 _CPU = Path("/sys/devices/system/cpu/cpu0/cache")
 # Where the system says nothing about its caches.
@@ -145,6 +149,12 @@ def _run(*command: str) -> str:
     return done.stdout.strip()
 
 
+def compiler() -> str | None:
+    """Return the C compiler's command, if there is one."""
+    configured = (sysconfig.get_config_var("CC") or "cc").split()[0]
+    return next(filter(None, map(shutil.which, ("cc", configured, "gcc", "clang"))), None)
+
+
 def versions() -> dict[str, str]:
     """Return the versions of the rivals that are installed."""
     found = {}
@@ -174,14 +184,8 @@ def blas() -> str:
 @functools.cache
 def describe() -> dict[str, Any]:
     """Return everything a reader needs to know about where the numbers come from."""
-    import fastreg
-    from benchmarks.engine import limits
-
     config = fastreg.show_config(mode="dict")
-    try:
-        loops = _run(limits.compiler(), "--version").splitlines()[0]
-    except Exception:
-        loops = "no C compiler: no limits"
+    loops = _run(compiler() or "", "--version").partition("\n")[0]
     return {
         "cpu": _cpu_name(),
         "cpu_family": _cpu_family(),
@@ -195,7 +199,7 @@ def describe() -> dict[str, Any]:
         "isa_available": config["isa available"],
         "threads": config["threads"],
         "compiler": config["compiler"],
-        "limits_compiler": loops,
+        "limits_compiler": loops or "no C compiler: no limits",
         "fastreg": config["version"],
         "commit": _run("git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"),
         "versions": versions(),

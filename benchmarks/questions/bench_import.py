@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
+import statistics
 import subprocess
 import sys
 import zipfile
@@ -26,15 +28,29 @@ def installed_bytes() -> dict[str, int]:
     """Return the bytes of the extension, and of the package zipped as a wheel does."""
     folder = Path(fastreg.__file__).parent
     extension = Path(sys.modules["fastreg._kernels"].__file__ or "")
-    files = [p for p in folder.glob("*") if p.suffix in (".py", ".pyi", ".pxd", ".typed")]
+    files = [p for p in folder.rglob("*") if p.suffix in (".py", ".pyi", ".pxd", ".typed")]
     buffer = BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as wheel:
         for path in {*files, extension}:
-            wheel.write(path, path.name)
+            wheel.write(path, path.relative_to(folder))
     return {
         "extension_bytes": extension.stat().st_size,
         "wheel_bytes": len(buffer.getvalue()),
     }
+
+
+def import_share(runs: int) -> float:
+    """Return what `import fastreg` adds to NumPy's time, as a share of it: a median of runs.
+
+    The interpreter's own clock (`-X importtime`): fastreg with all that it brings but NumPy.
+    """
+    shares = []
+    for _ in range(runs):
+        command = [sys.executable, "-X", "importtime", "-c", "import numpy, fastreg"]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        spent = {name: int(t) for t, name in re.findall(r"\| +(\d+) \| (\w+)$", said, re.M)}
+        shares.append(spent["fastreg"] / spent["numpy"])
+    return statistics.median(shares)
 
 
 def _cases(quick: bool) -> list[Case]:
@@ -42,7 +58,7 @@ def _cases(quick: bool) -> list[Case]:
 
 
 def _make(case: Case) -> Operands:
-    return Operands("fastreg", None, 1, installed_bytes())
+    return Operands("fastreg", None, 1, installed_bytes() | {"import_share": import_share(7)})
 
 
 for _name in ("", "numpy", "scipy.linalg.blas", "numkong", "bottleneck", "numexpr", "numba"):

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.engine import machine
-from benchmarks.reports.floors import geometric_mean
 from benchmarks.engine.race import FORCED, OURS
+from benchmarks.reports.floors import geometric_mean
 from benchmarks.reports.records import Group, Results, Row
 
 # Okabe and Ito's colours, told apart by all common kinds of colour blindness; lighter on a dark

@@ -27,6 +27,7 @@ __all__ = [
     "number",
     "spellings",
     "weight",
+    "weights_of",
 ]
 
 Select: TypeAlias = "str | re.Pattern[str] | bool | Callable[[str, Any], bool] | Any"
@@ -119,7 +120,7 @@ def weight(x: Any, what: str, where: str = "") -> float:
     """Return a weight as a float that is finite and >= 0, or raise as :func:`number`."""
     if type(x) is float and 0.0 <= x <= _LARGEST:
         return x
-    return number(x, f"weight {what}", least=0.0, where=where)
+    return number(x, "weight" if what == "weight" else f"weight {what}", least=0.0, where=where)
 
 
 def flag(x: Any, what: str, *choices: str) -> str:
@@ -293,6 +294,11 @@ class Request:
                         number(product, f"product {what} * weights", least=0.0, where=p.label)
                 out.append(products)
         return out[0], out[1]
+
+
+def weights_of(x: Any, parameters: Sequence[Any], what: str) -> list[float]:
+    """Return the weight of each array from a number, list, mapping or callable, all checked."""
+    return _each(weight(x, what) if x is None else _rule(x, what), parameters, what, 0.0)
 
 
 def _rule(x: Any, what: str) -> Any:

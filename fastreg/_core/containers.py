@@ -158,14 +158,15 @@ def _type_of(x: Any, path: Path) -> tuple[str, Dtype | None]:
 
 
 def _shape_of(x: Any, path: Path) -> tuple[Any, ...]:
-    shape = getattr(x, "shape", None)
-    if type(shape) is tuple:
-        return shape
-    if framework(x) == "torch" and type(x).__name__.startswith("Uninitialized"):
+    try:
+        shape = getattr(x, "shape", None)
+    except RuntimeError:
         raise LayoutError(
             message(f"a parameter with a shape at {place(path)}", "one of a lazy module",
                     "call the module once on a batch, which shapes it")
-        )
+        ) from None
+    if type(shape) is tuple:
+        return shape
     if shape is None:
         return _host(path, x).shape
     try:

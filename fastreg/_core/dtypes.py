@@ -122,10 +122,12 @@ def name_of(dtype: Any) -> str:
         return dtype.name
     name = dtype if isinstance(dtype, str) else getattr(dtype, "name", None)
     if not isinstance(name, str):
+        name = str(dtype)
         try:
-            name = np.dtype(dtype).name
+            if not name.startswith("torch."):  # torch's compiler cannot follow the question
+                name = np.dtype(dtype).name
         except TypeError:
-            name = str(dtype)
+            pass
     name = name.rpartition(".")[2]
     known = _BY_NAME.get(name)
     return name if known is None else known.name

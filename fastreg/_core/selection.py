@@ -20,7 +20,7 @@ import numpy as np
 from fastreg._core.arguments import Request, Select, spellings
 from fastreg._core.containers import Gathered, Parameter, gather, leaves
 from fastreg._core.text import Column, Table, lines_for, printable, shape_text, terminal_width
-from fastreg.errors import ArgumentError, message
+from fastreg.errors import ArgumentError, LayoutError, message
 
 __all__ = ["Chosen", "Decision", "Select", "chosen", "decide", "explain", "is_kernel_name", "print_decisions"]
 
@@ -85,6 +85,43 @@ class Chosen:
     def originals(self) -> list[Any]:
         """What stood in the container, of the arrays that are in."""
         return [p.original for p in self.parameters]
+
+    def arranged(self, params: Any, new: Sequence[Any]) -> Any:
+        """Return what was made for each array that is in, such as its gradient, as params holds them.
+
+        For one array that alone; for a container with names a dict by name; for lists and tuples
+        lists nested alike, with None for what is not in or was counted before; otherwise a list.
+
+        Raises
+        ------
+        LayoutError
+            For two arrays of one name, of which a dict would lose one.
+        """
+        if self.gathered.single:
+            return new[0] if new else None
+        if self.gathered.named:
+            return dict(zip(self.distinct_names(), new, strict=True))
+        if type(params) in (list, tuple):
+            return _like(params, (), {p.path: x for p, x in zip(self.parameters, new, strict=True)})
+        return list(new)
+
+    def distinct_names(self) -> list[str]:
+        """Return the names of the arrays that are in, or raise if two are alike."""
+        names = self.names
+        if len(set(names)) < len(names):
+            twice = printable(Counter(names).most_common(1)[0][0], 80)
+            raise LayoutError(
+                message("arrays of distinct names", f"two called '{twice}'",
+                        "pass a list of the arrays, or out=")
+            )
+        return names
+
+
+def _like(node: Any, path: tuple[Any, ...], new: Mapping[tuple[Any, ...], Any]) -> list[Any]:
+    return [
+        _like(child, (*path, k), new) if type(child) in (list, tuple) else new.get((*path, k))
+        for k, child in enumerate(node)
+    ]
 
 
 def chosen(

@@ -242,7 +242,8 @@ def test_command_says_in_one_line_what_is_missing(monkeypatch, capsys):
 
 def test_harness_runs_with_timing_disabled(tmp_path):
     pytest.importorskip("pytest_benchmark")
-    command = [sys.executable, "-m", "pytest", "benchmarks/questions/bench_small_call.py", "--quick", "-q"]
+    question = "benchmarks/questions/bench_small_call.py"
+    command = [sys.executable, "-m", "pytest", question, "--quick", "-q"]
     command += ["--benchmark-disable", "-p", "no:cacheprovider", "-k", "fastreg or vdot"]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What tests/meta/mutants.toml excuses can still be made: a line that has changed is judged again."""
+"""What mutants.toml excuses can still be made: a line that has changed is judged again."""
 
 from __future__ import annotations
 

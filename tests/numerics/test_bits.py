@@ -19,7 +19,7 @@ import oracle
 import pytest
 
 import fastreg
-from fastreg import _kernels, functional
+from fastreg import functional
 
 FLOATS = {"f16": np.float16, "bf16": ml_dtypes.bfloat16, "f32": np.float32, "f64": np.float64}
 INTEGERS = {
@@ -407,7 +407,7 @@ def test_lists_of_all_types(isa):
                 first_tier=tier,
             )
             found.add(value)
-    assert found == {float(functional.list_value(arrays, l1=l1, l2=l2))}
+    assert found == {float(hooks.list_value(arrays, l1=l1, l2=l2))}
 
 
 # -- The public calls are the same kernels ------------------------------------------------------
@@ -437,7 +437,7 @@ def test_fused_calls_equal_their_parts(name, isa):
     for n in (0, 1, 63, SMALL, LARGE):
         x = data(name, n)
         for l1, l2, scale in SLOPES:
-            value, gradient = _kernels._value_and_gradient(x, l1, l2, scale, None, False, isa)
+            value, gradient = hooks.value_and_gradient(x, l1=l1, l2=l2, scale=scale, isa=isa)
             assert float(value) == hooks.measure(x, "value", name, l1=l1, l2=l2)[0]
             wanted = hooks.gradient(x, l1=l1, l2=l2, scale=scale)
             assert flat_bits(gradient) == flat_bits(wanted)
@@ -464,7 +464,9 @@ def test_fused_calls_over_ragged_data(name, specials, isa):
     for l1, l2, scale in [*SLOPES, (0.0, 1e-3, 0.0)]:
         for accumulate in (False, True):
             out, wanted = start.copy(), start.copy()
-            value, _ = _kernels._value_and_gradient(x, l1, l2, scale, out, accumulate, isa)
+            value, _ = hooks.value_and_gradient(
+                x, l1=l1, l2=l2, scale=scale, out=out, accumulate=accumulate, isa=isa
+            )
             hooks.gradient(x, l1=l1, l2=l2, scale=scale, out=wanted, accumulate=accumulate)
             assert flat_bits(out) == flat_bits(wanted)
             expected = hooks.measure(x, "value", name, l1=l1, l2=l2)[0]
@@ -483,7 +485,7 @@ def test_streamed_gradient_with_its_value(name, isa):
     for offset in (0, 16, x.itemsize, 63):
         out = room[offset : offset + x.nbytes].view(x.dtype)
         out.fill(0)
-        value, _ = _kernels._value_and_gradient(x, l1, l2, scale, out, False, isa)
+        value, _ = hooks.value_and_gradient(x, l1=l1, l2=l2, scale=scale, out=out, isa=isa)
         assert float(value) == expected, offset
         unsigned = oracle.UNSIGNED[name]
         assert np.array_equal(out.view(unsigned), wanted.view(unsigned)), offset
@@ -529,7 +531,9 @@ def test_half_gradients_of_any_weights(name, isa, soak):
             l1, l2, scale = 0.0, near_tie_weight(rng, oracle.FORMATS[name].precision), 1.0
         outs = [start.copy(), start.copy()]
         for out, level in zip(outs, ("baseline", isa), strict=True):
-            _kernels._gradient(x, l1, l2, scale, out, i % 2 == 0, isa=level)
+            hooks.gradient(
+                x, l1=l1, l2=l2, scale=scale, out=out, accumulate=i % 2 == 0, isa=level
+            )
         assert flat_bits(outs[0]) == flat_bits(outs[1]), (l1, l2, scale)
 
 

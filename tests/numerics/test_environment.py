@@ -175,7 +175,7 @@ def test_threads_with_environments_of_their_own(machine):
 FIRST_CALL = """
 import ctypes, sys
 import numpy as np
-from fastreg import _kernels
+import hooks
 machine = ctypes.CDLL(sys.argv[1])
 machine.environment.restype = machine.set_environment.restype = ctypes.c_ulonglong
 mode, flush = int(sys.argv[2]), int(sys.argv[3])
@@ -185,13 +185,13 @@ before = machine.set_environment(mode, flush, 0)
 found = []
 for a, name in ((x, "f32"), (y, "f64")):
     for tier in (0, 1, 2):
-        found.append(_kernels._measure(a, "value", 0.1, 0.3, name, None, 4, tier, 1.0)[0])
+        found.append(hooks.measure(a, "value", name, l1=0.1, l2=0.3, threads=4, first_tier=tier)[0])
         if machine.environment() != before:
             sys.exit("the environment changed")
 machine.reset_environment()
 # And workers that were started flushing serve callers who do not.
 for a, name in ((x, "f32"), (y, "f64")):
-    found.append(_kernels._measure(a, "value", 0.1, 0.3, name, None, 4, 0, 1.0)[0])
+    found.append(hooks.measure(a, "value", name, l1=0.1, l2=0.3, threads=4)[0])
 print([v.hex() for v in found])
 """
 
@@ -208,7 +208,7 @@ def test_workers_started_in_a_strange_environment(library_path):
 SPOILED_WORKERS = """
 import ctypes, sys
 import numpy as np
-from fastreg import _kernels
+import hooks
 other = ctypes.CDLL(sys.argv[1])
 THREADS = 4
 def exchange(values):
@@ -221,7 +221,7 @@ y = np.resize(np.array([5e-324, 1e-310, 1e-160, 3e-155], np.float64), 300_011)
 tiny32, tiny64 = np.resize(x[:2], 200_003), np.resize(y[:2], 200_003)
 def results(threads):
     return [
-        _kernels._measure(a, "value", 0.1, 0.3, name, None, threads, tier, 1.0)[0]
+        hooks.measure(a, "value", name, l1=0.1, l2=0.3, threads=threads, first_tier=tier)[0]
         for a, name in ((x, "f32"), (y, "f64"), (tiny32, "f32"), (tiny32, "f64"), (tiny64, "f64"))
         for tier in (0, 1, 2)
     ]

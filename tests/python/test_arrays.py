@@ -13,8 +13,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+import hooks
+
 import fastreg
-from fastreg import arrays, functional
+from fastreg import functional
+from fastreg._core import arrays
 from fastreg.errors import ArgumentError, DTypeError, FastregError, LayoutError
 
 DATA = [0.5, -3.0, 2.0, 0.25]
@@ -116,7 +119,7 @@ def test_what_is_an_array(kind, tmp_path):
     x = make(tmp_path)
     got = fastreg.sum_abs(x)
     assert (got, got.dtype) == (total, np.dtype(type(total)))
-    assert functional.list_value([x, x], l1=1.0) == 2 * np.float64(total)
+    assert hooks.list_value([x, x], l1=1.0) == 2 * np.float64(total)
     if total.dtype.kind == "f" and total.dtype != np.float64 and kind != "mmap":
         gradient = fastreg.gradient(x, l1=1.0)
         assert type(gradient) is np.ndarray
@@ -140,7 +143,7 @@ def test_exporters_are_released():
     for wrapped in (DLPack(x), Interface(x)):
         fastreg.sum_abs(wrapped)
         fastreg.gradient(wrapped, l1=1.0)
-        functional.list_value([wrapped] * 3, l1=1.0)
+        hooks.list_value([wrapped] * 3, l1=1.0)
         fastreg.value_and_gradient(wrapped, l2=1.0)
     del x, wrapped
     gc.collect()
@@ -150,7 +153,7 @@ def test_exporters_are_released():
 def test_temporary_exporters_live_through_the_call():
     """A list of views whose owners nobody else holds."""
     made = (DLPack(np.full(50_000, k, np.float32)) for k in range(20))
-    assert functional.list_value(made, l1=1.0) == 50_000 * 190
+    assert hooks.list_value(made, l1=1.0) == 50_000 * 190
 
 
 STRUCTURED = np.dtype([("a", "f4"), ("b", "f4")])
@@ -196,7 +199,7 @@ def test_what_is_refused(kind):
         lambda: fastreg.norm(x),
         lambda: fastreg.gradient(x, l1=1.0),
         lambda: fastreg.value_and_gradient(x, l1=1.0),
-        lambda: functional.list_value([X, x], l1=1.0),
+        lambda: hooks.list_value([X, x], l1=1.0),
         lambda: fastreg.gradient(X, l1=1.0, out=x) if x is not None else fastreg.value(x),
     ]
     for call in calls:
@@ -285,8 +288,8 @@ def test_bad_weights(which, bad):
         lambda: fastreg.value(X[:0], **{which: bad}),
         lambda: fastreg.gradient(X, out=out, **{which: bad}),
         lambda: fastreg.value_and_gradient(X, out=out, **{which: bad}),
-        lambda: functional.list_value([X, X], **{which: bad}),
-        lambda: functional.list_value([X, X], **{which: [0.1, bad]}),
+        lambda: hooks.list_value([X, X], **{which: bad}),
+        lambda: hooks.list_value([X, X], **{which: [0.1, bad]}),
     ]
     for call in calls:
         with pytest.raises(ArgumentError, match=rf"weight {which}.*received {bad!r}") as caught:
@@ -302,15 +305,15 @@ def test_weights_that_are_no_numbers(bad):
         with pytest.raises(TypeError):
             fastreg.value(X, **{which: bad})
         with pytest.raises(TypeError):
-            functional.list_value([X], **{which: [bad]})
+            hooks.list_value([X], **{which: [bad]})
 
 
 @pytest.mark.parametrize("weight", [np.float32(0.5), np.float64(0.5), 1, True, np.int64(1)])
 def test_weights_of_any_number_type(weight):
     """Numbers of Python and NumPy are weights of one array and of lists."""
     assert fastreg.value(X, l1=weight, dtype="f64") == float(weight) * 5.75
-    assert functional.list_value([X], l1=weight) == float(weight) * 5.75
-    assert functional.list_value([X], l1=[weight]) == float(weight) * 5.75
+    assert hooks.list_value([X], l1=weight) == float(weight) * 5.75
+    assert hooks.list_value([X], l1=[weight]) == float(weight) * 5.75
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
@@ -327,8 +330,8 @@ def test_bad_scale(bad):
 def test_lists_of_the_wrong_length():
     """As many weights as arrays."""
     with pytest.raises(ArgumentError, match="2 weights, one for each array; received 1"):
-        functional.list_value([X, X], l1=[1.0])
-    assert functional.list_value([], l1=[]) == 0.0
+        hooks.list_value([X, X], l1=[1.0])
+    assert hooks.list_value([], l1=[]) == 0.0
 
 
 # -- Outputs ----------------------------------------------------------------------------------

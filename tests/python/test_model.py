@@ -659,7 +659,7 @@ def test_a_survey_is_the_oracles(name, threads, error_scale, isa):
     finite = [x for x in arrays if np.isfinite(x.astype(np.float64)).all()]
     finite += [np.zeros((0, 3), DTYPES[name])[:, ::2], np.zeros((3, 0), DTYPES[name]).T]
     for chosen in (arrays, finite):
-        rows, total = _kernels._survey(chosen, isa, threads, error_scale)
+        rows, total = hooks.statistics(chosen, isa, threads, error_scale)
         want = SlowPlan(chosen, [], []).survey()
         assert np.array_equal(
             np.array(rows.tolist(), np.float64), np.array(want, np.float64), equal_nan=True
@@ -680,7 +680,7 @@ def test_a_survey_of_large_and_strided_arrays(dtype):
     large = rng.integers(0 if dtype == "u8" else -100, 100, 150_000).astype(dtype)
     arrays = [large, large[::3], large[:100], large[:60_000].reshape(200, 300).T[1:]]
     for threads in (1, 2, 7):
-        rows, total = _kernels._survey(arrays, None, threads)
+        rows, total = hooks.statistics(arrays, None, threads)
         for x, row in zip(arrays, rows, strict=True):
             exact = oracle.sums(x)
             for op in ("sum_abs", "norm"):

@@ -121,9 +121,9 @@ FORK_FIRST = """
 import os, signal, sys
 import numpy as np
 import fastreg
-from fastreg import _kernels
+import hooks
 x = np.resize(np.array([0.1, -3.3], np.float32), 100_003)
-call = lambda: _kernels._measure(x, "value", 0.1, 0.3, "f32", None, 4, 0, 1.0)[0]
+call = lambda: hooks.measure(x, "value", "f32", l1=0.1, l2=0.3, threads=4)[0]
 def child(depth):
     signal.alarm(30)
     first = call()
@@ -135,8 +135,8 @@ def child(depth):
             child(depth - 1)
         if os.waitpid(pid, 0)[1] != 0:
             os._exit(5)
-    os._exit(0 if call() == first == _kernels._measure(
-        x, "value", 0.1, 0.3, "f32", None, 1, 2, 1.0)[0] else 6)
+    os._exit(0 if call() == first == hooks.measure(
+        x, "value", "f32", l1=0.1, l2=0.3, first_tier=2)[0] else 6)
 for _ in range(10):
     pid = os.fork()
     if pid == 0:
@@ -174,10 +174,10 @@ DENY_THREADS = """
 import os, resource, sys, threading
 import numpy as np
 import fastreg
-from fastreg import _kernels
+import hooks
 x = np.resize(np.array([0.1, -3.3], np.float32), 1_500_003)
 def call(threads, tier=0):
-    return _kernels._measure(x[:100_003], "value", 0.1, 0.3, "f32", None, threads, tier, 1.0)[0]
+    return hooks.measure(x[:100_003], "value", "f32", l1=0.1, l2=0.3, threads=threads, first_tier=tier)[0]
 truth, gradient = call(1, 2), fastreg.gradient(x[:1000], l1=0.1).tobytes()
 for threads in map(int, sys.argv[1].split()):  # teams while threads are allowed
     assert call(threads) == truth
@@ -215,11 +215,11 @@ DENY_MEMORY = """
 import resource
 import numpy as np
 import fastreg
-from fastreg import _kernels
+import hooks
 x = np.resize(np.array([0.1, -3.3], np.float32), 5_000_003)
 out = np.empty_like(x)
 def call(threads, tier=0):
-    return _kernels._measure(x[::2], "value", 0.1, 0.3, "f32", None, threads, tier, 1.0)[0]
+    return hooks.measure(x[::2], "value", "f32", l1=0.1, l2=0.3, threads=threads, first_tier=tier)[0]
 truth = call(1, 2)
 pages = int(open("/proc/self/statm").read().split()[0])
 limit = pages * resource.getpagesize() + (2 << 20)
@@ -286,7 +286,7 @@ def test_sixteen_callers(soak):
                 hooks.measure(own[::-2], "norm", name, threads=threads),
                 hooks.measure(shared, "value", "f64", l2=1.0, threads=threads),
                 fastreg.gradient(own[:500], l1=0.1, l2=0.3).tobytes(),
-                float(functional.list_value([own, shared], l1=0.5)),
+                float(hooks.list_value([own, shared], l1=0.5)),
             )
 
         truth = everything(1)
@@ -537,6 +537,15 @@ def test_signals_are_served_within_a_call(form, tier, threads, wanted):
     assert shared_value() == wanted[:8]
 
 
+@pytest.fixture
+def ctrl_c():
+    """Python's own handler of SIGINT, which a shell's background job starts without."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_signals_are_served_within_public_calls(wanted):
     """Ctrl-C's own exception, from values, norms, lists and gradients."""
     x = ENDLESS["rows"]()
@@ -545,8 +554,8 @@ def test_signals_are_served_within_public_calls(wanted):
     calls = [
         lambda: fastreg.value(x, l1=1.0),
         lambda: fastreg.norm(x),
-        lambda: functional.list_value([x, x], l2=1.0),
-        lambda: functional.list_value([X[:100]] * 100_000, l2=1.0),
+        lambda: hooks.list_value([x, x], l2=1.0),
+        lambda: hooks.list_value([X[:100]] * 100_000, l2=1.0),
         lambda: fastreg.gradient(dense, l2=1.0, out=out),
         lambda: fastreg.value_and_gradient(dense, l1=1.0, out=out, accumulate=True),
     ]
@@ -578,7 +587,7 @@ for delay in (0.1, 1.0, 2.0):
     timer.start()
     try:
         while True:
-            _kernels._measure(x, "value", 1.0, 1.0, "f64", None, 64, 2, 1.0)
+            hooks.measure(x, "value", "f64", l1=1.0, l2=1.0, threads=64, first_tier=2)
     except Stop:
         print(time.monotonic() - sent[0])
     timer.join()
@@ -617,11 +626,11 @@ def bad_calls(x):
     yield lambda: fastreg.gradient(x, l1=1.0, out=x[1:])
     yield lambda: fastreg.gradient(x, l1=1.0, out=np.broadcast_to(x[:1], x.shape))
     yield lambda: fastreg.gradient(x.astype(int), l1=1.0)
-    yield lambda: functional.list_value([x, x], l1=[1.0])
-    yield lambda: functional.list_value([x, None], l1=1.0)
-    yield lambda: functional.list_value([x, x], l1=[1.0, np.inf])
-    yield lambda: functional.list_value(x)
-    yield lambda: functional.list_value(None)
+    yield lambda: hooks.list_value([x, x], l1=[1.0])
+    yield lambda: hooks.list_value([x, None], l1=1.0)
+    yield lambda: hooks.list_value([x, x], l1=[1.0, np.inf])
+    yield lambda: hooks.list_value(x)
+    yield lambda: hooks.list_value(None)
     yield lambda: hooks.measure(x, "value", "f32", l1=1.0, isa="typo")
 
 
@@ -643,9 +652,9 @@ def good_calls(x):
     yield lambda: fastreg.gradient(Buffer(x), l1=0.1)
     yield lambda: fastreg.value_and_gradient(x, l2=0.1)
     yield lambda: fastreg.value_and_gradient(x, l2=0.1, out=out)
-    yield lambda: functional.list_value([x, x[1:]], l1=[0.1, 0.2])
-    yield lambda: functional.list_value(iter([x, Buffer(x)]), l2=0.5)
-    yield lambda: functional.list_norm([x, x])
+    yield lambda: hooks.list_value([x, x[1:]], l1=[0.1, 0.2])
+    yield lambda: hooks.list_value(iter([x, Buffer(x)]), l2=0.5)
+    yield lambda: hooks.list_norm([x, x])
     yield lambda: fastreg.get_num_threads()
     yield lambda: hooks.levels()
 
@@ -692,7 +701,7 @@ def test_values_allocate_nothing_that_grows():
         for x in arrays:
             fastreg.value(x, l1=0.1, l2=0.2)
             fastreg.norm(x)
-        functional.list_value(arrays, l1=0.5)
+        hooks.list_value(arrays, l1=0.5)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] - peaks[0] < 4096
@@ -715,7 +724,7 @@ with fastreg.num_threads(threads):
     own = fastreg.sum_squares(x)
     wide = own if n > 2**32 else fastreg.sum_abs(x, dtype="float64")
     backwards = own if n > 2**32 else fastreg.sum_squares(x[::-1], dtype="float64")
-    halves = functional.list_value([x[: n // 3], x[n // 3 :]], l1=1.0)
+    halves = hooks.list_value([x[: n // 3], x[n // 3 :]], l1=1.0)
 assert wide == own == backwards == halves == count, (wide, own, backwards, halves, count)
 if code == "float16":
     x[n - 1] = np.inf

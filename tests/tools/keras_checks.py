@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Checks of fastreg under one Keras, run as a script: KERAS_BACKEND names the backend.
 
-``python tests/tools/keras_checks.py [tf_keras]`` prints one JSON object: check -> "passed", "skipped:
-why" or the traceback. tests/backends/test_keras.py runs it once for each host and reports each check as a
-test.
+``python tests/tools/keras_checks.py [tf_keras]`` prints one JSON object: check -> "passed",
+"skipped: why" or the traceback. tests/backends/test_keras.py runs it once for each host and
+reports each check as a test.
 """
 
 import contextlib
