@@ -704,7 +704,9 @@ def test_stats_keep_integers_out_of_the_total():
     s = fastreg.stats(params)
     assert (s.total["norm"], s.total["n"], s["ids"]["max_abs"]) == (5.0, 2, 511)
     assert s.notes == ("1 array of integers or booleans is not in the total (integers=True)",)
-    assert fastreg.stats(params, integers=True).total["n"] == 514
+    assert (s["ids"]["counted"], s["w"]["counted"]) == (False, True)
+    s = fastreg.stats(params, integers=True)
+    assert (s.total["n"], s["ids"]["counted"]) == (514, True)
 
 
 def test_stats_for_programs():
@@ -713,7 +715,7 @@ def test_stats_for_programs():
     assert (s["b"]["shape"], s["b"]["dtype"], s["b"]["zeros"]) == ([2], "f16", 1)
     assert list(s) == ["a", "b"]
     document = json.loads(s.to_json(), parse_constant=pytest.fail)
-    assert document["schema"] == "fastreg-stats/1"
+    assert document["schema"] == "fastreg-stats/2"
     assert document["arrays"][0]["sum_abs"] == "inf"
     assert document["total"]["max_abs"] == "nan"
     assert [a["name"] for a in s.to_dict()["arrays"]] == ["a", "b"]
