@@ -18,9 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import guard, records, report, table
+from benchmarks.reports import guard, records, report, table
 from fastreg import _kernels
-from fastreg.progress import Progress
+from fastreg.cli.progress import Progress
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -192,7 +192,7 @@ def _ask(
 ) -> bool:
     reader, writer = os.pipe()
     command = [
-        sys.executable, "-m", "pytest", str(HERE / f"bench_{name}.py"),
+        sys.executable, "-m", "pytest", str(HERE / f"questions/bench_{name}.py"),
         "-q", "--no-header", "--tb=short", "-p", "no:cacheprovider", f"--progress-fd={writer}",
         "--benchmark-disable-gc", f"--benchmark-json={path}", "--benchmark-quiet",
         f"--laps={arguments.laps}", *(["--quick"] if arguments.quick else []),

@@ -17,9 +17,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import budget, machine
-from benchmarks.calls import Case, Missing
-from benchmarks.race import Race, Stable, contenders
+from benchmarks.engine import budget, machine
+from benchmarks.engine.calls import Case, Missing
+from benchmarks.engine.race import Race, Stable, contenders
 
 _START = time.monotonic()
 _STABLE = pytest.StashKey[Stable]()

@@ -13,6 +13,7 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from fastreg import _kernels
+from fastreg._core.text import lines_for, printable
 from fastreg.errors import ArgumentError, EnvironmentSettingError, message
 
 __all__ = ["get_isa", "get_num_threads", "num_threads", "set_num_threads", "show_config"]
@@ -180,6 +181,10 @@ def show_config(mode: str = "print") -> dict[str, Any] | None:
     if mode != "print":
         raise ArgumentError(message("mode 'print' or 'dict'", repr(mode), "pass one of them"))
     width = max(map(len, config))
-    for key, item in config.items():
-        print(f"{key:{width}}  {', '.join(item) if isinstance(item, list) else item}")
+    texts = [
+        f"{key:{width}}  {', '.join(item) if isinstance(item, list) else item}"
+        for key, item in config.items()
+    ]
+    # The environment and the compiler's name are not ours.
+    print("\n".join(lines_for(sys.stdout, lambda clean: [clean(printable(t)) for t in texts])))
     return None

@@ -99,9 +99,12 @@ def bfloat16_dtype() -> np.dtype[Any]:
 def describe(x: object) -> str:
     """Name an object's element type, or its class, for an error message."""
     dtype = getattr(x, "dtype", None)
-    if isinstance(dtype, np.dtype):
+    if isinstance(dtype, np.dtype) and isinstance(x, (np.ndarray, np.generic)):
         return f"{dtype.name} ({dtype.str})" if not dtype.isnative else dtype.name
-    return str(dtype) if dtype is not None else f"an object of class {type(x).__name__}"
+    if dtype is None:
+        return f"an object of class {type(x).__name__}"
+    own = isinstance(x, (np.ndarray, np.generic)) or framework(x) != "numpy"
+    return str(dtype) if own else f"a {type(x).__name__} of {dtype}"
 
 
 def host_array(x: object) -> HostArray:
@@ -228,7 +231,7 @@ def _from_dlpack(x: Any) -> HostArray:
 def _to_host(x: Any) -> str:
     """Say how an array that is elsewhere comes to the host, in its framework's words."""
     if framework(x) == "jax":
-        if hasattr(x, "aval") and not hasattr(x, "addressable_shards"):
+        if any(base.__name__ == "Tracer" for base in type(x).__mro__):
             return "within jit and grad, call fastreg.jax"
         return "call fastreg.jax, or pass jax.device_get(x)"
     return "move it to the host first, for example with x.cpu()"

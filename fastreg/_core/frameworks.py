@@ -17,7 +17,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = [
     "NAMES",
@@ -30,6 +30,7 @@ __all__ = [
     "is_variable",
     "loaded",
     "on_introduce",
+    "untraced",
     "unwrap",
 ]
 
@@ -53,6 +54,8 @@ _BACKENDS = {
     "keras": "fastreg.keras._symbolic",
 }
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
 _known: dict[type, str] = {}
 _MOST_KNOWN = 1024  # classes made in a loop must not pile up
 
@@ -68,7 +71,21 @@ def framework(x: object) -> str:
     >>> framework(3.0)
     'numpy'
     """
-    kind = type(x)
+    return _of_class(type(x))
+
+
+def untraced(function: Function) -> Function:
+    """Have torch's compiler call a function of plain values while it traces, and not look inside.
+
+    It cannot follow everything, and would compile anew whenever a cache that it saw has grown. As
+    ``torch.compiler.assume_constant_result``.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@untraced
+def _of_class(kind: type) -> str:
     name = _known.get(kind)
     if name is None:
         name = _judge(kind)

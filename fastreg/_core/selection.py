@@ -10,15 +10,15 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import translate
 from typing import Any, TextIO
 
 import numpy as np
 
-from fastreg._core.arguments import Request, Select, spellings
+from fastreg._core.arguments import Request, Select, expression, spellings
 from fastreg._core.containers import Gathered, Parameter, gather, leaves
+from fastreg._core.frameworks import untraced
 from fastreg._core.text import Column, Table, lines_for, printable, shape_text, terminal_width
 from fastreg.errors import ArgumentError, LayoutError, message
 
@@ -101,8 +101,9 @@ class Chosen:
             return new[0] if new else None
         if self.gathered.named:
             return dict(zip(self.distinct_names(), new, strict=True))
-        if type(params) in (list, tuple):
-            return _like(params, (), {p.path: x for p, x in zip(self.parameters, new, strict=True)})
+        if isinstance(params, (list, tuple)):
+            by_path = {p.path: x for p, x in zip(self.parameters, new, strict=True)}
+            return _like(params, iter(leaves(params, keep_none=True)), by_path)
         return list(new)
 
     def distinct_names(self) -> list[str]:
@@ -117,10 +118,14 @@ class Chosen:
         return names
 
 
-def _like(node: Any, path: tuple[Any, ...], new: Mapping[tuple[Any, ...], Any]) -> list[Any]:
+def _like(
+    node: Any, places: Iterator[tuple[tuple[Any, ...], Any]], new: Mapping[tuple[Any, ...], Any]
+) -> list[Any]:
     return [
-        _like(child, (*path, k), new) if type(child) in (list, tuple) else new.get((*path, k))
-        for k, child in enumerate(node)
+        _like(child, places, new)
+        if isinstance(child, (list, tuple))
+        else new.get(next(places)[0])
+        for child in node
     ]
 
 
@@ -201,7 +206,7 @@ def decide(gathered: Gathered, select: Select = None) -> list[Decision]:
         if select == "kernels":
             return [_kernel(p) for p in parameters]
         if not select.startswith("re:"):
-            matches = re.compile(translate(select)).match
+            matches = re.compile(expression(select)).match
             return [
                 Decision(p, hit, f"{'matches' if hit else 'does not match'} {select!r}")
                 for p in parameters
@@ -255,6 +260,7 @@ _rules: dict[tuple[str, bool], str] = {}
 _MOST_RULES = 65536
 
 
+@untraced
 def _rule_of_name(name: str, has_layer: bool) -> str:
     """Return why a name is not a kernel's, or nothing; with a layer, only what its class cannot tell."""
     key = (name, has_layer)

@@ -3,20 +3,24 @@
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 import sys
-import textwrap
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from fastreg._core.dtypes import by_name
-from fastreg._core.text import Column, Table, lines_for, plural, shape_text, short_number
+from fastreg._core.text import (
+    Column,
+    Table,
+    lines_for,
+    plural,
+    shape_text,
+    short_number,
+    terminal_width,
+)
 from fastreg._kernels import Arrays
 from fastreg.errors import ArgumentError, NonFiniteError, message
 
@@ -48,8 +52,7 @@ FIELDS = ("n", *SUMS, *COUNTS)
 _NAMED = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Titles:
+class Titles(NamedTuple):
     """What the rows are about: it does not change from one call to the next."""
 
     names: tuple[str, ...]
@@ -70,7 +73,6 @@ class Titles:
             tuple(notes),
             tuple(k for k, host in enumerate(hosts) if not host.dtype.floating),
         )
-
 
     @classmethod
     def of_ndarrays(cls, names: Iterable[Any], arrays: Sequence[npt.NDArray[Any]]) -> Titles:
@@ -106,7 +108,6 @@ class FloatsAndOthers:
         return rows, total
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Stats:
     """Statistics of arrays: a table when printed.
 
@@ -128,13 +129,25 @@ class Stats:
         Positions of the arrays that are not in the total.
     """
 
-    names: tuple[str, ...]
-    shapes: tuple[tuple[int, ...], ...]
-    dtypes: tuple[str, ...]
-    rows: npt.NDArray[Any]
-    total: dict[str, Any]
-    notes: tuple[str, ...] = ()
-    left_out: tuple[int, ...] = ()
+    __slots__ = ("dtypes", "left_out", "names", "notes", "rows", "shapes", "total")
+
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        shapes: tuple[tuple[int, ...], ...],
+        dtypes: tuple[str, ...],
+        rows: npt.NDArray[Any],
+        total: dict[str, Any],
+        notes: tuple[str, ...] = (),
+        left_out: tuple[int, ...] = (),
+    ) -> None:
+        self.names = names
+        self.shapes = shapes
+        self.dtypes = dtypes
+        self.rows = rows
+        self.total = total
+        self.notes = notes
+        self.left_out = left_out
 
     @classmethod
     def of(
@@ -202,12 +215,14 @@ class Stats:
 
     def __str__(self) -> str:
         """Return a table that fits the terminal, in ASCII if standard output takes no more."""
-        width = shutil.get_terminal_size().columns
+        width = terminal_width()
         return "\n".join(lines_for(sys.stdout, lambda clean: self._lines(width, clean)))
 
     __repr__ = __str__
 
     def _lines(self, width: int, clean: Callable[[str], str]) -> list[str]:
+        import textwrap
+
         shown = columns(self.names, self.shapes, self.dtypes, self.rows, self.total)
         table = Table(shown, _DROP_ORDER, elsewhere="to_dict() has everything")
         lines = [*table.lines(width, clean), ""]
@@ -259,6 +274,7 @@ def entry(
 
 def to_json(document: dict[str, Any], *, indent: int | None = None) -> str:
     """Return a document as strict JSON; numbers that are not finite are "nan", "inf"."""
+    import json
 
     def plain(x: Any) -> Any:
         if isinstance(x, dict):
@@ -297,7 +313,7 @@ def columns(
     digits: int = 6,
     blank: Collection[int] = (),
 ) -> list[Column]:
-    """Return the columns of a table of statistics, without those of counts that are 0 in all rows.
+    """Return the columns of a table of statistics, without counts that are 0 everywhere.
 
     Numbers of the rows at the positions in `blank` are left empty but for n.
     """
@@ -316,5 +332,5 @@ def columns(
         Column("name", "array", names, "total", left=True),
         Column("shape", "shape", [shape_text(shape) for shape in shapes]),
         Column("dtype", "dtype", dtypes, left=True),
-        *(numbers(key) for key in FIELDS if key not in COUNTS[1:] or rows[key].any()),
+        *(numbers(k) for k in FIELDS if k not in COUNTS[1:] or total[k] or rows[k].any()),
     ]

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Which arrays a call is about, as JAX sees them, and containers made of the results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fastreg._core.arguments import Request, not_differentiable, number
+from fastreg._core.containers import Parameter, leaves
+from fastreg._core.dtypes import BF16, by_name, name_of, result_dtype, widest
+from fastreg._core.frameworks import is_variable, unwrap
+from fastreg._core.selection import Chosen, chosen
+from fastreg.errors import DTypeError, message
+from fastreg.jax._operations import canonical, is_float
+
+__all__ = [
+    "arrays_of",
+    "as_array",
+    "choose",
+    "floats_of",
+    "is_single",
+    "like",
+    "result_of",
+    "scalar",
+    "zeros_like",
+]
+
+
+def as_array(x: Any) -> Any:
+    """Return x as an array of JAX of an element type that there are kernels for."""
+    x = unwrap(x)
+    if not isinstance(x, jax.Array):
+        if isinstance(x, (str, bytes)) or x is None or not hasattr(x, "dtype"):
+            raise DTypeError(
+                message(
+                    "a JAX array, a tracer, an ndarray or a Keras variable",
+                    f"an object of class {type(x).__name__}",
+                    "convert it, for example with jax.numpy.asarray(x)",
+                )
+            )
+        try:
+            x = jnp.asarray(x)
+        except Exception as e:
+            what = f"{x.dtype} ({str(e).splitlines()[0]})"
+            raise DTypeError(message("an array of numbers", what, "convert it first")) from None
+    name = name_of(x.dtype)
+    if by_name(name) is not None:
+        return x
+    if name.startswith(("int", "uint")) and x.dtype.itemsize == 1:  # of one, two or four bits
+        return x.astype(jnp.int8 if name.startswith("i") else jnp.uint8)
+    raise DTypeError(
+        message(
+            "elements of type float16, bfloat16, float32, float64, bool or an integer type",
+            "float0, for no gradient" if x.dtype == jax.dtypes.float0 else name,
+            "convert the array, for example with x.astype('float32')",
+        )
+    )
+
+
+def arrays_of(found: Chosen, parameters: Sequence[Parameter] | None = None) -> tuple[Any, ...]:
+    """Return the arrays that are in; an error names their place, unless there is but one."""
+    return tuple(
+        _placed(found, p, as_array) for p in (found.parameters if parameters is None else parameters)
+    )
+
+
+def floats_of(found: Chosen, parameters: Sequence[Parameter] | None = None) -> tuple[Any, ...]:
+    """Do what :func:`arrays_of` does, but refuse what has no gradient."""
+    return tuple(
+        _placed(found, p, _as_float)
+        for p in (found.parameters if parameters is None else parameters)
+    )
+
+
+def _placed(found: Chosen, p: Parameter, function: Callable[[Any], Any]) -> Any:
+    try:
+        return function(p.original)
+    except DTypeError as e:
+        if found.gathered.single:
+            raise
+        raise DTypeError(f"at {p.label}: {e}") from None
+
+
+def _as_float(x: Any) -> Any:
+    x = as_array(x)
+    if not is_float(x):
+        raise not_differentiable(name_of(x.dtype), "x.astype('float32')")
+    return x
+
+
+def is_single(x: Any) -> bool:
+    """Whether x is one array, told at a glance; other single arrays take the long way."""
+    return isinstance(x, (jax.Array, np.ndarray, np.generic)) or x is None
+
+
+def choose(params: Any, request: Request, *, everything: bool = False) -> tuple[Any, Chosen]:
+    """Return a container, and which of its arrays a call is about.
+
+    Arrays are values here: what stands there twice counts twice, as it would inside a traced
+    program. Variables of Keras, which may be shared, count once.
+    """
+    if isinstance(params, Iterator):
+        params = list(params)
+    shared = any(map(is_variable, jax.tree.leaves(params)))
+    return params, chosen(params, request, everything=everything, values=not shared)
+
+
+def result_of(xs: Sequence[Any], dtype: Any) -> np.dtype[Any]:
+    """Return the type of a result: what is asked for, or the widest of the arrays' own."""
+    if dtype is None:
+        return canonical(widest(by_name(name_of(x.dtype)) for x in xs).name)
+    return canonical(result_dtype(dtype).name)
+
+
+def scalar(x: Any, what: str, **bounds: Any) -> Any:
+    """Return a number as a float, or as the 0-d array that it is, of which tracers are taken too."""
+    if isinstance(x, jax.Array) and x.ndim == 0 and is_float(x):
+        if not isinstance(x, jax.core.Tracer):
+            number(float(x), what, **bounds)
+        return x.astype(jnp.float32) if x.dtype.itemsize == BF16.itemsize else x
+    return number(x, what, **bounds)
+
+
+# -- Containers of results -------------------------------------------------------------------------
+
+
+class _Mark:
+    """A position among the leaves of a pytree."""
+
+    def __init__(self, k: int) -> None:
+        self.k = k
+
+
+def zeros_like(p: Parameter) -> Any:
+    """Return the gradient of an array that is not in, as ``jax.grad`` has it."""
+    x = p.original
+    dtype = getattr(unwrap(x), "dtype", None)
+    if dtype is not None and jnp.issubdtype(dtype, jnp.inexact):
+        return jnp.zeros_like(unwrap(x))
+    return np.zeros(p.shape, jax.dtypes.float0)
+
+
+def like(
+    params: Any, found: Chosen, results: Sequence[Any], other: Callable[[Parameter], Any]
+) -> Any:
+    """Put results where the chosen arrays stood, and ``other(parameter)`` where the rest did.
+
+    Returns
+    -------
+    pytree
+        Of the structure of params. What is no pytree of its arrays for JAX (models, pairs of names
+        and arrays, variables that stand there twice) gives a dict by names, or a list if there are
+        none.
+    """
+    parameters = found.gathered.parameters
+    new = {id(p): r for p, r in zip(found.parameters, results, strict=True)}
+    each = [new[id(p)] if id(p) in new else other(p) for p in parameters]
+    if found.gathered.single:
+        return each[0]
+    flat, structure = jax.tree.flatten(params)
+    marked = structure.unflatten(map(_Mark, range(len(flat))))
+    places = {
+        path: mark.k for path, mark in leaves(marked, is_leaf=lambda x: isinstance(x, _Mark))
+    }
+    if places.keys() == {p.path for p in parameters}:
+        by_place = {places[p.path]: e for p, e in zip(parameters, each, strict=True)}
+        return structure.unflatten(by_place[k] for k in range(len(flat)))
+    if found.gathered.named:
+        return {p.name: e for p, e in zip(parameters, each, strict=True)}
+    return each

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Which tensors a call is about, as TensorFlow sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from fastreg._core.arguments import Request, not_differentiable, number
+from fastreg._core.containers import Parameter
+from fastreg._core.dtypes import ALL, by_name, result_dtype, widest
+from fastreg._core.frameworks import unwrap
+from fastreg._core.selection import Chosen, chosen
+from fastreg.errors import DTypeError, FastregError, message
+from fastreg.tensorflow._operations import TYPES
+
+__all__ = [
+    "as_float",
+    "as_tensor",
+    "choose",
+    "floats_of",
+    "is_single",
+    "placed",
+    "result_of",
+    "scalar",
+    "tensors_of",
+]
+
+_READABLE = {d.name for d in ALL} | {"int4", "uint4"}
+
+
+def as_tensor(x: Any) -> Any:
+    """Return a dense tensor: of a variable, its current value, without a copy."""
+    if isinstance(x, tf.Tensor):
+        tensor = x
+    elif isinstance(x, tf.RaggedTensor):
+        tensor = x.flat_values
+    elif isinstance(x, tf.sparse.SparseTensor):
+        raise DTypeError(
+            message("a dense tensor", "a SparseTensor", "pass x.values, or tf.sparse.to_dense(x)")
+        )
+    else:
+        try:
+            tensor = tf.convert_to_tensor(unwrap(x))
+        except (TypeError, ValueError, tf.errors.InvalidArgumentError) as e:
+            raise DTypeError(
+                message(
+                    "a tensor, a variable, or what tf.convert_to_tensor takes",
+                    f"an object of class {type(x).__name__} ({str(e).splitlines()[0]})",
+                    "convert it first",
+                )
+            ) from None
+    if tensor.dtype.name not in _READABLE:
+        raise DTypeError(
+            message(
+                "a tensor of float16, bfloat16, float32, float64, bool or an integer type",
+                f"dtype {tensor.dtype.name}",
+                "convert it, for example with tf.cast(x, tf.float32)",
+            )
+        )
+    if by_name(tensor.dtype.name) is None:
+        tensor = tf.cast(tensor, tf.int8)
+    if tf.executing_eagerly() and not hasattr(tensor, "numpy"):
+        raise FastregError(
+            message("an eager tensor in eager code", "a symbolic one", "call within its graph")
+        )
+    return tensor
+
+
+def as_float(x: Any) -> Any:
+    """Return a dense tensor of a type that has a gradient."""
+    tensor = as_tensor(x)
+    if tensor.dtype not in TYPES:
+        raise not_differentiable(f"dtype {tensor.dtype.name}", "tf.cast(x, tf.float32)")
+    return tensor
+
+
+def is_single(x: Any) -> bool:
+    """Whether x is one array, told at a glance; other single arrays take the long way.
+
+    Python's numbers, and lists of nothing else, are what TensorFlow makes one tensor of.
+    """
+    if isinstance(x, (tf.Tensor, tf.Variable, np.ndarray, np.generic)) or x is None:
+        return True
+    if isinstance(x, (list, tuple)) and x:
+        return all(isinstance(e, (bool, int, float, list, tuple)) and is_single(e) for e in x)
+    return isinstance(x, (bool, int, float))
+
+
+def choose(params: Any, request: Request, *, everything: bool = False, values: bool = False) -> Any:
+    """Return which tensors of a container a call is about.
+
+    Variables and NumPy arrays that stand there twice count once, tensors, which are values, twice;
+    with ``values`` everything does.
+    """
+    if is_single(params) and not isinstance(params, tf.Variable):
+        params = as_tensor(params)
+    return chosen(params, request, everything=everything, values=values)
+
+
+def placed(found: Chosen, p: Parameter, function: Callable[[Any], Any]) -> Any:
+    """Call a function with an array; an error names its place, unless there is but one."""
+    try:
+        return function(p.original)
+    except DTypeError as e:
+        if found.gathered.single:
+            raise
+        raise DTypeError(f"at {p.label}: {e}") from None
+
+
+def tensors_of(found: Chosen) -> list[Any]:
+    """Return the tensors that are in."""
+    return [placed(found, p, as_tensor) for p in found.parameters]
+
+
+def floats_of(found: Chosen) -> list[Any]:
+    """Return the tensors that are in, all of types that have a gradient."""
+    return [placed(found, p, as_float) for p in found.parameters]
+
+
+def result_of(xs: Sequence[Any], dtype: Any) -> Any:
+    """Return the type of a result: what is asked for, or the widest of the tensors' own."""
+    found = widest(by_name(x.dtype.name) for x in xs) if dtype is None else result_dtype(dtype)
+    return tf.as_dtype(found.name)
+
+
+def scalar(x: Any, what: str, **bounds: Any) -> Any:
+    """Return a number as a float, or as the 0-d tensor that it is in a graph."""
+    if isinstance(x, (tf.Tensor, tf.Variable)) and x.dtype in TYPES and x.shape.rank == 0:
+        tensor = tf.convert_to_tensor(x)
+        if not hasattr(tensor, "numpy"):
+            return tensor
+        x = float(tensor)
+    return number(x, what, **bounds)

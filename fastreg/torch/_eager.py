@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Numbers of tensors that have memory: from the kernels on the CPU, from torch elsewhere.
+
+All tensors of a call are on the CPU, or there is one. Nothing here is in a graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from fastreg._core import numpy_backend
+from fastreg.torch import _native
+from fastreg.torch._memory import FLOATS, describe, empty_like, host, scalar, targets
+
+__all__ = ["both", "gradients", "norm", "orthogonal", "upstream", "value"]
+
+Tensor = torch.Tensor
+
+
+def value(xs: Sequence[Tensor], l1s: list[float], l2s: list[float], dtype: torch.dtype) -> Tensor:
+    """Return the penalty of all tensors together, 0-d."""
+    if xs[0].device.type != "cpu":
+        return _native.value(xs[0], l1s[0], l2s[0], dtype)
+    arrays, _ = describe(xs, l1s, l2s)
+    return scalar(arrays.value(FLOATS[dtype], number=True), dtype)
+
+
+def gradients(
+    xs: Sequence[Tensor],
+    l1s: list[float],
+    l2s: list[float],
+    u: float | Tensor,
+    needed: Sequence[bool],
+    out: list[Any] | None = None,
+) -> list[Any]:
+    """Return the gradient of each tensor times u, rounded once; None where it is not needed.
+
+    ``u`` is a number, or what :func:`upstream` found none in; ``out`` is memory to write to.
+    """
+    if isinstance(u, Tensor) or xs[0].device.type != "cpu":
+        if not isinstance(u, Tensor):
+            u = factor(u, xs[0])
+        each = zip(xs, l1s, l2s, needed, strict=True)
+        return [_native.gradient(x, u, l1, l2) if n else None for x, l1, l2, n in each]
+    if out is None:
+        out = [empty_like(x) if n else None for x, n in zip(xs, needed, strict=True)]
+    arrays, by_address = describe(xs, l1s, l2s)
+    arrays.gradient(targets(out, by_address), u, fresh=True)
+    return out
+
+
+def both(
+    xs: Sequence[Tensor],
+    l1s: list[float],
+    l2s: list[float],
+    dtype: torch.dtype,
+    needed: Sequence[bool],
+    u: float = 1.0,
+) -> tuple[Tensor, list[Any]]:
+    """Return :func:`value` and :func:`gradients`, from one pass on the CPU."""
+    if xs[0].device.type != "cpu":
+        return value(xs, l1s, l2s, dtype), gradients(xs, l1s, l2s, u, needed)
+    out = [empty_like(x) if n else None for x, n in zip(xs, needed, strict=True)]
+    arrays, by_address = describe(xs, l1s, l2s)
+    found = arrays.value_and_gradient(
+        targets(out, by_address), u, dtype=FLOATS[dtype], number=True, fresh=True
+    )
+    return scalar(found, dtype), out
+
+
+def upstream(u: Tensor) -> float | Tensor:
+    """Return a 0-d tensor's number; the tensor itself if it is elsewhere, or a batch of them."""
+    if u.device.type != "cpu":
+        return u  # asking would wait for the device
+    try:
+        return float(u)
+    except RuntimeError:  # ``is_grads_batched``
+        return u
+
+
+def factor(u: float, x: Tensor) -> Tensor:
+    """Return an upstream factor as torch's operations on x take it."""
+    return torch.full((), u, dtype=_native.wide(x.device), device=x.device)
+
+
+def norm(xs: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """Return the Euclidean norm of all tensors together, wherever they are."""
+    if any(x.device.type != "cpu" for x in xs):
+        return _native.norm(xs, dtype)
+    arrays, _ = describe(xs)
+    return scalar(arrays.norm(FLOATS[dtype], number=True), dtype)
+
+
+def orthogonal(
+    x: Tensor, factor: float, rows: bool, dtype: torch.dtype, *, want: bool
+) -> tuple[Tensor, Any]:
+    """Return the orthogonality penalty and, if wanted, its gradient in the type of the work."""
+    found, slope = numpy_backend.cosines(host(x), factor, rows, want)
+    return torch.tensor(found, dtype=dtype, device="cpu"), (
+        torch.from_numpy(slope) if want else None
+    )

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Lists, mappings and modules: which of their tensors a call is about, and its result for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fastreg import model
+from fastreg._core import tensors
+from fastreg._core.arguments import Request
+from fastreg._core.containers import Parameter
+from fastreg._core.frameworks import untraced, unwrap
+from fastreg._core.selection import Chosen, chosen
+from fastreg._core.statistics import Stats
+from fastreg._core.text import printable
+from fastreg.errors import FastregError
+from fastreg.torch import _dispatch, _eager, _native
+from fastreg.torch._memory import as_type, check_differentiable, refuse, result_type
+from fastreg.torch._modes import compiling
+
+__all__ = ["Taken", "at", "global_norm", "gradient", "penalty", "stats", "take", "tensors_in",
+           "value_and_gradient"]
+
+Tensor = torch.Tensor
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What of a container a call is about: names, tensors and weights, one of each for each."""
+
+    names: list[str]
+    xs: list[Tensor]
+    l1s: list[float]
+    l2s: list[float]
+    found: Chosen | None = None
+    """None for a module in a program that is being compiled."""
+
+
+def take(params: Any, request: Request) -> Taken:
+    """Return what of a container a call is about."""
+    if compiling() and isinstance(params, torch.nn.Module):
+        return _from_program(params, request)
+    found = chosen(params, request)
+    return Taken(found.names, tensors_in(found.parameters), *found.weights, found)
+
+
+def _from_program(module: torch.nn.Module, request: Request) -> Taken:
+    names, l1s, l2s = _choice(
+        module, request.l1, request.l2, request.select, request.weights, request.convention
+    )
+    by_name = dict(module.named_parameters(remove_duplicate=False))
+    return Taken(list(names), [by_name[name] for name in names], list(l1s), list(l2s))
+
+
+@untraced
+def _choice(module: torch.nn.Module, *arguments: Any) -> tuple[tuple[Any, ...], ...]:
+    """Return names and weights of what of a module a call is about, as plain values.
+
+    What the choice depends on, names and requires_grad, the compiler guards where
+    :func:`_from_program` lists them.
+    """
+    found = chosen(module, Request.of(*arguments))
+    l1s, l2s = found.weights
+    return tuple(found.names), tuple(l1s), tuple(l2s)
+
+
+def tensors_in(parameters: Sequence[Parameter]) -> list[Tensor]:
+    """Return the tensors of parameters; what is none is refused by name."""
+    xs = [p.original for p in parameters]
+    for k, x in enumerate(xs):
+        if not isinstance(x, Tensor):
+            xs[k] = x = unwrap(x)
+            if not isinstance(x, Tensor):
+                raise at(parameters[k].name, refuse(x))
+    return xs
+
+
+def at(name: str, error: FastregError) -> FastregError:
+    """Return an error that says where."""
+    return type(error)(f"at '{printable(name, 80)}': {error}")
+
+
+def _judged(names: Sequence[str], xs: Sequence[Tensor], dtype: Any) -> torch.dtype:
+    """Return the type of a sum: the one asked for, or that to which the tensors' types promote."""
+    own = []
+    for name, x in zip(names, xs, strict=True):
+        try:
+            own.append(result_type(x))
+        except FastregError as e:
+            raise at(name, e) from None
+    return _promoted(own) if dtype is None else as_type(dtype)
+
+
+def _promoted(own: Sequence[torch.dtype]) -> torch.dtype:
+    result = own[0] if own else torch.get_default_dtype()
+    for other in own[1:]:
+        if other is not result:
+            result = torch.promote_types(result, other)
+    return result
+
+
+def _listed(params: Any, request: Request) -> list[Tensor] | None:
+    """Return the tensors of the commonest list: plain, all of them distinct memory; else None."""
+    if not request.plain or type(params) not in (list, tuple) or compiling():
+        return None
+    dense = tensors.dense(params)
+    if dense is None or len(set(dense[1])) < len(dense[1]):
+        return None
+    return dense[0]
+
+
+def penalty(params: Any, request: Request, dtype: Any) -> Tensor:
+    """Return the penalty of a container, differentiable."""
+    request.require_weight()
+    listed = _listed(params, request)
+    if listed is not None:
+        xs, (l1, l2) = listed, request.numbers
+        result = _promoted([x.dtype for x in xs]) if dtype is None else as_type(dtype)
+        return _dispatch.penalties(xs, [l1] * len(xs), [l2] * len(xs), result)
+    taken = take(params, request)
+    result = _judged(taken.names, taken.xs, dtype)
+    return _dispatch.penalties(taken.xs, taken.l1s, taken.l2s, result)
+
+
+def gradient(params: Any, request: Request, scale: float) -> Any:
+    """Return the gradients of a container, by name or in order; of one tensor a tensor."""
+    request.require_weight()
+    taken = take(params, request)
+    _check_differentiable(taken)
+    grads = _dispatch.gradients(taken.xs, taken.l1s, taken.l2s, scale)
+    return _arranged(params, taken, grads)
+
+
+def value_and_gradient(
+    params: Any, request: Request, scale: float, dtype: Any
+) -> tuple[Tensor, Any]:
+    """Return :func:`penalty` and :func:`gradient`, in no graph."""
+    request.require_weight()
+    taken = take(params, request)
+    _check_differentiable(taken)
+    result = _judged(taken.names, taken.xs, dtype)
+    value, grads = _dispatch.both(taken.xs, taken.l1s, taken.l2s, result, scale)
+    return value, _arranged(params, taken, grads)
+
+
+def _check_differentiable(taken: Taken) -> None:
+    for name, x in zip(taken.names, taken.xs, strict=True):
+        try:
+            check_differentiable(x)
+        except FastregError as e:
+            raise at(name, e) from None
+
+
+def _arranged(params: Any, taken: Taken, grads: list[Tensor]) -> Any:
+    """Return gradients as the container stands: one, a dict by name, or lists nested as it is."""
+    if taken.found is None:
+        return dict(zip(taken.names, grads, strict=True))
+    return taken.found.arranged(params, grads)
+
+
+def global_norm(grads: Any, dtype: Any) -> Tensor:
+    """Return the norm of all tensors together."""
+    result = torch.float64 if dtype is None else as_type(dtype)
+    found = chosen(grads, Request.of(), everything=True, values=True)
+    xs = [x.detach() for x in tensors_in(found.parameters)]
+    _judged(found.names, xs, None)
+    if not xs:
+        return torch.zeros((), dtype=result, device="cpu")
+    if _dispatch.runs_eagerly(xs):
+        return _eager.norm(xs, result)
+    return _native.norm(xs, result)
+
+
+def stats(params: Any, select: Any, integers: bool) -> Stats:
+    """Return the statistics of tensors; those of other devices are copied to the CPU."""
+    if isinstance(params, Iterator):
+        params = list(params)
+    found = chosen(params, Request.of(select=select), everything=True)
+    xs = tensors_in(found.parameters)
+    if all(x.is_cpu for x in xs):
+        return model.stats(params, select=select, integers=integers)
+    here = [(p.name, x.detach().cpu()) for p, x in zip(found.parameters, xs, strict=True)]
+    return model.stats(here, integers=integers)

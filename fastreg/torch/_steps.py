@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Steps in place: all checks come first, so that a call writes everything or nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
+from typing import Any
+
+import torch
+
+from fastreg import model
+from fastreg._core import tensors
+from fastreg._core.arguments import Request, flag, number
+from fastreg._core.containers import Parameter, naming
+from fastreg._core.selection import chosen
+from fastreg._kernels import Arrays
+from fastreg.errors import FastregError, LayoutError, NonFiniteError, message
+from fastreg.torch import _eager, _native
+from fastreg.torch._memory import check_differentiable, describe, host, scalar
+from fastreg.torch._memory import targets as targets_of
+from fastreg.torch._models import at, tensors_in
+from fastreg.torch._modes import in_graph
+
+__all__ = ["add_gradient_", "clip_by_global_norm_", "decay_", "prox_"]
+
+Tensor = torch.Tensor
+
+_is_leaf = attrgetter("is_leaf")
+_grad = attrgetter("grad")
+
+
+# -- Gradients ------------------------------------------------------------------------------------
+
+
+def add_gradient_(params: Any, request: Request, scale: float) -> None:
+    """Add the penalty's gradient times scale to the ``grad`` of each tensor that has one, or could."""
+    request.require_weight()
+    found, xs, l1s, l2s = _taken(params, request)
+    for p, x in zip(found, xs, strict=True):
+        _check_leaf(p, x)
+    trained = [k for k, x in enumerate(xs) if x.requires_grad]  # a frozen one gets none
+    parameters = [found[k] for k in trained]
+    xs = [xs[k] for k in trained]
+    l1s, l2s = [l1s[k] for k in trained], [l2s[k] for k in trained]
+    grads = list(map(_grad, xs))
+    for p, x, grad in zip(parameters, xs, grads, strict=True):
+        _check_grad(p, x, grad)
+
+    here = [k for k, x in enumerate(xs) if x.is_cpu]
+    if any(grads[k] is not None for k in here):
+        near = [xs[k] for k in here], [l1s[k] for k in here], [l2s[k] for k in here]
+        with naming([parameters[k] for k in here]):
+            _accumulate(*near, [grads[k] for k in here], scale)
+    for k, (x, grad) in enumerate(zip(xs, grads, strict=True)):
+        if grad is None:
+            (x.grad,) = _eager.gradients([x.detach()], [l1s[k]], [l2s[k]], scale, [True])
+        elif not x.is_cpu:
+            grad.add_(_eager.gradients([x.detach()], [l1s[k]], [l2s[k]], scale, [True])[0])
+
+
+def _accumulate(
+    xs: list[Tensor], l1s: list[float], l2s: list[float], grads: list[Tensor | None], scale: float
+) -> None:
+    """Add to the grads of tensors of the CPU that have one, in one call."""
+    there = [g for g in grads if g is not None]
+    dense = tensors.dense(xs)
+    if dense is not None and tensors.dense(there) is not None and all(map(_alike, xs, grads)):
+        arrays, targets = Arrays.dense(*dense, l1s, l2s), targets_of(grads, True)
+    else:
+        arrays, targets = Arrays(list(map(host, xs)), l1s, l2s), targets_of(grads, False)
+    try:
+        arrays.gradient(targets, scale, accumulate=True)
+    finally:  # also if a Ctrl-C came between
+        tensors.written(tensors.tensors_of(there))
+
+
+def _alike(x: Tensor, grad: Tensor | None) -> bool:
+    return grad is None or (x.dtype == grad.dtype and x.shape == grad.shape)
+
+
+def _check_grad(p: Parameter, x: Tensor, grad: Tensor | None) -> None:
+    if grad is None:
+        return
+    if grad.layout != torch.strided or grad.is_nested:
+        raise LayoutError(
+            message(f"a dense grad at {p.label}", f"one of layout {grad.layout}",
+                    "make the layer's gradient dense (sparse=False), or leave it out")
+        )
+    if x.is_cpu and grad.is_neg():
+        raise _lazy(p)
+    if x.numel() and grad.data_ptr() == x.data_ptr():
+        raise LayoutError(
+            message(f"a grad with memory of its own at {p.label}", "the tensor's own memory",
+                    "set it to None, or to a copy")
+        )
+
+
+def _taken(params: Any, request: Request) -> tuple[list[Parameter], list[Tensor], list[float], list[float]]:
+    found = chosen(params, request)
+    return found.parameters, tensors_in(found.parameters), *found.weights
+
+
+# -- Weights --------------------------------------------------------------------------------------
+
+
+def prox_(params: Any, request: Request, step: float, flush: bool) -> None:
+    """Take a proximal step of the penalty."""
+    request.require_weight()
+    step = number(step, "step", least=0.0)
+    _write(
+        *_taken(params, request),
+        lambda arrays: arrays.prox_(step, flush),
+        lambda x, l1, l2: _native.prox(x, step, l1, l2, flush),
+    )
+
+
+def decay_(params: Any, request: Request, rate: float) -> None:
+    """Shrink tensors by ``1 - rate``."""
+    factor = 1.0 - number(rate, "rate", least=0.0, most=1.0)
+    _write(
+        *_taken(params, request),
+        lambda arrays: arrays.scale_(factor),
+        lambda x, l1, l2: (x.to(_native.wide(x.device)) * factor).to(x.dtype),
+    )
+
+
+def _write(
+    parameters: Sequence[Parameter],
+    xs: Sequence[Tensor],
+    l1s: list[float],
+    l2s: list[float],
+    here: Callable[[Arrays], Any],
+    there: Callable[[Tensor, float, float], Tensor],
+) -> None:
+    """Let the kernels write to what is on the CPU, and torch to the rest."""
+    for p, x in zip(parameters, xs, strict=True):
+        _check_leaf(p, x)
+        if x.is_neg():
+            raise _lazy(p)
+    near = [k for k, x in enumerate(xs) if x.is_cpu]
+    if near:
+        written = [xs[k] for k in near]
+        arrays, _ = describe(written, [l1s[k] for k in near], [l2s[k] for k in near])
+        try:
+            with naming([parameters[k] for k in near]):
+                here(arrays)
+        finally:  # also if a Ctrl-C came between
+            tensors.written(tensors.tensors_of(written))
+    with torch.no_grad():
+        for x, l1, l2 in zip(xs, l1s, l2s, strict=True):
+            if not x.is_cpu:
+                x.copy_(there(x, l1, l2))
+
+
+def _check_leaf(p: Parameter, x: Tensor) -> None:
+    """Refuse what has no ``grad``, or no memory to be written."""
+    try:
+        check_differentiable(x)
+    except FastregError as e:
+        raise at(p.name, e) from None
+    if not x.is_leaf:
+        raise LayoutError(
+            message(f"a leaf, such as a parameter, at {p.label}", "a result of other tensors",
+                    "pass the parameters that it was computed from")
+        )
+    if in_graph(x):
+        raise LayoutError(
+            message(f"a tensor with memory at {p.label}", f"a {type(x).__name__} on {x.device}",
+                    "call this outside of compiled or traced functions")
+        )
+
+
+def _lazy(p: Parameter) -> LayoutError:
+    return LayoutError(
+        message(f"a tensor that is no lazy negation at {p.label}", "one", "pass x.resolve_neg()")
+    )
+
+
+# -- Clipping -------------------------------------------------------------------------------------
+
+
+def clip_by_global_norm_(grads: Any, max_norm: float, nonfinite: str) -> Tensor:
+    """Scale tensors so that their norm together is at most max_norm; return the norm before."""
+    if isinstance(grads, Iterator):
+        grads = list(grads)
+    found = chosen(grads, Request.of(), everything=True)
+    xs = tensors_in(found.parameters)
+    if all(x.is_cpu for x in xs):
+        norm = model.clip_by_global_norm_(grads, max_norm, nonfinite=nonfinite)
+        return scalar(float(norm), torch.float64)
+    most = number(max_norm, "max_norm", least=0.0, finite=False)
+    flag(nonfinite, "nonfinite", "raise", "keep")
+    for p, x in zip(found.parameters, xs, strict=True):
+        _check_leaf(p, x)
+    times = [1 + len(p.aliases) for p in found.parameters]
+    each = [x.detach() for x, n in zip(xs, times, strict=True) for _ in range(n)]
+    norm = _native.norm(each, _native.wide(xs[0].device))
+    before = float(norm)
+    if not math.isfinite(before) and nonfinite == "raise":
+        bad = [p.label for p, x in zip(found.parameters, xs, strict=True) if not x.isfinite().all()]
+        raise NonFiniteError(
+            message("finite arrays", f"NaN or infinity in {', '.join(bad[:10]) or 'their norm'}",
+                    "skip the step, or pass nonfinite='keep'")
+        )
+    if before > most and math.isfinite(before):
+        with torch.no_grad():
+            for x in xs:
+                x.mul_(most / before)
+    return norm

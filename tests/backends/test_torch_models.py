@@ -1,0 +1,342 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Whole models in the PyTorch backend: one node, one pass, in-place steps that are all or nothing."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import fastreg
+from fastreg import errors
+
+torch = pytest.importorskip("torch", reason="needs the package torch")
+import fastreg.torch as backend  # noqa: E402
+from fastreg.torch import _native  # noqa: E402
+
+FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+class Model(torch.nn.Module):
+    """Kernels, biases, a normalisation, tied weights and something frozen."""
+
+    def __init__(self, dtype=torch.float32):
+        super().__init__()
+        torch.manual_seed(3)
+        self.embed = torch.nn.Embedding(7, 4, dtype=dtype)
+        self.hidden = torch.nn.Linear(4, 5, dtype=dtype)
+        self.norm = torch.nn.LayerNorm(5, dtype=dtype)
+        self.frozen = torch.nn.Linear(5, 4, dtype=dtype).requires_grad_(False)
+        self.head = torch.nn.Linear(4, 7, dtype=dtype)
+        self.head.weight = self.embed.weight
+
+    def kernels(self):
+        return [self.embed.weight, self.hidden.weight]
+
+
+def bits(x):
+    return x.detach().contiguous().view(-1).view(torch.uint8).tolist()
+
+
+def host(x):
+    return x.detach().to(torch.float64).numpy()
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_model_is_its_kernels(dtype):
+    model = Model(dtype)
+    want = fastreg.penalty([host(w) for w in model.kernels()], l1=0.1, l2=0.3)
+    got = backend.penalty(model, l1=0.1, l2=0.3, dtype=torch.float64)
+    assert got.item() == want
+    assert got.grad_fn.name() == "PenaltyBackward"
+    for same in (model.named_parameters(), dict(model.named_parameters()), model):
+        assert backend.penalty(same, l1=0.1, l2=0.3, dtype=torch.float64).item() == want
+    got.backward()
+    for w in model.kernels():
+        assert bits(w.grad) == bits(backend.gradient(w, l1=0.1, l2=0.3))
+    assert all(p.grad is None for n, p in model.named_parameters() if "kernel" in n or "bias" in n)
+    assert model.frozen.weight.grad is None
+
+
+def test_choices_and_weights():
+    model = Model()
+    everything = fastreg.penalty(list(map(host, model.parameters())), l2=1.0, select="all")
+    assert backend.penalty(model, l2=1.0, select="all", dtype="float64").item() == everything
+    assert backend.penalty(model.parameters(), l2=1.0, dtype="float64").item() == everything
+    hidden = fastreg.sum_squares(host(model.hidden.weight))
+    for select in ("hidden.weight", "re:^hid.*t$", lambda name, w: name == "hidden.weight"):
+        assert backend.penalty(model, l2=1.0, select=select, dtype="float64").item() == hidden
+    half = backend.penalty(model, l2=1.0, convention="half", dtype="float64").item()
+    assert half == backend.penalty(model, l2=0.5, dtype="float64").item()
+    weighted = backend.penalty(model, l2=1.0, weights={"hidden.*": 3.0}, dtype="float64").item()
+    named = backend.penalty(model, l2={"embed.*": 1.0, "hidden.*": 3.0}, dtype="float64").item()
+    assert weighted == named
+    with pytest.raises(ValueError, match="takes none"):
+        backend.penalty(model, l2=1.0, select="*.kernel")
+    with pytest.raises(ValueError, match="which matches none"):
+        backend.penalty(model, l2={"hiden": 1.0})
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0, -0.5, 65536.0])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_one_node_gives_each_tensors_own_gradient(dtype, scale):
+    """Whether forward computed it (upstream 1) or backward does, however often it alternates."""
+    model = Model(dtype)
+    for _ in range(3):
+        model.zero_grad()
+        (scale * backend.penalty(model, l1=0.1, l2=0.3, dtype=torch.float64)).backward()
+        for w in model.kernels():
+            with_scale = backend.gradient(w, l1=0.1, l2=0.3, scale=scale)
+            assert bits(w.grad) == bits(with_scale)
+
+
+def test_a_write_between_forward_and_backward_is_noticed():
+    model = Model()
+    for scale in (1.0, 2.0, 1.0):
+        loss = scale * backend.penalty(model, l2=0.5)
+        with torch.no_grad():
+            model.hidden.weight.mul_(2.0)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
+        loss = scale * backend.penalty(model, l2=0.5)
+        backend.prox_(model, l1=0.1, step=0.1)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
+
+
+def test_unweighted_and_infinite_upstream():
+    x, y = (torch.ones(2, 2, requires_grad=True) for _ in range(2))
+    backend.penalty([x, y], l2=[0.0, 1.0]).backward()
+    assert x.grad is None or x.grad.tolist() == [[0, 0], [0, 0]]
+    assert y.grad.tolist() == [[2, 2], [2, 2]]
+    y.grad = None
+    (math.inf * backend.penalty([x, y], l2=1.0)).backward()
+    assert y.grad.tolist() == [[math.inf] * 2] * 2
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("scale", [1.0, -2.5])
+def test_add_gradient_is_what_the_penalty_in_the_loss_adds(dtype, scale):
+    model = Model(dtype)
+    for k, w in enumerate(model.parameters()):
+        w.grad = None if k == 1 else torch.full_like(w, 0.25)
+    want = {}
+    for name, w in model.named_parameters():
+        g = backend.gradient(w, l1=0.1, l2=0.3, scale=scale)
+        if any(w is k for k in model.kernels()):
+            want[name] = g if w.grad is None else torch.add(w.grad, g)
+        else:
+            want[name] = w.grad
+    version = model.embed.weight.grad._version
+    backend.add_gradient_(model, l1=0.1, l2=0.3, scale=scale)
+    assert model.embed.weight.grad._version > version
+    for name, w in model.named_parameters():
+        assert (w.grad is None and want[name] is None) or bits(w.grad) == bits(want[name])
+
+
+def test_training_with_add_gradient_is_training_with_the_penalty():
+    x = torch.randn(32, 7, generator=torch.Generator().manual_seed(0))
+    runs = []
+    for inside in (True, False):
+        torch.manual_seed(1)
+        net = torch.nn.Sequential(torch.nn.Linear(7, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        for _ in range(50):
+            optimizer.zero_grad()
+            loss = (net(x).squeeze() - x.sum(1)).square().mean()
+            if inside:
+                loss = loss + backend.penalty(net, l1=1e-3, l2=1e-2)
+            loss.backward()
+            if not inside:
+                backend.add_gradient_(net, l1=1e-3, l2=1e-2)
+            optimizer.step()
+        runs.append([w.detach().clone() for w in net.parameters()])
+    for a, b in zip(*runs, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("flush", [False, True])
+def test_prox_is_the_functions(dtype, flush):
+    model = Model(dtype)
+    twins = [w.detach().clone() for w in model.kernels()]
+    bias = bits(model.hidden.bias)
+    fastreg.prox_(twins, l1=2.0, l2=0.5, step=0.125, flush=flush)
+    backend.prox_(model, l1=2.0, l2=0.5, step=0.125, flush=flush)
+    for w, twin in zip(model.kernels(), twins, strict=True):
+        assert bits(w) == bits(twin)
+    assert (model.embed.weight == 0).any()
+    assert bits(model.hidden.bias) == bias
+    native = _native.prox(torch.linspace(-3, 3, 13, dtype=dtype), 0.5, 2.0, 0.25, flush)
+    kernel = torch.linspace(-3, 3, 13, dtype=dtype)
+    backend.prox_(kernel, l1=2.0, l2=0.25, step=0.5, flush=flush)
+    assert bits(native) == bits(kernel)
+
+
+def shared():
+    memory = torch.zeros(12)
+    return [memory[:8].view(2, 4).requires_grad_(), memory[4:].view(2, 4).requires_grad_()]
+
+
+LEAF = torch.ones(2, 2, requires_grad=True)
+BAD = {
+    "no leaf": ([LEAF, LEAF * 2], ValueError, "leaf"),
+    "integers": ([LEAF, torch.ones(2, 2, dtype=torch.int64)], TypeError, "float"),
+    "complex": ([LEAF, torch.ones(2, 2, dtype=torch.complex64)], TypeError, "complex64"),
+    "meta": ([LEAF, torch.ones(2, 2, device="meta", requires_grad=True)], ValueError, "memory"),
+    "array": ([LEAF, np.ones((2, 2))], TypeError, "torch.Tensor"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+@pytest.mark.parametrize("call", ["prox_", "add_gradient_"])
+def test_nothing_is_written_on_bad_input(what, call):
+    xs, kind, text = BAD[what]
+    step = {"step": 0.5} if call == "prox_" else {}
+    with pytest.raises(kind, match=text) as e:
+        getattr(backend, call)(xs, l1=1.0, **step)
+    assert isinstance(e.value, errors.FastregError)
+    assert LEAF.tolist() == [[1, 1], [1, 1]]
+    assert LEAF.grad is None
+
+
+def test_tensors_that_share_memory_are_not_written():
+    xs = shared()
+    for bad in (xs, [torch.zeros(1, 2).expand(2, 2)]):
+        with pytest.raises(ValueError, match=r"share|distinct"):
+            backend.prox_(bad, l1=1.0, step=0.5)
+    backend.add_gradient_(xs, l2=1.0)  # their gradients do not
+    assert xs[0].grad.tolist() == [[0, 0, 0, 0]] * 2
+
+
+def test_bad_grads():
+    x, y = (torch.ones(2, 2, requires_grad=True) for _ in range(2))
+    memory = torch.zeros(2, 2)
+    x.grad, y.grad = memory, memory
+    with pytest.raises(ValueError, match="'0' and '1'"):
+        backend.add_gradient_([x, y], l2=1.0)
+    x.grad = x.detach()
+    with pytest.raises(ValueError, match="memory of its own"):
+        backend.add_gradient_([x, y], l2=1.0)
+    x.grad = torch.eye(2).to_sparse()
+    with pytest.raises(ValueError, match="dense grad at '0'"):
+        backend.add_gradient_([x, y], l2=1.0)
+    assert memory.tolist() == [[0, 0], [0, 0]]
+    for scale in ("1", True, torch.ones(())):
+        with pytest.raises(TypeError, match="as scale"):
+            backend.add_gradient_([y], l2=1.0, scale=scale)
+    for step in (-1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="step"):
+            backend.prox_([y], l1=1.0, step=step)
+
+
+def test_empty_and_none():
+    backend.add_gradient_([], l2=1.0)
+    backend.prox_([], l1=1.0, step=1.0)
+    assert backend.penalty({}, l2=1.0).item() == 0.0
+    x = torch.zeros(0, 3, requires_grad=True)
+    backend.add_gradient_([x], l2=1.0)
+    assert x.grad.shape == (0, 3)
+
+
+def test_frozen_and_repeated_tensors_get_what_the_loss_would_give():
+    for params in ("all", "*.weight"):
+        model = Model()
+        backend.add_gradient_(model, l2=1.0, select=params)
+        assert model.frozen.weight.grad is None
+    w = torch.ones(2, 2, requires_grad=True)
+    backend.penalty([w, w], l2=1.0).backward()
+    expected = bits(w.grad)
+    for _ in range(2):
+        w.grad = None
+        backend.add_gradient_([w, w], l2=1.0)
+        assert bits(w.grad) == expected
+    backend.add_gradient_([torch.ones(2)], l2=1.0)  # nothing to train: as a loss would do
+
+
+def test_a_grad_that_is_another_parameter_is_refused():
+    a, b = (torch.nn.Parameter(torch.ones(2, 2)) for _ in range(2))
+    a.grad = b.data
+    with pytest.raises(ValueError, match="'0' and '1'"):
+        backend.add_gradient_([a, b], l2=1.0)
+    assert b.tolist() == [[1, 1], [1, 1]]
+    assert b.grad is None
+
+
+def test_refusals_name_what_to_do():
+    model = Model()
+    for weight in (torch.tensor(0.1), torch.nn.Parameter(torch.tensor(0.1))):
+        with pytest.raises(errors.FastregError, match="multiply"):
+            backend.penalty(model, l2=weight)
+        with pytest.raises(errors.FastregError, match="multiply"):
+            backend.penalty(model, l2={"hidden.*": weight})
+    mixed = torch.nn.ModuleList([torch.nn.Linear(2, 2, dtype=torch.complex64)])
+    with pytest.raises(ValueError, match=r"'0\.weight': complex64 is no float type"):
+        backend.penalty(mixed, l2=1.0)
+    with pytest.raises(TypeError, match=r"at '0\.weight': expected a tensor of float16"):
+        backend.penalty(mixed, l2=1.0, select="all")
+    lazy = torch.nn.Sequential(torch.nn.LazyLinear(3))
+    for call in (backend.penalty, backend.add_gradient_, fastreg.penalty, fastreg.plan, fastreg.stats):
+        with pytest.raises(ValueError, match="call the module once"):
+            call(lazy, **({} if call is fastreg.stats else {"l2": 1.0}))
+    for bad in (None, "a"):
+        with pytest.raises(TypeError, match="a number as scale"):
+            backend.add_gradient_(model, l2=1.0, scale=bad)
+        with pytest.raises(TypeError, match="a number as step"):
+            backend.prox_(model, l1=1.0, step=bad)
+    for what in (model, list(model.parameters())):
+        for clip in (fastreg.clip_by_global_norm_, backend.clip_by_global_norm_):
+            with pytest.raises(ValueError, match="for p in model"):
+                clip(what, 1.0)
+
+
+def test_a_plan_notices_what_changes_in_a_module():
+    def sequence():
+        return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+
+    changes = {
+        "replaced": lambda m: m.__setitem__(0, torch.nn.Linear(3, 4)),
+        "appended": lambda m: m.append(torch.nn.Linear(2, 2)),
+        "deleted": lambda m: m.__delitem__(0),
+        "registered": lambda m: m.register_parameter("w", torch.nn.Parameter(torch.ones(2, 2))),
+        "frozen": lambda m: m[0].requires_grad_(False),
+        "reassigned": lambda m: setattr(m[0], "weight", torch.nn.Parameter(torch.ones(4, 3))),
+        "moved": lambda m: m.double(),
+    }
+    for name, change in changes.items():
+        model = sequence()
+        plan = fastreg.plan(model, l2=1.0)
+        before = [w.detach().clone() for w in model.parameters()]
+        assert plan.value() > 0
+        change(model)
+        for call in (plan.value, lambda plan=plan: plan.prox_(0.1)):
+            with pytest.raises(errors.StaleError, match="make the plan anew"):
+                call()
+        if name in ("appended", "registered", "frozen"):
+            now = [w.detach() for w in model.parameters()]
+            assert all(any(torch.equal(a, b) for b in now) for a in before), name
+
+
+def test_gradients_that_are_one_object_count_as_often_as_they_stand():
+    a, b = (torch.ones(2, 2, requires_grad=True) for _ in range(2))
+    grads = torch.autograd.grad(((a + b) ** 2).sum(), [a, b])
+    if grads[0].data_ptr() != grads[1].data_ptr():
+        grads = [grads[0], grads[0]]
+    want = torch.nn.utils.get_total_norm(grads).item()
+    assert fastreg.global_norm(grads) == pytest.approx(want, rel=1e-6)
+    assert fastreg.clip_by_global_norm_(grads, 1.0) == pytest.approx(want, rel=1e-6)
+    assert torch.nn.utils.get_total_norm(grads).item() == pytest.approx(1.0, rel=1e-6)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_models_on_another_device():
+    model = Model().cuda()
+    want = backend.penalty(Model(), l1=0.1, l2=0.3).item()
+    assert backend.penalty(model, l1=0.1, l2=0.3).item() == pytest.approx(want, rel=1e-6)
+    backend.add_gradient_(model, l1=0.1, l2=0.3)
+    backend.prox_(model, l1=2.0, l2=0.5, step=0.125)
+    twin = Model()
+    backend.prox_(twin, l1=2.0, l2=0.5, step=0.125)
+    for a, b in zip(model.kernels(), twin.kernels(), strict=True):
+        torch.testing.assert_close(a.cpu(), b)

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""One digest over levels, compilers, optimisation, architectures and byte orders (C2).
+
+The digest is part of the contract: a change of it is a change of results.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fastreg import _kernels
+
+GOLDEN = "20a1a7a4416a7db0 of 2128176 results"
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = [
+    str(ROOT / "tests/c/golden.c"),
+    *sorted(map(str, (ROOT / "csrc").glob("*.c"))),
+    *sorted(map(str, (ROOT / "csrc/isa").glob("*.c"))),
+]
+
+BUILDS = {
+    "cc without flags": ["cc"],
+    "gcc -O3 -std=gnu17 -ffp-contract=fast": [
+        *("gcc", "-O3", "-std=gnu17", "-ffp-contract=fast", "-fopenmp")
+    ],
+    "clang -O2 -ffp-contract=fast": ["clang", "-O2", "-ffp-contract=fast"],
+}
+LONG_BUILDS = {
+    "gcc -O1": ["gcc", "-O1"],
+    "gcc -O2": ["gcc", "-O2", "-fopenmp"],
+    "gcc -O3": ["gcc", "-O3", "-fopenmp"],
+    "clang -O0": ["clang", "-O0"],
+    "clang -O3": ["clang", "-O3"],
+}
+CROSS = {
+    "aarch64": (["aarch64-linux-gnu-gcc", "-O2", "-static"], "qemu-aarch64"),
+    "s390x, big-endian": (["s390x-linux-gnu-gcc", "-O2", "-static"], "qemu-s390x"),
+}
+
+
+def found(name: str) -> str:
+    """The tool, or a versioned one of that name; else skip, naming it."""
+    names = [name, *(f"{name}-{v}" for v in range(22, 13, -1))]
+    path = next((p for p in map(shutil.which, names) if p), None)
+    if path is None:
+        pytest.skip(f"needs {name}")
+    return path
+
+
+def build(command: list[str], folder: Path) -> str:
+    program = str(folder / "golden")
+    subprocess.run([*command, *SOURCES, "-o", program, "-lm", "-lpthread"], check=True)
+    return program
+
+
+def run(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.mark.parametrize(
+    "name", [*BUILDS, *(pytest.param(name, marks=pytest.mark.soak) for name in LONG_BUILDS)]
+)
+def test_digest_of_every_build_and_level(name, tmp_path):
+    compiler, *flags = (BUILDS | LONG_BUILDS)[name]
+    program = build([found(compiler), *flags], tmp_path)
+    levels = _kernels.levels()
+    assert levels
+    assert {level: run(program, level) for level in levels} == dict.fromkeys(levels, GOLDEN)
+
+
+@pytest.mark.parametrize("name", CROSS)
+def test_digest_of_other_architectures(name, tmp_path):
+    (compiler, *flags), emulator = CROSS[name]
+    if emulator.endswith(platform.machine()):
+        pytest.skip(f"this machine is {platform.machine()}")
+    assert run(found(emulator), build([found(compiler), *flags], tmp_path)) == GOLDEN

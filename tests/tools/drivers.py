@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Small programs for tests: C drivers built against csrc/, and Python in a fresh process."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CSRC = ROOT / "csrc"
+SOURCES = sorted(map(str, [*CSRC.glob("*.c"), *CSRC.glob("isa/*.c")]))
+
+
+def tool(*names: str) -> str:
+    """Path of the first of these programs that exists; skip the test if none does."""
+    for name in names:
+        if path := shutil.which(name):
+            return path
+    pytest.skip(f"this machine has no {' or '.join(names)}")
+
+
+def run(command, timeout: float = 300.0, **options) -> subprocess.CompletedProcess:
+    """Run a program to its end, its output as text."""
+    return subprocess.run(
+        list(map(str, command)),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        **options,
+    )
+
+
+def compile_c(output, *arguments, compiler: str | None = None) -> Path:
+    """Compile and link C; fail with the compiler's words, which must be none."""
+    built = run([compiler or tool("cc"), "-o", output, *arguments])
+    words = built.stdout + built.stderr
+    assert built.returncode == 0, words
+    assert words == ""
+    return Path(output)
+
+
+LIBRARIES: dict[tuple[str, ...], list[Path]] = {}
+
+
+def library(compiler: str, *flags: str) -> list[Path]:
+    """Objects of csrc/, compiled once a session for each compiler and flags."""
+    key = (compiler, *flags)
+    if key not in LIBRARIES:
+        folder = tempfile.mkdtemp(prefix="fastreg-objects-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        done = run([compiler, *flags, "-c", *SOURCES], cwd=folder)
+        assert (done.returncode, done.stdout + done.stderr) == (0, ""), done.stderr
+        LIBRARIES[key] = sorted(Path(folder).glob("*.o"))
+    return LIBRARIES[key]
+
+
+def c_driver(folder, name: str, *flags: str, compiler: str | None = None) -> Path:
+    """Build tests/c/NAME.c with the library; -O2 if no flags are given."""
+    compiler, flags = compiler or tool("cc"), flags or ("-O2",)
+    return compile_c(
+        Path(folder, name),
+        *flags,
+        f"-I{CSRC}",
+        ROOT / "tests" / "c" / f"{name}.c",
+        *library(compiler, *(f for f in flags if f != "-fsanitize=fuzzer")),
+        "-lpthread",
+        "-lm",
+        compiler=compiler,
+    )
+
+
+def clang() -> str:
+    """clang of any version that has been tried, or skip."""
+    return tool("clang-16", "clang", "clang-19", "clang-18", "clang-17", "clang-15", "clang-14")
+
+
+def python(code: str, *arguments, timeout: float = 120.0, unset=(), **environment: str) -> str:
+    """Run code in a fresh interpreter with extra environment variables; return what it printed.
+
+    It finds the modules that the test finds. A process that ends badly fails the test
+    with its words; exit status 77 skips it with them.
+    """
+    variables = {k: v for k, v in os.environ.items() if k not in unset}
+    variables["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    done = run(
+        [sys.executable, "-c", code, *arguments],
+        timeout=timeout,
+        env=variables | environment,
+        cwd=ROOT / "tests",
+    )
+    if done.returncode == 77:
+        pytest.skip(done.stdout.strip())
+    assert done.returncode == 0, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
