@@ -98,6 +98,8 @@ def _judge(kind: type) -> str:
     # A Keras variable is both Keras' and the backend's: the first base that is listed decides.
     for base in kind.__mro__:
         package = base.__module__.partition(".")[0]
+        if package == "tf_keras" and base.__name__.endswith("Variable"):
+            continue  # TensorFlow's, whatever wraps it
         if package in _PACKAGES:
             return _PACKAGES[package]
     return "numpy"
