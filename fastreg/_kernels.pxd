@@ -28,6 +28,8 @@ cdef extern from "fastreg.h" nogil:
         FASTREG_I64
         FASTREG_U64
 
+    size_t fastreg_itemsize(fastreg_dtype dtype)
+
     ctypedef struct fastreg_array:
         const void *data
         void *gradient
@@ -71,12 +73,13 @@ cdef extern from "fastreg.h" nogil:
         unsigned long long nans
         unsigned long long infs
 
-    fastreg_status fastreg_survey(const fastreg_array *arrays, size_t count,
+    fastreg_status fastreg_statistics_of(const fastreg_array *arrays, size_t count,
                                   const fastreg_options *options, fastreg_statistics *rows,
                                   fastreg_statistics *total)
     fastreg_status fastreg_prox(const fastreg_array *arrays, size_t count, double step, int flush,
                                 const fastreg_options *options)
     fastreg_status fastreg_pack(fastreg_dtype dtype, double value, void *element)
+    fastreg_status fastreg_unpack(fastreg_dtype dtype, const void *element, double *value)
     const char *fastreg_level()
     const char *fastreg_level_name(size_t i, int *available)
     int fastreg_has_openmp()

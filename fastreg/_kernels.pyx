@@ -947,7 +947,7 @@ cdef tuple _surveyed(const fastreg_array *a, Py_ssize_t count, fastreg_options *
     o.poll = _poll
     o.poll_context = &poll
     with nogil:
-        status = fastreg_survey(a, <size_t>count, o, out, out + count)
+        status = fastreg_statistics_of(a, <size_t>count, o, out, out + count)
     if status != FASTREG_OK:
         _fail(status, 0.0, 0.0, 1.0)
     return rows[:count], rows[count]
