@@ -6,9 +6,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import translate
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -206,8 +205,7 @@ class Globs:
 # -- The request -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What a call asks for: weights, and which arrays they are for.
 
     Made by :meth:`of` from whatever the user passed, and passed on as one.

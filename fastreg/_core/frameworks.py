@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -129,21 +130,28 @@ def is_torch_module(x: object) -> bool:
 
 def is_model(x: object) -> bool:
     """Whether x is a model or layer of Keras 3 or tf_keras, or a ``tf.Module``."""
-    kind = type(x)
-    return framework(x) in ("keras", "tensorflow") and not is_variable(x) and (
+    return framework(x) in ("keras", "tensorflow") and _is_model_class(type(x))
+
+
+def is_variable(x: object) -> bool:
+    """Whether x is a variable of Keras or TensorFlow: it has a name, and its value may change."""
+    return framework(x) in ("keras", "tensorflow") and _is_variable_class(type(x))
+
+
+@lru_cache(_MOST_KNOWN)
+def _is_model_class(kind: type) -> bool:
+    return not _is_variable_class(kind) and (
         _comes_from(kind, "keras", "Layer")
         or _comes_from(kind, "tf_keras", "Layer")
         or _comes_from(kind, "tensorflow", "Module")
     )
 
 
-def is_variable(x: object) -> bool:
-    """Whether x is a variable of Keras or TensorFlow: it has a name, and its value may change."""
-    kind = type(x)
-    return framework(x) in ("keras", "tensorflow") and (
-        _comes_from(kind, "keras", "Variable")
-        or any(base.__name__.endswith("Variable") and base.__module__.startswith("tensorflow")
-               for base in kind.__mro__)
+@lru_cache(_MOST_KNOWN)
+def _is_variable_class(kind: type) -> bool:
+    return _comes_from(kind, "keras", "Variable") or any(
+        base.__name__.endswith("Variable") and base.__module__.startswith("tensorflow")
+        for base in kind.__mro__
     )
 
 

@@ -11,8 +11,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
@@ -31,8 +30,7 @@ _NORM = re.compile(r"(?<!e)norm(?!al(?!i[sz])|ous)|^(bn|ln|gn)(\d+|_\w+)?$")
 _STATISTIC = re.compile(r"^((running|moving)_(mean|var|variance|std)|num_batches_tracked)$")
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """Whether an array is in, and the rule that decided.
 
     Attributes
@@ -50,8 +48,7 @@ class Decision:
     rule: str
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
+class Chosen(NamedTuple):
     """What a call is about.
 
     Attributes

@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from fastreg._core.dtypes import by_name
 from fastreg._core.text import (
@@ -25,7 +24,7 @@ from fastreg._kernels import Arrays
 from fastreg.errors import ArgumentError, NonFiniteError, message
 
 if TYPE_CHECKING:
-    from fastreg._core.arrays import HostArray
+    from fastreg._core.arrays import AnyArray, HostArray
     from fastreg._core.containers import Parameter
 
 __all__ = [
@@ -75,7 +74,7 @@ class Titles(NamedTuple):
         )
 
     @classmethod
-    def of_ndarrays(cls, names: Iterable[Any], arrays: Sequence[npt.NDArray[Any]]) -> Titles:
+    def of_ndarrays(cls, names: Iterable[Any], arrays: Sequence[AnyArray]) -> Titles:
         """Take them from ndarrays of NumPy's own floats."""
         dtypes = [x.dtype for x in arrays]
         short = {dtype: str(by_name(dtype.name)) for dtype in set(dtypes)}
@@ -99,7 +98,7 @@ class FloatsAndOthers:
         self._places = places
         self._floats, self._others = (Arrays([hosts[k] for k in part]) for part in places)
 
-    def statistics(self) -> tuple[npt.NDArray[Any], Any]:
+    def statistics(self) -> tuple[AnyArray, Any]:
         """Return the rows of all arrays, and the total of the floats."""
         floats, total = self._floats.statistics()
         rows = np.empty(self._count, floats.dtype)
@@ -136,7 +135,7 @@ class Stats:
         names: tuple[str, ...],
         shapes: tuple[tuple[int, ...], ...],
         dtypes: tuple[str, ...],
-        rows: npt.NDArray[Any],
+        rows: AnyArray,
         total: dict[str, Any],
         notes: tuple[str, ...] = (),
         left_out: tuple[int, ...] = (),
@@ -151,7 +150,7 @@ class Stats:
 
     @classmethod
     def of(
-        cls, titles: Titles, rows: npt.NDArray[Any], total: Any, *, integers: bool = True
+        cls, titles: Titles, rows: AnyArray, total: Any, *, integers: bool = True
     ) -> Stats:
         """Put together titles, rows and total; say whether integers are in the total."""
         notes, left_out = titles.notes, () if integers else titles.integers
@@ -234,7 +233,7 @@ class Stats:
         return [*lines, f"{len(self):,} {plural(len(self), 'array')}, {n:,} elements, {state}"]
 
 
-def finite_or_raise(parameters: Sequence[Parameter], rows: npt.NDArray[Any], what: str) -> None:
+def finite_or_raise(parameters: Sequence[Parameter], rows: AnyArray, what: str) -> None:
     """Raise NonFiniteError, naming the arrays, if the kernels' rows count NaN or infinity."""
     bad = np.flatnonzero((rows["nans"] > 0) | (rows["infs"] > 0)).tolist()
     if not bad:
@@ -307,7 +306,7 @@ def columns(
     names: Sequence[str],
     shapes: Sequence[Sequence[int]],
     dtypes: Sequence[str],
-    rows: npt.NDArray[Any],
+    rows: AnyArray,
     total: dict[str, Any],
     *,
     digits: int = 6,
