@@ -112,6 +112,13 @@ class Parameter:
         return f"'{printable(self.name, 80)}'"
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """All names that a rule may know it by; TensorFlow's users see ``"kernel:0"``."""
+        if framework(self.original) == "tensorflow":
+            return (self.name, *self.aliases, f"{self.name}:0")
+        return (self.name, *self.aliases)
+
+    @property
     def array(self) -> HostArray:
         """Its memory, viewed when first asked for.
 

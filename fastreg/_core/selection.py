@@ -236,7 +236,7 @@ def decide(gathered: Gathered, select: Select = None) -> list[Decision]:
 
 
 def _fits(p: Parameter, matches: Callable[[str], Any]) -> bool:
-    return any(matches(s) for name in (p.name, *p.aliases) for s in spellings(name))
+    return any(matches(s) for name in p.names for s in spellings(name))
 
 
 def _kernel(p: Parameter) -> Decision:
@@ -334,7 +334,7 @@ def _mask(parameters: Sequence[Parameter], mask: Any) -> list[Decision]:
         prefixes = [p.path[:k] for k in range(len(p.path), 0, -1)]
         path = next((path for path in prefixes if path in marks), None)
         if path is None:
-            path = next((by_name[n] for n in (p.name, *p.aliases) if n in by_name), None)
+            path = next((by_name[n] for n in p.names if n in by_name), None)
         if path is None:
             raise ArgumentError(
                 message(f"a mask with an entry for {p.label}", "none", "add True or False for it")
