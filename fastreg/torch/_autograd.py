@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from fastreg.torch import _eager, _native
-from fastreg.torch._modes import transforms_active
+from fastreg.torch._modes import on_cpu, transforms_active
 
 __all__ = ["Gradient", "Orthogonal", "Penalty", "Transformed"]
 
@@ -34,7 +34,7 @@ class Penalty(torch.autograd.Function):
         ctx.weights = (l1s, l2s)
         ctx.leaf = leaf = all([x.is_leaf for x in xs])
         ctx.gradients = None
-        if expect_one[leaf] and xs[0].is_cpu:
+        if expect_one[leaf] and on_cpu(xs[0]):
             value, ctx.gradients = _eager.both(xs, l1s, l2s, dtype, ctx.needs_input_grad[3:])
             return value
         return _eager.value(xs, l1s, l2s, dtype)

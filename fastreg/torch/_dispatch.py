@@ -19,6 +19,7 @@ from fastreg.torch._modes import (
     functionalized,
     in_graph,
     is_distributed,
+    on_cpu,
     transforms_active,
 )
 
@@ -33,7 +34,8 @@ def runs_eagerly(xs: Sequence[Tensor]) -> bool:
         compiling()
         or transforms_active()
         or forward_mode()
-        or any([not x.is_cpu or in_graph(x) for x in xs])
+        or not all(map(on_cpu, xs))
+        or any(map(in_graph, xs))
     )
 
 

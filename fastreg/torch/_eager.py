@@ -14,6 +14,7 @@ import torch
 from fastreg._core import numpy_backend
 from fastreg.torch import _native
 from fastreg.torch._memory import FLOATS, describe, empty_like, host, scalar, targets
+from fastreg.torch._modes import on_cpu
 
 __all__ = ["both", "gradients", "norm", "orthogonal", "upstream", "value"]
 
@@ -22,7 +23,7 @@ Tensor = torch.Tensor
 
 def value(xs: Sequence[Tensor], l1s: list[float], l2s: list[float], dtype: torch.dtype) -> Tensor:
     """Return the penalty of all tensors together, 0-d."""
-    if xs[0].device.type != "cpu":
+    if not on_cpu(xs[0]):
         return _native.value(xs[0], l1s[0], l2s[0], dtype)
     arrays, _ = describe(xs, l1s, l2s)
     return scalar(arrays.value(FLOATS[dtype], number=True), dtype)
@@ -40,7 +41,7 @@ def gradients(
 
     ``u`` is a number, or what :func:`upstream` found none in; ``out`` is memory to write to.
     """
-    if isinstance(u, Tensor) or xs[0].device.type != "cpu":
+    if isinstance(u, Tensor) or not on_cpu(xs[0]):
         if not isinstance(u, Tensor):
             u = factor(u, xs[0])
         each = zip(xs, l1s, l2s, needed, strict=True)
@@ -61,7 +62,7 @@ def both(
     u: float = 1.0,
 ) -> tuple[Tensor, list[Any]]:
     """Return :func:`value` and :func:`gradients`, from one pass on the CPU."""
-    if xs[0].device.type != "cpu":
+    if not on_cpu(xs[0]):
         return value(xs, l1s, l2s, dtype), gradients(xs, l1s, l2s, u, needed)
     out = [empty_like(x) if n else None for x, n in zip(xs, needed, strict=True)]
     arrays, by_address = describe(xs, l1s, l2s)
@@ -73,7 +74,7 @@ def both(
 
 def upstream(u: Tensor) -> float | Tensor:
     """Return a 0-d tensor's number; the tensor itself if it is elsewhere, or a batch of them."""
-    if u.device.type != "cpu":
+    if not on_cpu(u):
         return u  # asking would wait for the device
     try:
         return float(u)
@@ -88,7 +89,7 @@ def factor(u: float, x: Tensor) -> Tensor:
 
 def norm(xs: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     """Return the Euclidean norm of all tensors together, wherever they are."""
-    if any(x.device.type != "cpu" for x in xs):
+    if not all(map(on_cpu, xs)):
         return _native.norm(xs, dtype)
     arrays, _ = describe(xs)
     return scalar(arrays.norm(FLOATS[dtype], number=True), dtype)

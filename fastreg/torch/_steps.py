@@ -21,7 +21,7 @@ from fastreg.torch import _eager, _native
 from fastreg.torch._memory import check_differentiable, describe, host, scalar
 from fastreg.torch._memory import targets as targets_of
 from fastreg.torch._models import at, tensors_in
-from fastreg.torch._modes import in_graph
+from fastreg.torch._modes import in_graph, on_cpu
 
 __all__ = ["add_gradient_", "clip_by_global_norm_", "decay_", "prox_"]
 
@@ -48,7 +48,7 @@ def add_gradient_(params: Any, request: Request, scale: float) -> None:
     for p, x, grad in zip(parameters, xs, grads, strict=True):
         _check_grad(p, x, grad)
 
-    here = [k for k, x in enumerate(xs) if x.is_cpu]
+    here = [k for k, x in enumerate(xs) if on_cpu(x)]
     if any(grads[k] is not None for k in here):
         near = [xs[k] for k in here], [l1s[k] for k in here], [l2s[k] for k in here]
         with naming([parameters[k] for k in here]):
@@ -56,7 +56,7 @@ def add_gradient_(params: Any, request: Request, scale: float) -> None:
     for k, (x, grad) in enumerate(zip(xs, grads, strict=True)):
         if grad is None:
             (x.grad,) = _eager.gradients([x.detach()], [l1s[k]], [l2s[k]], scale, [True])
-        elif not x.is_cpu:
+        elif not on_cpu(x):
             grad.add_(_eager.gradients([x.detach()], [l1s[k]], [l2s[k]], scale, [True])[0])
 
 
@@ -88,7 +88,7 @@ def _check_grad(p: Parameter, x: Tensor, grad: Tensor | None) -> None:
             message(f"a dense grad at {p.label}", f"one of layout {grad.layout}",
                     "make the layer's gradient dense (sparse=False), or leave it out")
         )
-    if x.is_cpu and grad.is_neg():
+    if on_cpu(x) and grad.is_neg():
         raise _lazy(p)
     if x.numel() and grad.data_ptr() == x.data_ptr():
         raise LayoutError(
@@ -139,7 +139,7 @@ def _write(
         _check_leaf(p, x)
         if x.is_neg():
             raise _lazy(p)
-    near = [k for k, x in enumerate(xs) if x.is_cpu]
+    near = [k for k, x in enumerate(xs) if on_cpu(x)]
     if near:
         written = [xs[k] for k in near]
         arrays, _ = describe(written, [l1s[k] for k in near], [l2s[k] for k in near])
@@ -150,7 +150,7 @@ def _write(
             tensors.written(tensors.tensors_of(written))
     with torch.no_grad():
         for x, l1, l2 in zip(xs, l1s, l2s, strict=True):
-            if not x.is_cpu:
+            if not on_cpu(x):
                 x.copy_(there(x, l1, l2))
 
 
@@ -187,7 +187,7 @@ def clip_by_global_norm_(grads: Any, max_norm: float, nonfinite: str) -> Tensor:
         grads = list(grads)
     found = chosen(grads, Request.of(), everything=True)
     xs = tensors_in(found.parameters)
-    if all(x.is_cpu for x in xs):
+    if all(map(on_cpu, xs)):
         norm = model.clip_by_global_norm_(grads, max_norm, nonfinite=nonfinite)
         return scalar(float(norm), torch.float64)
     most = number(max_norm, "max_norm", least=0.0, finite=False)
