@@ -315,8 +315,6 @@ def test_the_same_gradient_twice():
         planned.add_gradient_({"a": g})
     with pytest.raises(LayoutError, match="typo"):
         planned.add_gradient_({"a": g, "b": np.zeros((2, 2)), "typo": g})
-    with pytest.raises(ArgumentError, match="scale"):
-        planned.add_gradient_({"a": g, "b": np.zeros((2, 2))}, scale=math.nan)
     assert not g.any()
 
 
@@ -552,7 +550,6 @@ def test_in_place_on_bad_arrays_writes_nothing(operation, bad, error):
         lambda p: fastreg.clip_by_global_norm_(p, 1.0, nonfinite="ignore"),
         lambda p: fastreg.penalty(p, l2=1.0, convention=2),
         lambda p: fastreg.plan(p, l2=math.inf),
-        lambda p: model.value_and_gradient(p, l2=1.0, scale=math.inf),
         lambda p: fastreg.group_lasso_value(p, weight=-1.0, groups=0),
         lambda p: fastreg.group_lasso_prox_(p, weight=1.0, groups=0, step=-1.0),
     ],
