@@ -132,7 +132,7 @@ class Parameter:
             return False
         home = framework(x)
         if home == "torch":
-            return isinstance(x, loaded("torch").nn.Parameter) and not x.requires_grad
+            return not x.requires_grad and isinstance(x, loaded("torch").nn.Parameter)
         if getattr(x, "trainable", None) is False:
             return True
         # tf_keras keeps the flag on the layer alone.
@@ -252,6 +252,8 @@ def _is_tied(params: Any) -> bool:
 
 def _untied(found: list[Parameter]) -> list[Parameter]:
     """Drop what repeats the memory of an earlier parameter, and note its name there."""
+    if tensors.are_distinct([p.original for p in found]):
+        return found
     kept: dict[Any, Parameter] = {}
     for k, p in enumerate(found):
         first = kept.setdefault(_identity(p, k), p)
@@ -391,9 +393,10 @@ class _Walk:
         """List the parameters of a torch module, tied ones under each of their names."""
         own, parts = module._parameters, module._modules
         holders = self.gathered.holders
+        place_of = prefix[:-1] if not path else joined((*path, prefix[:-1]) if prefix else path)
         for held in (own, parts):
             if isinstance(held, dict):
-                holders.append((held, list(held.values()), joined((*path, prefix[:-1]) if prefix else path)))
+                holders.append((held, list(held.values()), place_of))
         for name, x in own.items():
             if x is not None:
                 self.out.append(((*path, prefix + name), x, module))
