@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fastreg._core import numpy_backend
 from fastreg.torch import _native
@@ -17,8 +18,6 @@ from fastreg.torch._memory import FLOATS, describe, empty_like, host, scalar, ta
 from fastreg.torch._modes import on_cpu
 
 __all__ = ["both", "gradients", "norm", "orthogonal", "upstream", "value"]
-
-Tensor = torch.Tensor
 
 
 def value(xs: Sequence[Tensor], l1s: list[float], l2s: list[float], dtype: torch.dtype) -> Tensor:

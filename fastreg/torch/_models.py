@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fastreg import model
 from fastreg._core import tensors
@@ -25,7 +26,6 @@ from fastreg.torch._modes import compiling, on_cpu
 __all__ = ["Taken", "at", "global_norm", "gradient", "penalty", "stats", "take", "tensors_in",
            "value_and_gradient"]
 
-Tensor = torch.Tensor
 
 @dataclass(frozen=True, slots=True)
 class Taken:

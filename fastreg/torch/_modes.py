@@ -8,12 +8,21 @@ from operator import attrgetter
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.autograd import forward_ad
 
-__all__ = ["ORDINARY", "compiling", "forward_mode", "functionalized", "home", "in_graph", "is_distributed",
-           "on_cpu", "transforms_active"]
+__all__ = [
+    "ORDINARY",
+    "compiling",
+    "forward_mode",
+    "functionalized",
+    "home",
+    "in_graph",
+    "is_distributed",
+    "on_cpu",
+    "transforms_active",
+]
 
-Tensor = torch.Tensor
 # Subclasses such as fake, functional and distributed tensors answer operators themselves.
 _PLAIN_DISPATCH = Tensor.__torch_dispatch__
 

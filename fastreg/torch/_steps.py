@@ -9,6 +9,7 @@ from operator import attrgetter
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fastreg import model
 from fastreg._core import tensors
@@ -25,7 +26,6 @@ from fastreg.torch._modes import in_graph, on_cpu
 
 __all__ = ["add_gradient_", "clip_by_global_norm_", "decay_", "prox_"]
 
-Tensor = torch.Tensor
 
 _is_leaf = attrgetter("is_leaf")
 _grad = attrgetter("grad")
@@ -35,7 +35,7 @@ _grad = attrgetter("grad")
 
 
 def add_gradient_(params: Any, request: Request, scale: float) -> None:
-    """Add the penalty's gradient times scale to the ``grad`` of each tensor that has one, or could."""
+    """Add the penalty's gradient times scale to the ``grad`` of each tensor that is trained."""
     request.require_weight()
     found, xs, l1s, l2s = _taken(params, request)
     for p, x in zip(found, xs, strict=True):
@@ -97,7 +97,9 @@ def _check_grad(p: Parameter, x: Tensor, grad: Tensor | None) -> None:
         )
 
 
-def _taken(params: Any, request: Request) -> tuple[list[Parameter], list[Tensor], list[float], list[float]]:
+def _taken(
+    params: Any, request: Request
+) -> tuple[list[Parameter], list[Tensor], list[float], list[float]]:
     found = chosen(params, request)
     return found.parameters, tensors_in(found.parameters), *found.weights
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Whole models in the PyTorch backend: one node, one pass, in-place steps that are all or nothing."""
+"""Whole models in the PyTorch backend: one node, one pass, steps that are all or nothing."""
 
 from __future__ import annotations
 
@@ -277,7 +277,8 @@ def test_refusals_name_what_to_do():
     with pytest.raises(TypeError, match=r"at '0\.weight': expected a tensor of float16"):
         backend.penalty(mixed, l2=1.0, select="all")
     lazy = torch.nn.Sequential(torch.nn.LazyLinear(3))
-    for call in (backend.penalty, backend.add_gradient_, fastreg.penalty, fastreg.plan, fastreg.stats):
+    calls = (backend.penalty, backend.add_gradient_, fastreg.penalty, fastreg.plan, fastreg.stats)
+    for call in calls:
         with pytest.raises(ValueError, match="call the module once"):
             call(lazy, **({} if call is fastreg.stats else {"l2": 1.0}))
     for bad in (None, "a"):
