@@ -41,6 +41,7 @@ __all__ = [
     "named",
     "naming",
     "place",
+    "refuse_weights",
 ]
 
 # Deeper than any model; a container that holds itself is found before.
@@ -635,6 +636,26 @@ def check_mutable(parameters: Sequence[Parameter]) -> None:
                     _PURE.get(home, "work on a NumPy copy and put the result back"),
                 )
             )
+
+
+def refuse_weights(grads: Any) -> None:
+    """Refuse weights where gradients are meant: clipping would scale them."""
+    if is_torch_module(grads) or is_model(grads):
+        weights = True
+    elif type(grads) is list and all(type(x) is np.ndarray for x in grads):
+        return
+    else:
+        torch = loaded("torch")
+        weights = any(
+            is_variable(x)
+            or (framework(x) == "torch" and isinstance(x, torch.nn.Parameter))
+            for x in (p.original for p in gather(grads, values=True).parameters)
+        )
+    if weights:
+        raise ArgumentError(
+            message("gradients to clip", "weights themselves",
+                    "pass [p.grad for p in model.parameters()], or what the tape returned")
+        )
 
 
 def named(error: FastregError, labels: Sequence[str]) -> FastregError:
