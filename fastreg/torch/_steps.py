@@ -14,7 +14,7 @@ from torch import Tensor
 from fastreg import model
 from fastreg._core import tensors
 from fastreg._core.arguments import Request, flag, number
-from fastreg._core.containers import Parameter, naming
+from fastreg._core.containers import Parameter, naming, refuse_weights
 from fastreg._core.selection import chosen
 from fastreg._kernels import Arrays
 from fastreg.errors import FastregError, LayoutError, NonFiniteError, message
@@ -158,15 +158,19 @@ def _write(
 
 def _check_leaf(p: Parameter, x: Tensor) -> None:
     """Refuse what has no ``grad``, or no memory to be written."""
-    try:
-        check_differentiable(x)
-    except FastregError as e:
-        raise at(p.name, e) from None
+    _check_memory(p, x)
     if not x.is_leaf:
         raise LayoutError(
             message(f"a leaf, such as a parameter, at {p.label}", "a result of other tensors",
                     "pass the parameters that it was computed from")
         )
+
+
+def _check_memory(p: Parameter, x: Tensor) -> None:
+    try:
+        check_differentiable(x)
+    except FastregError as e:
+        raise at(p.name, e) from None
     if in_graph(x):
         raise LayoutError(
             message(f"a tensor with memory at {p.label}", f"a {type(x).__name__} on {x.device}",
@@ -194,10 +198,13 @@ def clip_by_global_norm_(grads: Any, max_norm: float, nonfinite: str) -> Tensor:
         return scalar(float(norm), torch.float64)
     most = number(max_norm, "max_norm", least=0.0, finite=False)
     flag(nonfinite, "nonfinite", "raise", "keep")
+    refuse_weights(grads)
     for p, x in zip(found.parameters, xs, strict=True):
-        _check_leaf(p, x)
-    times = [1 + len(p.aliases) for p in found.parameters]
-    each = [x.detach() for x, n in zip(xs, times, strict=True) for _ in range(n)]
+        _check_memory(p, x)
+    # Gradients of a sum are often one object, which counts as often as it stands there.
+    each = [
+        x.detach() for p, x in zip(found.parameters, xs, strict=True) for _ in (p, *p.aliases)
+    ]
     norm = _native.norm(each, _native.wide(xs[0].device))
     before = float(norm)
     if not math.isfinite(before) and nonfinite == "raise":
