@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Numbers of tensors that have memory: from the kernels on the CPU, from torch elsewhere.
 
-All tensors of a call are on the CPU, or there is one. Nothing here is in a graph.
+Nothing here is in a graph. Tensors of a call are all on the CPU, or one is elsewhere.
 """
 
 from __future__ import annotations
@@ -60,9 +60,7 @@ def both(
     needed: Sequence[bool],
     u: float = 1.0,
 ) -> tuple[Tensor, list[Any]]:
-    """Return :func:`value` and :func:`gradients`, from one pass on the CPU."""
-    if not on_cpu(xs[0]):
-        return value(xs, l1s, l2s, dtype), gradients(xs, l1s, l2s, u, needed)
+    """Return :func:`value` and :func:`gradients` of tensors of the CPU, from one pass."""
     out = [empty_like(x) if n else None for x, n in zip(xs, needed, strict=True)]
     arrays, by_address = describe(xs, l1s, l2s)
     found = arrays.value_and_gradient(
@@ -87,9 +85,7 @@ def factor(u: float, x: Tensor) -> Tensor:
 
 
 def norm(xs: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    """Return the Euclidean norm of all tensors together, wherever they are."""
-    if not all(map(on_cpu, xs)):
-        return _native.norm(xs, dtype)
+    """Return the Euclidean norm of all tensors of the CPU together."""
     arrays, _ = describe(xs)
     return scalar(arrays.norm(FLOATS[dtype], number=True), dtype)
 
@@ -97,7 +93,10 @@ def norm(xs: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
 def orthogonal(
     x: Tensor, factor: float, rows: bool, dtype: torch.dtype, *, want: bool
 ) -> tuple[Tensor, Any]:
-    """Return the orthogonality penalty and, if wanted, its gradient in the type of the work."""
+    """Return the orthogonality penalty of a matrix on the CPU.
+
+    If wanted with its gradient, in the type of the work, which is wider than half precision.
+    """
     found, slope = numpy_backend.cosines(host(x), factor, rows, want)
     return torch.tensor(found, dtype=dtype, device="cpu"), (
         torch.from_numpy(slope) if want else None

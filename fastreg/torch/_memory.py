@@ -84,10 +84,8 @@ def as_type(dtype: Any) -> torch.dtype:
     return dtype if dtype in FLOATS else _BY_NAME[result_dtype(dtype).name]
 
 
-def check_differentiable(x: object) -> None:
-    """Raise unless x is a tensor of floats."""
-    if not isinstance(x, torch.Tensor):
-        raise refuse(x)
+def check_differentiable(x: Tensor) -> None:
+    """Raise unless a tensor is of floats."""
     result_type(x)
     if x.dtype not in FLOATS:
         raise not_differentiable(str(x.dtype), "x.float()")

@@ -763,6 +763,8 @@ def test_orthogonal_edges():
     assert y.item() == 0  # Keras: NaN
     assert x.grad.tolist() == [[0, 0, 0]]
     assert one(torch.ones(2, 3, dtype=torch.int32)).item() == pytest.approx(0.5)
+    with pytest.raises(AttributeError, match=r"torch\.as_tensor"):
+        backend.orthogonal(np.ones((2, 2)), factor=0.5)
     for bad in (torch.ones(3), torch.ones(2, 2, 2)):
         with pytest.raises(ValueError, match="rank 2"):
             one(bad)

@@ -231,6 +231,21 @@ def test_bad_grads():
             backend.prox_([y], l1=1.0, step=step)
 
 
+def test_grads_and_weights_of_any_layout():
+    x = torch.ones(3, 4, requires_grad=True)
+    x.grad = torch.ones(4, 3).T
+    backend.add_gradient_([x], l2=1.0)
+    assert x.grad.tolist() == [[3.0] * 4] * 3
+    y = torch.ones(4, 6)[:, ::2].requires_grad_()
+    backend.prox_([y], 0.5, l1=1.0)
+    assert y.tolist() == [[0.5] * 3] * 4
+    x.grad = torch.complex(torch.ones(3, 4), torch.ones(3, 4)).conj().imag
+    with pytest.raises(ValueError, match="no lazy negation at '0'"):
+        backend.add_gradient_([x], l2=1.0)
+    with pytest.raises(ValueError, match="no lazy negation at '0'"):
+        backend.decay_([x.grad], 0.5)
+
+
 def test_empty_and_none():
     backend.add_gradient_([], l2=1.0)
     backend.prox_([], l1=1.0, step=1.0)
@@ -585,6 +600,16 @@ def test_other_devices_mean_the_same(dtype, elsewhere, monkeypatch):
     tolerance = 2e-2 if dtype.itemsize == 2 else 1e-6 if dtype.itemsize == 4 else 1e-12
     for a, b in zip(there, steps(), strict=True):
         torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+def test_the_orthogonal_penalty_on_other_devices(elsewhere, monkeypatch):
+    x = torch.randn(4, 5, requires_grad=True)
+    value, slope = backend.orthogonal_value_and_gradient(x, factor=0.3)
+    backend.orthogonal(x, factor=0.3).backward()
+    torch.testing.assert_close(slope, x.grad)
+    monkeypatch.undo()
+    want = backend.orthogonal_value_and_gradient(x, factor=0.3)
+    torch.testing.assert_close((value, slope), want)
 
 
 def test_other_devices_refuse_the_same(elsewhere):
