@@ -255,6 +255,8 @@ def _kernel(p: Parameter) -> Decision:
 
 _rules: dict[tuple[str, bool], str] = {}
 _MOST_RULES = 65536
+_class_rules: dict[type, str] = {}
+_MOST_CLASSES = 1024  # classes made in a loop must not pile up
 
 
 @untraced
@@ -295,14 +297,22 @@ def _judged(name: str, has_layer: bool) -> str:
 
 def _rule_of_layer(layer: Any) -> str:
     """Return why the parameters of a layer are no kernels, or nothing: its class decides."""
-    if layer is None:
-        return ""
-    for base in type(layer).__mro__:
-        name = base.__name__
-        # A wrapper that normalises another layer's weights does not own them.
-        if _NORM.search(name.lower()) and name not in ("SpectralNormalization", "WeightNorm"):
-            return f"of a normalisation, by the class {printable(type(layer).__name__, 40)}"
-    return ""
+    return "" if layer is None else _rule_of_class(type(layer))
+
+
+@untraced
+def _rule_of_class(kind: type) -> str:
+    rule = _class_rules.get(kind)
+    if rule is None:
+        rule = ""
+        for name in (base.__name__ for base in kind.__mro__):
+            # A wrapper that normalises another layer's weights does not own them.
+            if _NORM.search(name.lower()) and name not in ("SpectralNormalization", "WeightNorm"):
+                rule = f"of a normalisation, by the class {printable(kind.__name__, 40)}"
+                break
+        if len(_class_rules) < _MOST_CLASSES:
+            _class_rules[kind] = rule
+    return rule
 
 
 def _called(p: Parameter, select: Callable[[str, Any], Any], name: str) -> Decision:
