@@ -35,6 +35,7 @@ from fastreg._core.arguments import Request, Select, Weight
 from fastreg.jax._arrays import (
     arrays_of,
     as_array,
+    as_float,
     choose,
     floats_of,
     is_single,
@@ -273,10 +274,13 @@ def value_and_gradient(
 
 def _differentiated(params: Any, request: Request, scale: Any) -> Any:
     """Return the arrays that are in with their weights, and the container of gradients."""
+    scale = scalar(scale, "scale", finite=False)
+    if request.plain and is_single(params):
+        xs, (w1s, w2s) = (as_float(params),), ((w,) for w in request.numbers)
+        return (xs, w1s, w2s), _gradients(xs, scale, w1s, w2s)[0]
     params, found = choose(params, request)
-    w1s, w2s = map(tuple, found.weights)
-    xs = floats_of(found)
-    gs = _gradients(xs, scalar(scale, "scale", finite=False), w1s, w2s)
+    xs, (w1s, w2s) = floats_of(found), map(tuple, found.weights)
+    gs = _gradients(xs, scale, w1s, w2s)
     return (xs, w1s, w2s), like(params, found, gs, zeros_like)
 
 
@@ -317,9 +321,9 @@ def prox(
 
     Notes
     -----
-    JAX's own operations on every device, fused by XLA into what stands around them: computed in
-    float64 with ``jax_enable_x64``, which has the bits of :func:`fastreg.prox_` for float32 and
-    float64, otherwise in float32. NaN stays NaN; zeros are positive.
+    JAX's own operations on every device, fused by XLA into what stands around them: in float64 with
+    ``jax_enable_x64``, otherwise in float32. The result is within a unit in the last place of
+    :func:`fastreg.prox_`'s; XLA may multiply by a reciprocal. NaN stays NaN; zeros are positive.
 
     Examples
     --------
@@ -551,8 +555,7 @@ def orthogonal_value_and_gradient(
     >>> float(v), g.shape
     (0.0, (3, 3))
     """
-    _, found = choose(as_array(x), Request.of())
-    (x,) = map(jax.lax.stop_gradient, floats_of(found))
+    x = jax.lax.stop_gradient(as_float(x))
 
     def value(x: Any) -> Any:
         return orthogonal(x, factor=factor, rows=rows, dtype=dtype)
