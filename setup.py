@@ -71,15 +71,15 @@ kernels = Extension(
     "fastreg._kernels",
     sources=[
         "fastreg/_kernels.pyx",
-        "fastreg/_xla.c",
+        "fastreg/jax/_xla.c",
         *sorted(glob("csrc/*.c") + glob("csrc/isa/*.c")),
     ],
     depends=[
-        "fastreg/_xla.h",
+        "fastreg/jax/_xla.h",
         *glob("csrc/**/*.h", recursive=True),
         *glob("csrc/**/*.inc", recursive=True),
     ],
-    include_dirs=["csrc", "fastreg", np.get_include()],
+    include_dirs=["csrc", "fastreg/jax", np.get_include()],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
 )
 

@@ -153,6 +153,27 @@ fastreg_status fastreg_pack(fastreg_dtype dtype, double value, void *element)
     return status;
 }
 
+fastreg_status fastreg_unpack(fastreg_dtype dtype, const void *element, double *value)
+{
+    const fr_environment saved = fr_environment_enter();
+    fastreg_status status = FASTREG_OK;
+    double v = 0.0;
+    switch (dtype) {
+#define X(name, type, constant)                                                                    \
+    case constant:                                                                                 \
+        v = fr_element_##name(element);                                                            \
+        break;
+        FR_FLOATS(X)
+#undef X
+    default:
+        status = FASTREG_BAD_DTYPE;
+    }
+    if (status == FASTREG_OK)
+        *value = v == v ? v : FR_NAN;
+    fr_environment_leave(saved);
+    return status;
+}
+
 const char *fastreg_status_text(fastreg_status status)
 {
     switch (status) {
@@ -163,7 +184,7 @@ const char *fastreg_status_text(fastreg_status status)
     case FASTREG_BAD_WEIGHT:
         return "expected weights that are finite and >= 0";
     case FASTREG_BAD_SCALE:
-        return "expected a finite scale";
+        return "expected a step that is finite and >= 0";
     case FASTREG_BAD_SHAPE:
         return "expected extents >= 0, at most 64 dimensions and at most 2^63 - 1 elements";
     case FASTREG_NULL_POINTER:

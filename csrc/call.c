@@ -27,7 +27,7 @@ const fr_format *fr_format_of(fastreg_dtype dtype)
 /* Check one array; *n receives its number of elements. */
 static fastreg_status check_array(const fastreg_array *a, int gradient, uint64_t *n)
 {
-    if (fr_itemsize(a->dtype) == 0)
+    if (fastreg_itemsize(a->dtype) == 0)
         return FASTREG_BAD_DTYPE;
     if (!fr_weight_is_good(a->l1) || !fr_weight_is_good(a->l2))
         return FASTREG_BAD_WEIGHT;
@@ -63,7 +63,7 @@ fastreg_status fr_call_prepare(fr_job *job, const fastreg_options *o, const fr_f
         return FASTREG_NULL_POINTER;
     if (job->value && !format)
         return FASTREG_BAD_DTYPE;
-    if (!(job->scale - job->scale == 0.0) || (job->prox && job->scale < 0.0))
+    if (job->prox && !(job->scale >= 0.0 && job->scale < FR_INFINITY))
         return FASTREG_BAD_SCALE;
     if (o->threads < 0)
         return FASTREG_BAD_THREADS;
@@ -77,9 +77,9 @@ fastreg_status fr_call_prepare(fr_job *job, const fastreg_options *o, const fr_f
         if (n > (uint64_t)INT64_MAX - job->elements)
             return FASTREG_BAD_SHAPE;
         job->elements += n;
-        nbytes += n * fr_itemsize(a->dtype);
+        nbytes += n * fastreg_itemsize(a->dtype);
         if (job->gradient && a->gradient)
-            written += n * fr_itemsize(a->dtype);
+            written += n * fastreg_itemsize(a->dtype);
         wide |= fr_kernel_type(a->dtype) == FR_FLOAT_f64;
     }
     job->kernels = fr_dispatch(o->level);

@@ -18,6 +18,9 @@ enum {
  * through it costs 300 ns, and NumPy's large arrays begin 16 bytes into a line. */
 enum { LINE = 64 };
 
+/* What a gradient without terms is taken at: a slope of 0 times 0 is +0. */
+static const double zeros[STRETCH_WITH_GRADIENT];
+
 size_t fr_elements(const fastreg_array *a)
 {
     size_t n = 1;
@@ -44,6 +47,7 @@ typedef struct {
     fr_slope slope;
     fr_shrinkage shrinkage;
     int penalty, anchored;
+    int vanishes; /* both weights are 0: the gradient is 0 whatever x holds */
     double anchor[2];
     fr_sum moment[2]; /* of |x| and x*x */
     fr_found found;
@@ -121,7 +125,7 @@ FR_INLINE void do_stretch(fr_pass_state *s, const void *x, void *g, size_t n, in
     if (both)
         return;
     if (s->gradient)
-        s->gradient(x, g, n, &s->slope);
+        s->gradient(s->vanishes ? zeros : x, g, n, &s->slope);
     else if (s->prox)
         s->prox(x, g, n, &s->shrinkage);
 }
@@ -157,6 +161,8 @@ static FR_NOINLINE int walk_array(fr_pass_state *s, const fastreg_array *a, size
 
 static size_t stretch_of_gradient(const fr_pass_state *s)
 {
+    if (s->gradient && s->vanishes)
+        return STRETCH_WITH_GRADIENT;
     if (s->both || !s->job->value)
         return STRETCH;
     return s->job->streamed ? STRETCH_STREAMED : STRETCH_WITH_GRADIENT;
@@ -180,20 +186,20 @@ static int pass_array(fr_pass_state *s, const fastreg_array *a, size_t first, si
     s->survey = job->survey ? s->kernels->survey : NULL;
     if (s->prox) {
         s->shrinkage.threshold = job->scale * a->l1;
-        s->shrinkage.divisor = 1.0 + 2.0 * a->l2 * job->scale;
+        s->shrinkage.divisor = 1.0 + fr_twice(a->l2, job->scale);
         s->shrinkage.flush = job->flush;
     } else if (gradient) {
         const int store = job->accumulate ? FR_STORE_accumulated
                           : job->streamed ? FR_STORE_streamed
                                           : FR_STORE_fresh;
         s->gradient = s->kernels->gradient[store];
-        s->slope = fr_slope_of(2.0 * a->l2 * job->scale, a->l1 * job->scale);
-        if (s->penalty >= 0 && s->anchored == (type == FR_FLOAT_f64) &&
-            (a->l1 != 0.0 || s->slope.slope != 0.0))
+        s->vanishes = fr_penalty_of(a) < 0;
+        s->slope = fr_slope_of(a->l1, a->l2, s->vanishes ? 1.0 : job->scale);
+        if (s->penalty >= 0 && s->anchored == (type == FR_FLOAT_f64))
             s->both = s->kernels->both[s->penalty][store];
     }
     if (type >= 0 && a->dtype < FASTREG_BOOL && fr_is_dense(a, gradient)) {
-        const size_t item = fr_itemsize(a->dtype), end = first + n;
+        const size_t item = fastreg_itemsize(a->dtype), end = first + n;
         const size_t stretch = gradient ? stretch_of_gradient(s) : STRETCH;
         for (size_t i = first, m; i < end; i += m) {
             m = FR_MIN(stretch, end - i);

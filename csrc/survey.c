@@ -158,7 +158,7 @@ static void survey_all(fr_survey_job *survey, int threads, fastreg_statistics *t
         fill(survey, list->arrays, list->count, threads, &survey->found, list->elements, total);
 }
 
-fastreg_status fastreg_survey(const fastreg_array *arrays, size_t count,
+fastreg_status fastreg_statistics_of(const fastreg_array *arrays, size_t count,
                               const fastreg_options *options, fastreg_statistics *rows,
                               fastreg_statistics *total)
 {

@@ -36,9 +36,6 @@ typedef struct {
     _Alignas(64) unsigned char staged_g[FR_STAGE * 8];
 } fr_walk;
 
-/* Bytes per element, 0 for a dtype that does not exist. */
-FR_HIDDEN size_t fr_itemsize(fastreg_dtype dtype);
-
 /* The kernel type of a dtype: its own, f64 for integers of up to 32 bits, -1 for 64-bit integers. */
 FR_HIDDEN int fr_kernel_type(fastreg_dtype dtype);
 

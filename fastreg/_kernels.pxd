@@ -71,7 +71,7 @@ cdef extern from "fastreg.h" nogil:
         unsigned long long nans
         unsigned long long infs
 
-    fastreg_status fastreg_statistics_of "fastreg_survey"(const fastreg_array *arrays, size_t count,
+    fastreg_status fastreg_statistics_of(const fastreg_array *arrays, size_t count,
                                   const fastreg_options *options, fastreg_statistics *rows,
                                   fastreg_statistics *total)
     fastreg_status fastreg_prox(const fastreg_array *arrays, size_t count, double step, int flush,

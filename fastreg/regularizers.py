@@ -13,8 +13,7 @@ Where it differs from Keras, on purpose:
 * A factor of 0 removes its term: ``L2(0.0)`` of an array with infinities is 0, Keras' is NaN.
 * Integers and bools are computed, in float64; Keras casts the factor to the integer 0.
 * Complex numbers are refused with a TypeError; Keras' L2 is the sum of ``x * x``, not |x|**2.
-* ``L1``'s gradient is 0 at 0 and NaN at NaN and infinities everywhere; Keras' at 0 and NaN depends
-  on the backend, and has the sign at infinities. ``L2``'s is +0 at -0.0, Keras' -0.0.
+* ``L1``'s gradient is 0 at 0 and NaN at NaN everywhere; Keras' depends on the backend there.
 * ``L1L2(0, 0)`` has the gradient 0; Keras' has none, which is an error in PyTorch.
 * Factors are Python floats: ``L1(0.1).get_config()`` holds 0.1, Keras' the nearest float32.
 * ``OrthogonalRegularizer`` works in every float type and both modes, and is 0 for a single row
@@ -28,14 +27,19 @@ from __future__ import annotations
 
 import inspect
 import math
-import sys
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from typing import Any, ClassVar
 
-from fastreg import hosts
-from fastreg.arrays import result_name
-from fastreg.errors import ArgumentError, DTypeError, message
+from fastreg._core.dtypes import result_dtype
+from fastreg._core.frameworks import (
+    backend,
+    framework,
+    introduce,
+    is_model,
+    is_torch_module,
+    unwrap,
+)
+from fastreg.errors import ArgumentError, DTypeError, NotAnArrayError, message
 
 __all__ = [
     "L1",
@@ -52,8 +56,6 @@ __all__ = [
     "serialize",
 ]
 
-_DTYPES = {"f16": "float16", "bf16": "bfloat16", "f32": "float32", "f64": "float64"}
-
 
 def _factor(name: str, value: Any) -> float:
     """Return a factor as a float if Keras would accept it."""
@@ -69,19 +71,24 @@ def _dtype_name(dtype: Any) -> str | None:
     if dtype is None:
         return None
     try:
-        return _DTYPES[result_name(dtype)]
+        return result_dtype(dtype).name
     except DTypeError as e:
         raise ArgumentError(f"Invalid value for argument dtype: {e}") from None
 
 
-def _introduce() -> None:
-    """Register the classes with every Keras that has been imported.
-
-    Keras asks for an object's configuration before it looks up the name to save it by, and takes a
-    class of an unregistered name ``L2`` for its own.
-    """
-    if "keras" in sys.modules or "tf_keras" in sys.modules:
-        import_module("fastreg.keras")._register_all()
+def _tensor(x: Any) -> Any:
+    """Return the tensor of a variable, and any other object but a whole model as it is."""
+    x = unwrap(x)
+    # Backends take models as well; a regularizer is for one array.
+    if is_torch_module(x) or is_model(x):
+        raise NotAnArrayError(
+            message(
+                "an array or tensor",
+                f"an object of class {type(x).__name__}",
+                f"pass one of its weights, or call fastreg.{framework(x)}.penalty",
+            )
+        )
+    return x
 
 
 class Regularizer:
@@ -132,14 +139,21 @@ class Regularizer:
         return cls(**config)
 
 
-class _Penalty(Regularizer):
-    """What L1, L2 and L1L2 share: factors by name, the dtype, and one pass over x."""
+class _OfArrays(Regularizer):
+    """What all classes below share: one array goes in, arguments are attributes of their names."""
 
-    _factors: ClassVar[tuple[str, ...]] = ()
+    _arguments: ClassVar[tuple[str, ...]] = ()
     dtype: str | None
 
-    def _weights(self) -> tuple[float, float]:
+    def _penalty(self, x: Any, dtype: Any) -> Any:
         raise NotImplementedError
+
+    def _penalty_and_gradient(self, x: Any, dtype: Any) -> Any:
+        raise NotImplementedError
+
+    def _dtype_for(self, x: Any) -> str | None:
+        """Return the type of the penalty of x; None means x's own."""
+        return self.dtype
 
     def __call__(self, x: Any) -> Any:
         """Return the penalty of one array or tensor: 0-d, in x's framework, differentiable there.
@@ -147,7 +161,7 @@ class _Penalty(Regularizer):
         Parameters
         ----------
         x : array or tensor
-            Any shape and layout. Never copied.
+            Any shape and layout; for OrthogonalRegularizer a matrix. Never copied.
 
         Returns
         -------
@@ -160,13 +174,14 @@ class _Penalty(Regularizer):
             (an AttributeError, as in Keras, and a TypeError) For lists, Python numbers, None.
         DTypeError
             (a TypeError) For complex, object, string and 8-bit float elements.
+        LayoutError
+            (a ValueError) From OrthogonalRegularizer, if x is not of rank 2.
         """
-        first, second = self._weights()
-        return hosts.penalty(x, first, second, self.dtype)
+        return self._penalty(_tensor(x), self._dtype_for(x))
 
-    def value(self, x: Any) -> Any:
-        """Return the penalty; the same as calling the object."""
-        return self(x)
+    def value(self, x: Any, *, dtype: Any = None) -> Any:
+        """Return the penalty as calling the object does, in another type if one is given."""
+        return self._penalty(_tensor(x), self._dtype_for(x) if dtype is None else dtype)
 
     def gradient(self, x: Any) -> Any:
         """Return the penalty's gradient, an array like x that is in no graph.
@@ -176,28 +191,52 @@ class _Penalty(Regularizer):
         DTypeError
             (a TypeError) For integers, and what the call refuses.
         """
-        first, second = self._weights()
-        return hosts.gradient(x, first, second)
+        return self.value_and_gradient(x)[1]
 
     def value_and_gradient(self, x: Any) -> tuple[Any, Any]:
         """Return the penalty and its gradient from one pass over x, both in no graph."""
-        first, second = self._weights()
-        value, gradient = hosts.value_and_gradient(x, first, second, self.dtype)
+        value, gradient = self._penalty_and_gradient(_tensor(x), self._dtype_for(x))
         return value, gradient
 
     def get_config(self) -> dict[str, Any]:
-        """Return the factors, as floats, under Keras' names, and ``dtype`` if it is set."""
-        _introduce()
-        config: dict[str, Any] = {name: float(getattr(self, name)) for name in self._factors}
+        """Return the arguments under Keras' names, and ``dtype`` if it is set."""
+        introduce()
+        config = {name: getattr(self, name) for name in self._arguments}
+        config = {k: v if isinstance(v, str) else float(v) for k, v in config.items()}
         if self.dtype is not None:
             config["dtype"] = self.dtype
         return config
 
     def __repr__(self) -> str:
-        arguments = {name: getattr(self, name) for name in self._factors}
-        if self.dtype is not None:
-            arguments["dtype"] = self.dtype
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in arguments.items())})"
+        names = self._arguments if self.dtype is None else (*self._arguments, "dtype")
+        return f"{type(self).__name__}({', '.join(f'{k}={getattr(self, k)!r}' for k in names)})"
+
+
+class _Penalty(_OfArrays):
+    """L1, L2 and L1L2: two weights."""
+
+    def _weights(self) -> tuple[float, float]:
+        raise NotImplementedError
+
+    def _penalty(self, x: Any, dtype: Any) -> Any:
+        l1, l2 = self._weights()
+        return backend(x).penalty(x, l1=l1, l2=l2, dtype=dtype)
+
+    def _penalty_and_gradient(self, x: Any, dtype: Any) -> Any:
+        l1, l2 = self._weights()
+        return backend(x).value_and_gradient(x, l1=l1, l2=l2, dtype=dtype)
+
+    def gradient(self, x: Any) -> Any:
+        """Return the penalty's gradient, an array like x that is in no graph.
+
+        Raises
+        ------
+        DTypeError
+            (a TypeError) For integers, and what the call refuses.
+        """
+        l1, l2 = self._weights()
+        x = _tensor(x)
+        return backend(x).gradient(x, l1=l1, l2=l2)
 
 
 class L1(_Penalty):
@@ -224,7 +263,7 @@ class L1(_Penalty):
     np.float32(1.5)
     """
 
-    _factors = ("l1",)
+    _arguments = ("l1",)
 
     def __init__(self, l1: float | None = 0.01, *, dtype: Any = None) -> None:
         self.l1 = _factor("l1", 0.01 if l1 is None else l1)
@@ -260,7 +299,7 @@ class L2(_Penalty):
     (np.float32(2.5), array([ 1., -2.], dtype=float32))
     """
 
-    _factors = ("l2",)
+    _arguments = ("l2",)
 
     def __init__(self, l2: float | None = 0.01, *, dtype: Any = None) -> None:
         self.l2 = _factor("l2", 0.01 if l2 is None else l2)
@@ -295,7 +334,7 @@ class L1L2(_Penalty):
     np.float64(2.75)
     """
 
-    _factors = ("l1", "l2")
+    _arguments = ("l1", "l2")
 
     def __init__(
         self, l1: float | None = 0.0, l2: float | None = 0.0, *, dtype: Any = None
@@ -308,7 +347,7 @@ class L1L2(_Penalty):
         return self.l1, self.l2
 
 
-class OrthogonalRegularizer(Regularizer):
+class OrthogonalRegularizer(_OfArrays):
     """``factor`` times the mean magnitude of the cosines between a matrix' rows.
 
     As ``keras.regularizers.OrthogonalRegularizer``.
@@ -344,6 +383,8 @@ class OrthogonalRegularizer(Regularizer):
     np.float64(0.35355339059327373)
     """
 
+    _arguments = ("factor", "mode")
+
     def __init__(self, factor: float = 0.01, mode: str = "rows", *, dtype: Any = None) -> None:
         self.factor = _factor("factor", factor)
         if mode not in ("rows", "columns"):
@@ -354,43 +395,15 @@ class OrthogonalRegularizer(Regularizer):
         self.mode = mode
         self.dtype = _dtype_name(dtype)
 
-    def __call__(self, x: Any) -> Any:
-        """Return the penalty of a matrix: 0-d, in x's framework, differentiable there.
-
-        Raises
-        ------
-        LayoutError
-            (a ValueError) If x is not of rank 2; the text names its shape.
-        NotAnArrayError, DTypeError
-            As for the other regularizers.
-        """
-        return hosts.orthogonal(x, self.factor, self.mode == "rows", self.dtype)
-
-    def value(self, x: Any) -> Any:
-        """Return the penalty; the same as calling the object."""
-        return self(x)
-
-    def gradient(self, x: Any) -> Any:
-        """Return the penalty's gradient, an array like x that is in no graph."""
-        return self.value_and_gradient(x)[1]
-
-    def value_and_gradient(self, x: Any) -> tuple[Any, Any]:
-        """Return the penalty and its gradient, which share the Gram matrix; both in no graph."""
+    def _penalty(self, x: Any, dtype: Any) -> Any:
         rows = self.mode == "rows"
-        value, gradient = hosts.orthogonal_value_and_gradient(x, self.factor, rows, self.dtype)
-        return value, gradient
+        return backend(x).orthogonal(x, factor=self.factor, rows=rows, dtype=dtype)
 
-    def get_config(self) -> dict[str, Any]:
-        """Return factor and mode under Keras' names, and ``dtype`` if it is set."""
-        _introduce()
-        config: dict[str, Any] = {"factor": float(self.factor), "mode": self.mode}
-        if self.dtype is not None:
-            config["dtype"] = self.dtype
-        return config
-
-    def __repr__(self) -> str:
-        dtype = "" if self.dtype is None else f", dtype={self.dtype!r}"
-        return f"OrthogonalRegularizer(factor={self.factor!r}, mode={self.mode!r}{dtype})"
+    def _penalty_and_gradient(self, x: Any, dtype: Any) -> Any:
+        rows = self.mode == "rows"
+        return backend(x).orthogonal_value_and_gradient(
+            x, factor=self.factor, rows=rows, dtype=dtype
+        )
 
 
 l1 = L1
@@ -398,7 +411,8 @@ l2 = L2
 l1_l2 = L1L2
 orthogonal_regularizer = OrthogonalRegularizer
 
-_PACKAGE = "fastreg"
+# Packages of classes by these names: this module, and what fastreg.keras registers.
+_PACKAGES = ("", __name__, "fastreg")
 # Keras' names for each class: as written, and in snake case (which has no underscore in l1l2).
 _BY_NAME: dict[str, Callable[..., Any]] = {
     "Regularizer": Regularizer,
@@ -414,9 +428,18 @@ _BY_NAME: dict[str, Callable[..., Any]] = {
 }
 
 
-def _keras() -> Any:
-    """Return Keras' regularizers if the user has imported Keras: it knows the user's classes."""
-    return getattr(sys.modules.get("keras"), "regularizers", None)
+# What writes and reads the configurations of other classes: modules with serialize and deserialize.
+_others: list[Any] = []
+
+
+def add_registry(other: Any) -> None:
+    """Let another package's ``serialize`` and ``deserialize`` have what is not fastreg's."""
+    _others.append(other)
+
+
+def _registries() -> list[Any]:
+    introduce()  # whoever has been imported adds itself
+    return _others
 
 
 def _uninterpretable(identifier: object) -> ArgumentError:
@@ -432,7 +455,8 @@ def _uninterpretable(identifier: object) -> ArgumentError:
 def serialize(regularizer: Any) -> Any:
     """Return a configuration from which :func:`deserialize` makes an equal regularizer.
 
-    As ``keras.regularizers.serialize`` does for a class registered in the package "fastreg".
+    As ``keras.regularizers.serialize`` does for these classes, which are registered in the package
+    "fastreg.regularizers".
 
     Parameters
     ----------
@@ -452,9 +476,9 @@ def serialize(regularizer: Any) -> Any:
         return None
     kind = type(regularizer)
     if kind.__module__ != __name__:
-        keras = _keras()
-        if keras is not None:
-            return keras.serialize(regularizer)
+        registries = _registries()
+        if registries:
+            return registries[0].serialize(regularizer)
     if not hasattr(regularizer, "get_config"):
         raise DTypeError(
             message(
@@ -468,7 +492,7 @@ def serialize(regularizer: Any) -> Any:
         "module": kind.__module__,
         "class_name": kind.__name__,
         "config": regularizer.get_config(),
-        "registered_name": f"{_PACKAGE}>{kind.__name__}" if own else kind.__name__,
+        "registered_name": f"{__name__}>{kind.__name__}" if own else kind.__name__,
     }
 
 
@@ -508,14 +532,14 @@ def deserialize(config: Any, custom_objects: Mapping[str, Any] | None = None) ->
         arguments = config.get("config") or {}
     if custom_objects and name in custom_objects:
         kind = custom_objects[name]
-    elif package in ("", _PACKAGE) and isinstance(name, str) and name in _BY_NAME:
+    elif package in _PACKAGES and isinstance(name, str) and name in _BY_NAME:
         kind = _BY_NAME[name]
     else:
-        keras = _keras()
-        found = keras.deserialize(config, custom_objects=custom_objects) if keras else None
-        if not callable(found):  # Keras hands back what it does not know
-            raise _uninterpretable(config)
-        return found
+        for other in _registries():
+            found = other.deserialize(config, custom_objects=custom_objects)
+            if callable(found):  # Keras hands back what it does not know
+                return found
+        raise _uninterpretable(config)
     if not isinstance(config, Mapping) and not inspect.isclass(kind):
         return kind
     return kind.from_config(arguments) if hasattr(kind, "from_config") else kind(**arguments)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -154,6 +153,8 @@ def show_config(mode: str = "print") -> dict[str, Any] | None:
     mode : "print" or "dict"
         As in ``numpy.show_config``.
     """
+    import platform  # only here: it takes a while
+
     forced = os.environ.get("FASTREG_ISA")
     wanted = os.environ.get("FASTREG_NUM_THREADS")
     config: dict[str, Any] = {

@@ -29,11 +29,15 @@ enum {
     FR_STORE_none = -1
 };
 
+/* The penalty with these terms, at least one of them. */
+#define FR_TERMS(l1, l2) ((l1) ? (l2) ? FR_PENALTY_l1l2 : FR_PENALTY_l1 : FR_PENALTY_l2)
+
 /* The gradient of l1 |x| + l2 x*x times an upstream factor u: fma(slope, x, step * sign(x)) with
- * slope = 2 l2 u, step = l1 u, zero_step = step * 0. one_term: slope or step is zero. */
+ * slope = 2 l2 u, step = l1 u, zero_step = step * 0. A weight that is 0 removes its term: slope * x
+ * alone, or step * sign(x) alone. */
 typedef struct {
     double slope, step, zero_step;
-    int one_term;
+    int terms;  /* FR_PENALTY_l1, l2 or l1l2: by the weights, not by their products with u */
     int narrow; /* f32 lanes may try: the next two are within 2^-24 of slope and step, or are zeros */
     float slope_f32, step_f32;
 } fr_slope;
@@ -44,9 +48,16 @@ FR_INLINE int fr_fits_f32(double a)
     return a == 0.0 || (magnitude >= 0x1p-100 && magnitude <= 0x1p100);
 }
 
-FR_INLINE fr_slope fr_slope_of(double slope, double step)
+/* RN(2 w u): 2 w, or 2 u, is exact, and overflows only where 2 w u does. */
+FR_INLINE double fr_twice(double w, double u)
 {
-    fr_slope s = {slope, step, step * 0.0, slope == 0.0 || step == 0.0, 0, 0.0f, 0.0f};
+    return w < 1.0 ? 2.0 * w * u : w * (2.0 * u);
+}
+
+FR_INLINE fr_slope fr_slope_of(double l1, double l2, double u)
+{
+    const double slope = fr_twice(l2, u), step = l1 * u;
+    fr_slope s = {slope, step, step * 0.0, FR_TERMS(l1 != 0.0, l2 != 0.0), 0, 0.0f, 0.0f};
     s.narrow = fr_fits_f32(slope) && fr_fits_f32(step);
     if (s.narrow)
         s.slope_f32 = (float)slope, s.step_f32 = (float)step;
@@ -70,7 +81,7 @@ typedef void fr_gradient_kernel(const void *x, void *out, size_t n, const fr_slo
 /* Sums and gradient in one loop, so that loads and stores overlap: those of the type's first tier, plain
  * for f32 and anchored for f64. NULL where arithmetic is the limit and code would only grow: half
  * precision, and levels without FMA. The gradient is written whatever comes of the sums. out and x do not
- * overlap; for streamed stores out starts a cache line; for l2 alone the step is zero, the slope not. */
+ * overlap; for streamed stores out starts a cache line; the slope has the penalty's terms. */
 typedef int fr_both_kernel(const void *x, void *out, size_t n, double anchor[2], fr_sum sum[2],
                            const fr_slope *s);
 

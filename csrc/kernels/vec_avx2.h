@@ -11,6 +11,7 @@ enum { VL = 4, CHAINS = 8 };
 FR_INLINE vd vd_set(double v) { return _mm256_set1_pd(v); }
 FR_INLINE vd vd_add(vd a, vd b) { return _mm256_add_pd(a, b); }
 FR_INLINE vd vd_sub(vd a, vd b) { return _mm256_sub_pd(a, b); }
+FR_INLINE vd vd_mul(vd a, vd b) { return _mm256_mul_pd(a, b); }
 FR_INLINE vd vd_fma(vd a, vd b, vd c) { return _mm256_fmadd_pd(a, b, c); }
 FR_INLINE vd vd_fms(vd a, vd b, vd c) { return _mm256_fmsub_pd(a, b, c); }
 FR_INLINE vd vd_abs(vd a) { return _mm256_andnot_pd(_mm256_set1_pd(-0.0), a); }
@@ -55,6 +56,7 @@ FR_INLINE vs vs_add(vs a, vs b) { return _mm256_add_ps(a, b); }
 FR_INLINE vs vs_abs(vs a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
 FR_INLINE void vs_put(float *p, vs a) { _mm256_storeu_ps(p, a); }
 FR_INLINE vs vs_add_square(vs sum, vs a) { return _mm256_fmadd_ps(a, a, sum); }
+FR_INLINE vs vs_mul(vs a, vs b) { return _mm256_mul_ps(a, b); }
 FR_INLINE vs vs_fma(vs a, vs b, vs c) { return _mm256_fmadd_ps(a, b, c); }
 FR_INLINE vs vs_flip_sign(vs a, vs by)
 {
@@ -63,6 +65,10 @@ FR_INLINE vs vs_flip_sign(vs a, vs by)
 FR_INLINE vs vs_where_zero(vs x, vs yes, vs no)
 {
     return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_EQ_OQ));
+}
+FR_INLINE vs vs_where_nan(vs x, vs yes, vs no)
+{
+    return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
 }
 
 typedef __m256i vh;
@@ -99,7 +105,7 @@ FR_INLINE vh fr_round_bf16(vs a, vs b)
 FR_INLINE vs fr_canonical_vs(vs a)
 {
     const vs nan = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fc00000));
-    return _mm256_blendv_ps(a, nan, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+    return vs_where_nan(a, nan, a);
 }
 FR_INLINE vh vh_pack_f16(vs a, vs b)
 {

@@ -11,6 +11,7 @@ enum { VL = 8, CHAINS = 8 };
 FR_INLINE vd vd_set(double v) { return _mm512_set1_pd(v); }
 FR_INLINE vd vd_add(vd a, vd b) { return _mm512_add_pd(a, b); }
 FR_INLINE vd vd_sub(vd a, vd b) { return _mm512_sub_pd(a, b); }
+FR_INLINE vd vd_mul(vd a, vd b) { return _mm512_mul_pd(a, b); }
 FR_INLINE vd vd_fma(vd a, vd b, vd c) { return _mm512_fmadd_pd(a, b, c); }
 FR_INLINE vd vd_fms(vd a, vd b, vd c) { return _mm512_fmsub_pd(a, b, c); }
 FR_INLINE vd vd_abs(vd a) { return _mm512_abs_pd(a); }
@@ -58,6 +59,7 @@ FR_INLINE vs vs_add(vs a, vs b) { return _mm512_add_ps(a, b); }
 FR_INLINE vs vs_abs(vs a) { return _mm512_abs_ps(a); }
 FR_INLINE void vs_put(float *p, vs a) { _mm512_storeu_ps(p, a); }
 FR_INLINE vs vs_add_square(vs sum, vs a) { return _mm512_fmadd_ps(a, a, sum); }
+FR_INLINE vs vs_mul(vs a, vs b) { return _mm512_mul_ps(a, b); }
 FR_INLINE vs vs_fma(vs a, vs b, vs c) { return _mm512_fmadd_ps(a, b, c); }
 FR_INLINE vs vs_flip_sign(vs a, vs by)
 {
@@ -66,6 +68,10 @@ FR_INLINE vs vs_flip_sign(vs a, vs by)
 FR_INLINE vs vs_where_zero(vs x, vs yes, vs no)
 {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_EQ_OQ), no, yes);
+}
+FR_INLINE vs vs_where_nan(vs x, vs yes, vs no)
+{
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), no, yes);
 }
 
 typedef __m512i vh;
@@ -102,7 +108,7 @@ FR_INLINE vh fr_round_bf16(vs a, vs b)
 FR_INLINE vs fr_canonical_vs(vs a)
 {
     const vs nan = _mm512_castsi512_ps(_mm512_set1_epi32(0x7fc00000));
-    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a, nan);
+    return vs_where_nan(a, nan, a);
 }
 FR_INLINE vh vh_pack_f16(vs a, vs b)
 {

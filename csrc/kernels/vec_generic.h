@@ -4,8 +4,8 @@
  *
  * vd            a vector of VL doubles; kernels keep CHAINS of them going to hide latency
  * FR_VEC_FMA    1 if vd_fma and vd_fms round once for any operands. If 0, vd_fma is used only where the
- *               product is exact, and vd_fma_exact for the rest
- * vd_set/add/sub/fma/fms/div/abs/put        what they say; fms is a*b - c; put stores VL doubles
+ *               product is exact, and vd_fma_exact for the rest; there is no vd_fms
+ * vd_set/add/sub/mul/fma/fms/div/abs/put    what they say; fms is a*b - c; put stores VL doubles
  * vd_flip_sign(a, by)                   a with its sign flipped where `by` is negative
  * vd_where_zero(x, yes, no)             per lane: x == 0 ? yes : no
  * vd_where_nan(x, yes, no)              per lane: x is NaN ? yes : no
@@ -25,7 +25,7 @@
  * vs_load_T(p, &a, &b)                  2 SL elements of a half precision, widened exactly, in any order
  *
  * A vocabulary that defines FR_VEC_HALVES has these instead of vs_load_T, for gradients in f32 lanes:
- * vs_fma, vs_flip_sign, vs_where_zero   as their namesakes
+ * vs_mul, vs_fma, vs_flip_sign, vs_where_zero, vs_where_nan   as their namesakes
  * vh            2 SL elements of a half precision; vh_load, vh_store, and vh_stream to 2 SL aligned ones
  * vh_unpack_T(y, &a, &b)                widened exactly, in any order
  * vh_pack_T(a, b)                       back in that order, rounded once; any NaN becomes the canonical one

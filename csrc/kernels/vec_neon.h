@@ -9,6 +9,7 @@ enum { VL = 2, CHAINS = 8 };
 FR_INLINE vd vd_set(double v) { return vdupq_n_f64(v); }
 FR_INLINE vd vd_add(vd a, vd b) { return vaddq_f64(a, b); }
 FR_INLINE vd vd_sub(vd a, vd b) { return vsubq_f64(a, b); }
+FR_INLINE vd vd_mul(vd a, vd b) { return vmulq_f64(a, b); }
 FR_INLINE vd vd_fma(vd a, vd b, vd c) { return vfmaq_f64(c, a, b); }
 FR_INLINE vd vd_fms(vd a, vd b, vd c) { return vfmaq_f64(vnegq_f64(c), a, b); }
 FR_INLINE vd vd_abs(vd a) { return vabsq_f64(a); }

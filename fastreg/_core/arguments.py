@@ -6,13 +6,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import translate
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastreg._core.frameworks import NAMES, framework
+from fastreg._core.frameworks import NAMES, framework, untraced
 from fastreg._core.text import printable
 from fastreg.errors import ArgumentError, DTypeError, message
 
@@ -22,6 +21,7 @@ __all__ = [
     "Request",
     "Select",
     "Weight",
+    "expression",
     "flag",
     "not_differentiable",
     "number",
@@ -157,6 +157,12 @@ def spellings(name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(n for n in (name, bare, name.replace("/", "."), bare.replace("/", "."))))
 
 
+@untraced
+def expression(glob: str) -> str:
+    """Return the regular expression of a glob."""
+    return translate(glob)
+
+
 class Globs:
     """Names and globs, of which the first that fits a name is found in one search.
 
@@ -170,7 +176,7 @@ class Globs:
         globs = [(text, key) for text, key in self._exact.items() if set(text) & set("*?[")]
         self._globs = [key for _, key in globs]
         self._pattern = (
-            re.compile("|".join(f"({translate(text)})" for text, _ in globs)) if globs else None
+            re.compile("|".join(f"({expression(text)})" for text, _ in globs)) if globs else None
         )
 
     def find(self, names: Iterable[str]) -> Any:
@@ -190,7 +196,7 @@ class Globs:
         spelt = [s for name in names for s in spellings(name)]
         found = {self._exact[s] for s in spelt if s in self._exact}
         for key in self._globs:
-            pattern = re.compile(translate(str(key)))
+            pattern = re.compile(expression(str(key)))
             if any(pattern.match(s) for s in spelt):
                 found.add(key)
         return found
@@ -199,8 +205,7 @@ class Globs:
 # -- The request -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What a call asks for: weights, and which arrays they are for.
 
     Made by :meth:`of` from whatever the user passed, and passed on as one.

@@ -7,11 +7,9 @@ not know, travels as unsigned 16-bit integers beside its :class:`~fastreg._core.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from fastreg._core.dtypes import ACCEPTED, BF16, Dtype, by_name
 from fastreg._core.frameworks import framework, loaded
@@ -29,17 +27,20 @@ __all__ = [
     "host_array",
 ]
 
-AnyArray = npt.NDArray[Any]
+AnyArray: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
-@dataclass(frozen=True, slots=True)
+
 class HostArray:
     """Memory that kernels can read: a native array and its element type.
 
     ``data`` is a view, never a copy; its own dtype is ``dtype.view``.
     """
 
-    data: AnyArray
-    dtype: Dtype
+    __slots__ = ("data", "dtype")
+
+    def __init__(self, data: AnyArray, dtype: Dtype) -> None:
+        self.data = data
+        self.dtype = dtype
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -25,6 +25,7 @@ from fastreg._core.frameworks import (
     is_torch_module,
     is_variable,
     loaded,
+    untraced,
     unwrap,
 )
 from fastreg._core.text import printable
@@ -46,8 +47,9 @@ __all__ = [
 _MAX_DEPTH = 100
 # Native types of the commonest arrays, which need no further look.
 _COMMON = {np.dtype("=f4"): F32, np.dtype("=f8"): F64, np.dtype("=f2"): F16}
-# What can be told of an element type object, once it has been seen.
-_names: dict[Any, tuple[str, Dtype | None]] = {}
+# The name of an element type object, once it has been seen.
+_names: dict[Any, str] = {}
+_MOST_NAMES = 1024
 
 Path = tuple[Any, ...]
 
@@ -145,16 +147,21 @@ def _type_of(x: Any, path: Path) -> tuple[str, Dtype | None]:
     if dtype is None:  # a buffer, or DLPack without more
         host = _host(path, x)
         return host.dtype.name, host.dtype
+    name = _type_name(dtype)
+    return name, by_name(name)
+
+
+@untraced
+def _type_name(dtype: Any) -> str:
     try:
-        found = _names.get(dtype)
+        name = _names.get(dtype)
     except TypeError:
-        found = None
-    if found is None:
+        name = None
+    if name is None:
         name = name_of(dtype)
-        found = name, by_name(name)
-        if len(_names) < 1024:
-            _names[dtype] = found
-    return found
+        if len(_names) < _MOST_NAMES:
+            _names[dtype] = name
+    return name
 
 
 def _shape_of(x: Any, path: Path) -> tuple[Any, ...]:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,7 +35,9 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+_FLOAT_COUNT = 4
+
+
 class Dtype:
     """One element type; there is one object of each.
 
@@ -54,11 +55,17 @@ class Dtype:
         Whether there are gradients and results of this type.
     """
 
-    name: str
-    short: str
-    code: int
-    view: np.dtype[Any]
-    floating: bool
+    __slots__ = ("code", "floating", "name", "short", "view")
+
+    def __init__(self, code: int, name: str, short: str, view: str) -> None:
+        self.name = name
+        self.short = short
+        self.code = code
+        self.view: np.dtype[Any] = np.dtype(view)
+        self.floating = code < _FLOAT_COUNT
+
+    def __repr__(self) -> str:
+        return f"<Dtype {self.name}>"
 
     @property
     def itemsize(self) -> int:
@@ -69,7 +76,7 @@ class Dtype:
         return self.short
 
 
-# In the order of `fastreg_dtype`.
+# In the order of `fastreg_dtype`, floats first.
 _ROWS = (
     ("float16", "f16", "f2"),
     ("bfloat16", "bf16", "u2"),
@@ -86,8 +93,7 @@ _ROWS = (
     ("uint64", "u64", "u8"),
 )
 ALL: tuple[Dtype, ...] = tuple(
-    Dtype(name, short, code, np.dtype(view), code < 4)
-    for code, (name, short, view) in enumerate(_ROWS)
+    Dtype(code, name, short, view) for code, (name, short, view) in enumerate(_ROWS)
 )
 F16, BF16, F32, F64, BOOL, I8, U8, I16, U16, I32, U32, I64, U64 = ALL
 FLOATS: tuple[Dtype, ...] = (F16, BF16, F32, F64)
@@ -122,12 +128,10 @@ def name_of(dtype: Any) -> str:
         return dtype.name
     name = dtype if isinstance(dtype, str) else getattr(dtype, "name", None)
     if not isinstance(name, str):
-        name = str(dtype)
         try:
-            if not name.startswith("torch."):  # torch's compiler cannot follow the question
-                name = np.dtype(dtype).name
+            name = np.dtype(dtype).name
         except TypeError:
-            pass
+            name = str(dtype)
     name = name.rpartition(".")[2]
     known = _BY_NAME.get(name)
     return name if known is None else known.name

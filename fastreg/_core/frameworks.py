@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable
 from functools import lru_cache
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = [
     "NAMES",
@@ -31,6 +31,7 @@ __all__ = [
     "is_variable",
     "loaded",
     "on_introduce",
+    "untraced",
     "unwrap",
 ]
 
@@ -54,6 +55,8 @@ _BACKENDS = {
     "keras": "fastreg.keras._symbolic",
 }
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
 _known: dict[type, str] = {}
 _MOST_KNOWN = 1024  # classes made in a loop must not pile up
 
@@ -69,7 +72,21 @@ def framework(x: object) -> str:
     >>> framework(3.0)
     'numpy'
     """
-    kind = type(x)
+    return _of_class(type(x))
+
+
+def untraced(function: Function) -> Function:
+    """Have torch's compiler call a function of plain values while it traces, and not look inside.
+
+    It cannot follow everything, and would compile anew whenever a cache that it saw has grown. As
+    ``torch.compiler.assume_constant_result``.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@untraced
+def _of_class(kind: type) -> str:
     name = _known.get(kind)
     if name is None:
         name = _judge(kind)
@@ -82,6 +99,8 @@ def _judge(kind: type) -> str:
     # A Keras variable is both Keras' and the backend's: the first base that is listed decides.
     for base in kind.__mro__:
         package = base.__module__.partition(".")[0]
+        if package == "tf_keras" and base.__name__.endswith("Variable"):
+            continue  # TensorFlow's, whatever wraps it
         if package in _PACKAGES:
             return _PACKAGES[package]
     return "numpy"

@@ -11,14 +11,13 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from fnmatch import translate
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
-from fastreg._core.arguments import Request, Select, spellings
+from fastreg._core.arguments import Request, Select, expression, spellings
 from fastreg._core.containers import Gathered, Parameter, gather, leaves
+from fastreg._core.frameworks import untraced
 from fastreg._core.text import Column, Table, lines_for, printable, shape_text, terminal_width
 from fastreg.errors import ArgumentError, LayoutError, message
 
@@ -31,8 +30,7 @@ _NORM = re.compile(r"(?<!e)norm(?!al(?!i[sz])|ous)|^(bn|ln|gn)(\d+|_\w+)?$")
 _STATISTIC = re.compile(r"^((running|moving)_(mean|var|variance|std)|num_batches_tracked)$")
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """Whether an array is in, and the rule that decided.
 
     Attributes
@@ -50,8 +48,7 @@ class Decision:
     rule: str
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
+class Chosen(NamedTuple):
     """What a call is about.
 
     Attributes
@@ -206,7 +203,7 @@ def decide(gathered: Gathered, select: Select = None) -> list[Decision]:
         if select == "kernels":
             return [_kernel(p) for p in parameters]
         if not select.startswith("re:"):
-            matches = re.compile(translate(select)).match
+            matches = re.compile(expression(select)).match
             return [
                 Decision(p, hit, f"{'matches' if hit else 'does not match'} {select!r}")
                 for p in parameters
@@ -260,6 +257,7 @@ _rules: dict[tuple[str, bool], str] = {}
 _MOST_RULES = 65536
 
 
+@untraced
 def _rule_of_name(name: str, has_layer: bool) -> str:
     """Return why a name is not a kernel's, or nothing; with a layer, only what its class cannot tell."""
     key = (name, has_layer)

@@ -3,25 +3,28 @@
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 import sys
-import textwrap
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from fastreg._core.dtypes import by_name
-from fastreg._core.text import Column, Table, lines_for, plural, shape_text, short_number
+from fastreg._core.text import (
+    Column,
+    Table,
+    lines_for,
+    plural,
+    shape_text,
+    short_number,
+    terminal_width,
+)
 from fastreg._kernels import Arrays
 from fastreg.errors import ArgumentError, NonFiniteError, message
 
 if TYPE_CHECKING:
-    from fastreg._core.arrays import HostArray
+    from fastreg._core.arrays import AnyArray, HostArray
     from fastreg._core.containers import Parameter
 
 __all__ = [
@@ -48,8 +51,7 @@ FIELDS = ("n", *SUMS, *COUNTS)
 _NAMED = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Titles:
+class Titles(NamedTuple):
     """What the rows are about: it does not change from one call to the next."""
 
     names: tuple[str, ...]
@@ -72,7 +74,7 @@ class Titles:
         )
 
     @classmethod
-    def of_ndarrays(cls, names: Iterable[Any], arrays: Sequence[npt.NDArray[Any]]) -> Titles:
+    def of_ndarrays(cls, names: Iterable[Any], arrays: Sequence[AnyArray]) -> Titles:
         """Take them from ndarrays of NumPy's own floats."""
         dtypes = [x.dtype for x in arrays]
         short = {dtype: str(by_name(dtype.name)) for dtype in set(dtypes)}
@@ -96,7 +98,7 @@ class FloatsAndOthers:
         self._places = places
         self._floats, self._others = (Arrays([hosts[k] for k in part]) for part in places)
 
-    def statistics(self) -> tuple[npt.NDArray[Any], Any]:
+    def statistics(self) -> tuple[AnyArray, Any]:
         """Return the rows of all arrays, and the total of the floats."""
         floats, total = self._floats.statistics()
         rows = np.empty(self._count, floats.dtype)
@@ -105,7 +107,6 @@ class FloatsAndOthers:
         return rows, total
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Stats:
     """Statistics of arrays: a table when printed.
 
@@ -127,17 +128,29 @@ class Stats:
         Positions of the arrays that are not in the total.
     """
 
-    names: tuple[str, ...]
-    shapes: tuple[tuple[int, ...], ...]
-    dtypes: tuple[str, ...]
-    rows: npt.NDArray[Any]
-    total: dict[str, Any]
-    notes: tuple[str, ...] = ()
-    left_out: tuple[int, ...] = ()
+    __slots__ = ("dtypes", "left_out", "names", "notes", "rows", "shapes", "total")
+
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        shapes: tuple[tuple[int, ...], ...],
+        dtypes: tuple[str, ...],
+        rows: AnyArray,
+        total: dict[str, Any],
+        notes: tuple[str, ...] = (),
+        left_out: tuple[int, ...] = (),
+    ) -> None:
+        self.names = names
+        self.shapes = shapes
+        self.dtypes = dtypes
+        self.rows = rows
+        self.total = total
+        self.notes = notes
+        self.left_out = left_out
 
     @classmethod
     def of(
-        cls, titles: Titles, rows: npt.NDArray[Any], total: Any, *, integers: bool = True
+        cls, titles: Titles, rows: AnyArray, total: Any, *, integers: bool = True
     ) -> Stats:
         """Put together titles, rows and total; say whether integers are in the total."""
         notes, left_out = titles.notes, () if integers else titles.integers
@@ -201,12 +214,14 @@ class Stats:
 
     def __str__(self) -> str:
         """Return a table that fits the terminal, in ASCII if standard output takes no more."""
-        width = shutil.get_terminal_size().columns
+        width = terminal_width()
         return "\n".join(lines_for(sys.stdout, lambda clean: self._lines(width, clean)))
 
     __repr__ = __str__
 
     def _lines(self, width: int, clean: Callable[[str], str]) -> list[str]:
+        import textwrap
+
         shown = columns(self.names, self.shapes, self.dtypes, self.rows, self.total)
         table = Table(shown, _DROP_ORDER, elsewhere="to_dict() has everything")
         lines = [*table.lines(width, clean), ""]
@@ -218,7 +233,7 @@ class Stats:
         return [*lines, f"{len(self):,} {plural(len(self), 'array')}, {n:,} elements, {state}"]
 
 
-def finite_or_raise(parameters: Sequence[Parameter], rows: npt.NDArray[Any], what: str) -> None:
+def finite_or_raise(parameters: Sequence[Parameter], rows: AnyArray, what: str) -> None:
     """Raise NonFiniteError, naming the arrays, if the kernels' rows count NaN or infinity."""
     bad = np.flatnonzero((rows["nans"] > 0) | (rows["infs"] > 0)).tolist()
     if not bad:
@@ -258,6 +273,7 @@ def entry(
 
 def to_json(document: dict[str, Any], *, indent: int | None = None) -> str:
     """Return a document as strict JSON; numbers that are not finite are "nan", "inf"."""
+    import json
 
     def plain(x: Any) -> Any:
         if isinstance(x, dict):
@@ -290,7 +306,7 @@ def columns(
     names: Sequence[str],
     shapes: Sequence[Sequence[int]],
     dtypes: Sequence[str],
-    rows: npt.NDArray[Any],
+    rows: AnyArray,
     total: dict[str, Any],
     *,
     digits: int = 6,

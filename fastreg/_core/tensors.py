@@ -42,7 +42,7 @@ def dense(xs: Sequence[Any]) -> Dense | None:
     dtypes = list(map(_dtype_of, xs))
     if (
         not _floats.keys() >= set(dtypes)
-        or torch._C._len_torch_dispatch_stack()
+        or _is_recording(torch)
         or set(map(_placement_of, xs)) != {(True, torch.strided, False)}
         or not all(map(kind.is_contiguous, xs))
         or any(map(kind.is_neg, xs))
@@ -56,6 +56,13 @@ def dense(xs: Sequence[Any]) -> Dense | None:
     return list(xs), addresses, lengths, found
 
 
+def _is_recording(torch: Any) -> bool:
+    """Whether tensors may stand for others: in a program being recorded, under a transform."""
+    return bool(
+        torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active()
+    )
+
+
 def identity(x: Any) -> Any:
     """Return what tells the memory of a tensor from that of others: the same for views of it.
 
@@ -66,7 +73,7 @@ def identity(x: Any) -> Any:
     if (
         torch.compiler.is_compiling()
         or type(x) not in (torch.Tensor, torch.nn.Parameter)
-        or torch._C._len_torch_dispatch_stack()
+        or _is_recording(torch)
         or x.layout is not torch.strided
         or x.is_nested
         or not x.numel()

@@ -4,11 +4,9 @@
 from __future__ import annotations
 
 import re
-import shutil
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 __all__ = [
     "Column",
@@ -79,9 +77,16 @@ def lines_for(
     return lines
 
 
-def terminal_width(stream: TextIO) -> int:
-    """Return the columns of the terminal that a stream is; 0, for no limit, if it is none."""
-    return shutil.get_terminal_size().columns if stream.isatty() else 0
+def terminal_width(stream: TextIO | None = None) -> int:
+    """Return the columns of the terminal that a stream is; 0, for no limit, if it is none.
+
+    Without a stream, return those of the terminal of this process, or 80.
+    """
+    if stream is not None and not stream.isatty():
+        return 0
+    import shutil  # brings compressors along, which `import fastreg` has no use for
+
+    return shutil.get_terminal_size().columns
 
 
 # -- Names and numbers ----------------------------------------------------------------------------
@@ -167,8 +172,7 @@ _LEAST_NAME = 8
 _MOST_PADDING = 80
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """One column of a :class:`Table`: numbers stand right, text left."""
 
     key: str
@@ -178,11 +182,10 @@ class Column:
     left: bool = False
 
 
-@dataclass(slots=True)
 class Table:
     """Columns laid out as lines, as many of them as fit.
 
-    Attributes
+    Parameters
     ----------
     columns : sequence of Column
         All of the same length. What stands in them may come from an untrusted file: everything is
@@ -199,18 +202,31 @@ class Table:
         A line behind the rows, such as how many of them are not shown.
     elsewhere : str
         What has the columns that do not fit, for :attr:`note`.
+
+    Attributes
+    ----------
     dropped : list of str
         Titles of the columns that the last call of :meth:`lines` left out.
     """
 
-    columns: Sequence[Column]
-    drop_order: Sequence[str] = ()
-    name_key: str = "name"
-    shortest_name: int = 20
-    ruled: bool = True
-    more: str = ""
-    elsewhere: str = ""
-    dropped: list[str] = field(default_factory=list, init=False)
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        drop_order: Sequence[str] = (),
+        name_key: str = "name",
+        shortest_name: int = 20,
+        ruled: bool = True,
+        more: str = "",
+        elsewhere: str = "",
+    ) -> None:
+        self.columns = columns
+        self.drop_order = drop_order
+        self.name_key = name_key
+        self.shortest_name = shortest_name
+        self.ruled = ruled
+        self.more = more
+        self.elsewhere = elsewhere
+        self.dropped: list[str] = []
 
     def fits(self, width: int, clean: Callable[[str], str] = str) -> bool:
         """Whether no column has to go for a terminal of so many columns (0: no limit)."""

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from fastreg._core.frameworks import framework
 from fastreg.torch import _eager
 from fastreg.torch._autograd import Gradient, Orthogonal, Penalty, Transformed
 from fastreg.torch._memory import result_type
@@ -100,9 +99,6 @@ def hide(functions: Iterable[Callable[..., Any]]) -> None:
 
 
 register()
-# It cannot follow how the framework of a class is found: those of torch's tensors are known.
-for _x in (torch.empty(0), torch.nn.Parameter(torch.empty(0))):
-    framework(_x)
 _kinds: tuple[Any, ...] = (Penalty, Orthogonal, Gradient, Transformed)
 hide([f for kind in _kinds for f in (kind.forward, kind.backward)])
 hide([_eager.value, _eager.both, _eager.gradients, _eager.norm, _eager.orthogonal])

@@ -15,9 +15,9 @@ from fastreg._core.arguments import not_differentiable
 from fastreg._core.arrays import HostArray, check_storage
 from fastreg._core.dtypes import ACCEPTED, ALL, BF16, Dtype, result_dtype
 from fastreg.errors import DTypeError, FastregError, LayoutError, NotAnArrayError, message
-from fastreg.torch._modes import home
+from fastreg.torch._modes import ORDINARY, home
 
-__all__ = ["DTYPES", "FLOATS", "ORDINARY", "as_type", "check_differentiable", "describe", "empty_like",
+__all__ = ["DTYPES", "FLOATS", "as_type", "check_differentiable", "describe", "empty_like",
            "host", "refuse", "result_type", "scalar", "targets"]
 
 Tensor = torch.Tensor
@@ -25,8 +25,7 @@ Tensor = torch.Tensor
 DTYPES = {getattr(torch, d.name): d for d in ALL if hasattr(torch, d.name)}
 """What kernels read, by torch's name for it."""
 FLOATS = {kind: dtype for kind, dtype in DTYPES.items() if dtype.floating}
-_TYPES = {dtype: kind for kind, dtype in FLOATS.items()}
-ORDINARY = (torch.Tensor, torch.nn.Parameter)
+_BY_NAME = {dtype.name: kind for kind, dtype in FLOATS.items()}
 
 # From here on NumPy advises the kernel to use huge pages; and torch's own alignment.
 _HUGE_PAGES = 1 << 22
@@ -82,7 +81,7 @@ def result_type(x: Tensor, dtype: Any = None) -> torch.dtype:
 
 def as_type(dtype: Any) -> torch.dtype:
     """Return the torch dtype of a result that the user asked for."""
-    return dtype if dtype in FLOATS else _TYPES[result_dtype(dtype)]
+    return dtype if dtype in FLOATS else _BY_NAME[result_dtype(dtype).name]
 
 
 def check_differentiable(x: object) -> None:

@@ -13,11 +13,11 @@ from fastreg import model
 from fastreg._core import tensors
 from fastreg._core.arguments import Request
 from fastreg._core.containers import Parameter
-from fastreg._core.frameworks import unwrap
+from fastreg._core.frameworks import untraced, unwrap
 from fastreg._core.selection import Chosen, chosen
 from fastreg._core.statistics import Stats
 from fastreg._core.text import printable
-from fastreg.errors import FastregError, LayoutError, message
+from fastreg.errors import FastregError
 from fastreg.torch import _dispatch, _eager, _native
 from fastreg.torch._memory import as_type, check_differentiable, refuse, result_type
 from fastreg.torch._modes import compiling
@@ -55,17 +55,16 @@ def _from_program(module: torch.nn.Module, request: Request) -> Taken:
     return Taken(list(names), [by_name[name] for name in names], list(l1s), list(l2s))
 
 
+@untraced
 def _choice(module: torch.nn.Module, *arguments: Any) -> tuple[tuple[Any, ...], ...]:
-    """Return names and weights of what of a module a call is about, as plain values."""
+    """Return names and weights of what of a module a call is about, as plain values.
+
+    What the choice depends on, names and requires_grad, the compiler guards where
+    :func:`_from_program` lists them.
+    """
     found = chosen(module, Request.of(*arguments))
     l1s, l2s = found.weights
     return tuple(found.names), tuple(l1s), tuple(l2s)
-
-
-# The compiler calls it while it traces and does not look inside; what the choice depends on, names
-# and requires_grad, it guards where _from_program lists them. So does assume_constant_result of
-# torch.compiler, which imports the compiler (seconds).
-_choice._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def tensors_in(parameters: Sequence[Parameter]) -> list[Tensor]:
@@ -157,28 +156,9 @@ def _check_differentiable(taken: Taken) -> None:
 
 def _arranged(params: Any, taken: Taken, grads: list[Tensor]) -> Any:
     """Return gradients as the container stands: one, a dict by name, or lists nested as it is."""
-    found = taken.found
-    if found is None or found.gathered.named:
-        by_name = dict(zip(taken.names, grads, strict=True))
-        if len(by_name) < len(grads):
-            raise LayoutError(
-                message("tensors of distinct names", "two of one name", "pass a list of the tensors")
-            )
-        return by_name
-    if found.gathered.single:
-        return grads[0] if grads else None
-    if type(params) not in (list, tuple):
-        return grads
-    by_path = {p.path: grad for p, grad in zip(found.parameters, grads, strict=True)}
-    return _like(params, (), by_path)
-
-
-def _like(node: Any, path: tuple[Any, ...], by_path: dict[tuple[Any, ...], Tensor]) -> list[Any]:
-    return [
-        _like(child, (*path, k), by_path) if type(child) in (list, tuple)
-        else by_path.get((*path, k))
-        for k, child in enumerate(node)
-    ]
+    if taken.found is None:
+        return dict(zip(taken.names, grads, strict=True))
+    return taken.found.arranged(params, grads)
 
 
 def global_norm(grads: Any, dtype: Any) -> Tensor:

@@ -9,12 +9,15 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
-__all__ = ["compiling", "forward_mode", "functionalized", "home", "in_graph", "is_distributed",
+__all__ = ["ORDINARY", "compiling", "forward_mode", "functionalized", "home", "in_graph", "is_distributed",
            "transforms_active"]
 
 Tensor = torch.Tensor
 # Subclasses such as fake, functional and distributed tensors answer operators themselves.
 _PLAIN_DISPATCH = Tensor.__torch_dispatch__
+
+
+ORDINARY = (torch.Tensor, torch.nn.Parameter)
 
 
 def _never() -> int:
@@ -37,7 +40,7 @@ def home(x: object) -> str:
 
 def is_distributed(x: Tensor) -> bool:
     """Whether x is spread over processes; torch's operations know how to sum it, ours do not."""
-    return home(x) == "torch.distributed"
+    return type(x) not in ORDINARY and home(x) == "torch.distributed"
 
 
 def forward_mode() -> bool:

@@ -974,10 +974,10 @@ def test_a_misfit_falls_back(monkeypatch):
 
 
 def test_declarations_match_jaxlibs_header(tmp_path):
-    """Every size, offset and constant of fastreg/_xla.h equals XLA's."""
-    room = Path(fjax.__file__).parent
+    """Every size, offset and constant of fastreg/jax/_xla.h equals XLA's."""
+    room = Path(fastreg.__file__).parent / "jax"
     if not (room / "_xla.h").exists():
-        pytest.skip("fastreg/_xla.h is not part of this installation")
+        pytest.skip("fastreg/jax/_xla.h is not part of this installation")
     head = "struct_size extension_start"
     pairs = {
         "extension": ("XLA_FFI_Extension_Base", "struct_size type next"),

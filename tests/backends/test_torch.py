@@ -235,10 +235,10 @@ def test_bad_input():
         (torch.eye(3).to_sparse(), TypeError, "sparse_coo"),
         (torch.eye(3).to_sparse_csr(), TypeError, "sparse_csr"),
         (np.ones(3), TypeError, "torch.as_tensor"),
-        (3.0, AttributeError, "float"),
+        (3.0, TypeError, "float"),
         ("x", TypeError, "str"),
-        (None, AttributeError, "NoneType"),
-        ([1.0], AttributeError, "float"),
+        ([1.0], TypeError, "float"),
+        ([np.ones(3)], AttributeError, "at '0': expected a torch.Tensor"),
     ]
     for x, kind, text in cases:
         with pytest.raises(kind, match=text) as e:
@@ -272,7 +272,7 @@ def test_refused_weights_and_containers_say_what_to_pass():
 def test_lazy_parameters_are_refused_until_they_have_a_shape():
     module = torch.nn.LazyLinear(3)
     for call in (R.L2(), R.OrthogonalRegularizer(), lambda w: backend.penalty([w], l2=1.0)):
-        with pytest.raises(ValueError, match="shape; received an UninitializedParameter"):
+        with pytest.raises(ValueError, match="with a shape.*call the module once"):
             call(module.weight)
     module(torch.ones(2, 5))
     assert R.L2(0.5)(module.weight).requires_grad

@@ -51,7 +51,7 @@ static void refused(const fastreg_array *a, size_t count, const fastreg_options 
           a->dtype <= FASTREG_U64)) {
         HOLDS(fastreg_value(a, count, FASTREG_F64, o, &v) == wanted);
         HOLDS(fastreg_norm(a, count, FASTREG_F16, o, &v) == wanted);
-        HOLDS(fastreg_survey(a, count, o, rows, NULL) == wanted);
+        HOLDS(fastreg_statistics_of(a, count, o, rows, NULL) == wanted);
     }
     HOLDS(v == -7.0);
     for (int i = 0; i < 5; ++i)
@@ -74,12 +74,13 @@ static void check_arguments(void)
         /* The last of a list: nothing of the first ones may have been written. */
         list[0] = list[1] = plain(), list[2] = a;
         refused(list, 3, NULL, FASTREG_BAD_WEIGHT);
-        if (bad_weights[i] - bad_weights[i] != 0.0) {
-            a = plain();
-            HOLDS(fastreg_gradient(&a, 1, bad_weights[i], 0, NULL) == FASTREG_BAD_SCALE);
-            HOLDS(fastreg_value_and_gradient(&a, 1, bad_weights[i], 0, FASTREG_F32, NULL, &v) ==
-                  FASTREG_BAD_SCALE);
-        }
+        /* Bad steps too, but any number is a scale. */
+        a = plain(), v = -7.0;
+        HOLDS(fastreg_gradient(&a, 1, bad_weights[i], 0, NULL) == FASTREG_OK);
+        HOLDS(fastreg_value_and_gradient(&a, 1, bad_weights[i], 0, FASTREG_F32, NULL, &v) ==
+              FASTREG_OK);
+        HOLDS(v == 12.5);
+        v = -7.0;
         HOLDS(fastreg_prox(&a, 1, bad_weights[i], 0, NULL) == FASTREG_BAD_SCALE);
     }
     a = plain(), a.dtype = (fastreg_dtype)99;
@@ -145,7 +146,7 @@ static void check_arguments(void)
     HOLDS(fastreg_norm(&a, 1, FASTREG_F32, NULL, NULL) == FASTREG_NULL_POINTER);
     HOLDS(fastreg_value_and_gradient(&a, 1, 1.0, 0, FASTREG_F32, NULL, NULL) ==
           FASTREG_NULL_POINTER);
-    HOLDS(fastreg_survey(&a, 1, NULL, NULL, NULL) == FASTREG_NULL_POINTER);
+    HOLDS(fastreg_statistics_of(&a, 1, NULL, NULL, NULL) == FASTREG_NULL_POINTER);
     o.level = "typo";
     refused(&a, 1, &o, FASTREG_BAD_LEVEL);
     o.level = "";
@@ -158,7 +159,7 @@ static void check_arguments(void)
     HOLDS(fastreg_norm(NULL, 0, FASTREG_F32, NULL, &v) == FASTREG_OK && v == 0.0);
     HOLDS(fastreg_gradient(NULL, 0, 1.0, 0, NULL) == FASTREG_OK);
     HOLDS(fastreg_prox(NULL, 0, 1.0, 0, NULL) == FASTREG_OK);
-    HOLDS(fastreg_survey(NULL, 0, NULL, NULL, NULL) == FASTREG_OK);
+    HOLDS(fastreg_statistics_of(NULL, 0, NULL, NULL, NULL) == FASTREG_OK);
     list[0] = list[1] = plain(), list[0].gradient = NULL;
     HOLDS(fastreg_gradient(list, 2, 1.0, 0, NULL) == FASTREG_OK);
     HOLDS(gradients[4] == (float)(0.5 + 4.0));
@@ -180,13 +181,13 @@ static void check_both_of_extremes(void)
     static const double numbers[] = {0.0,       -0.0, 1.5,    -2.5,  INFINITY,
                                      -INFINITY, NAN,  1e-300, -1e300},
                         weights[] = {0.0, 5e-324, 1e-310, 0.5, 1e300, 1.7e308},
-                        scales[] = {0.25, -0.25, 1.0, 1e-320, -3.0, 1e308};
+                        scales[] = {0.25, -0.25, 1.0, 1e-320, -3.0, 1e308, INFINITY, -INFINITY, NAN, 0.0};
     enum { NUMBERS = 9, LONG = 67 };
     static const ptrdiff_t n = LONG;
     for (int dtype = 0; dtype < FLOAT_TYPES; ++dtype)
         for (int l1 = 0; l1 < 6; ++l1)
             for (int l2 = 0; l2 < 6; ++l2)
-                for (int scale = 0; scale < 6; ++scale)
+                for (int scale = 0; scale < 10; ++scale)
                     for (int first = -1; first < NUMBERS; ++first)
                         for (int accumulate = 0; accumulate < 2; ++accumulate) {
                             unsigned char x[LONG * 8], together[LONG * 8], alone[LONG * 8];
@@ -222,6 +223,80 @@ static void check_both_of_extremes(void)
                                   FASTREG_OK);
                             HOLDS(memcmp(&u, &w, sizeof w) == 0);
                         }
+}
+
+/* What fastreg.h says of weights that are 0 and of any scale: all layouts, stores and levels, an array that
+ * is in place, and enough elements that the gradient is streamed past the cache. */
+static void check_removed_terms(void)
+{
+    static const double numbers[] = {0.0, -0.0, 1.5, -2.5, INFINITY, -INFINITY, NAN},
+                        weights[][2] = {{0.0, 0.0}, {0.5, 0.0}, {0.0, 2.0}, {0.5, 2.0}},
+                        scales[] = {1.0, -1.0, 0.0, -0.0, INFINITY, -INFINITY, NAN};
+    static unsigned char x[4 * LARGE * 8], g[4 * LARGE * 8];
+    for (int dtype = 0; dtype < FLOAT_TYPES; ++dtype)
+        for (int large = 0; large < 2; ++large)
+            for (int w = 0; w < 4; ++w)
+                for (int u = 0; u < 7; u += large ? 4 : 1)
+                    for (int how = 0; how < 5; ++how) {
+                        const size_t item = item_sizes[dtype];
+                        const ptrdiff_t n = large ? 4 * LARGE : 83, step = -(ptrdiff_t)item,
+                                        every = large ? 9973 : 1;
+                        const int accumulate = how == 1, in_place = how == 2;
+                        if (large && how > 0 && dtype != FASTREG_F32)
+                            continue;
+                        uint64_t bits[7];
+                        for (int i = 0; i < 7; ++i)
+                            bits[i] = encode(dtype, narrow(dtype, numbers[i]));
+                        for (ptrdiff_t i = 0; i < n; ++i)
+                            put_bits(x + (size_t)i * item, item, bits[i % 7]);
+                        if (!in_place)
+                            for (ptrdiff_t i = 0; i < n; ++i)
+                                put_bits(g + (size_t)i * item, item, bits[i / 7 % 7]);
+                        fastreg_array a = {.data = x,
+                                           .gradient = in_place ? x : g,
+                                           .shape = &n,
+                                           .ndim = 1,
+                                           .dtype = (fastreg_dtype)dtype,
+                                           .l1 = weights[w][0],
+                                           .l2 = weights[w][1]};
+                        if (how >= 3) {
+                            a.data = x + (size_t)(n - 1) * item, a.gradient = g + (size_t)(n - 1) * item;
+                            a.strides = a.gradient_strides = &step;
+                        }
+                        double v;
+                        const fastreg_status s =
+                            how == 4 ? fastreg_value_and_gradient(&a, 1, scales[u], accumulate,
+                                                                  FASTREG_F64, NULL, &v)
+                                     : fastreg_gradient(&a, 1, scales[u], accumulate, NULL);
+                        HOLDS(s == FASTREG_OK);
+                        for (ptrdiff_t i = 0; i < n; i += every) {
+                            const uint64_t old = bits[i / 7 % 7];
+                            HOLDS(get_bits((in_place ? x : g) + (size_t)i * item, item) ==
+                                  true_gradient(dtype, bits[i % 7], a.l1, a.l2, scales[u],
+                                                accumulate ? &old : NULL));
+                        }
+                    }
+    /* In words: what Keras writes for one weight of 0, and zeros for two. */
+    static const ptrdiff_t n = 7;
+    double out[7];
+    fastreg_array a = {.data = numbers, .gradient = out, .shape = &n, .ndim = 1, .dtype = FASTREG_F64};
+    a.l1 = 0.5;
+    HOLDS(fastreg_gradient(&a, 1, 2.0, 0, NULL) == FASTREG_OK);
+    HOLDS(out[0] == 0.0 && out[1] == 0.0 && out[2] == 1.0 && out[3] == -1.0 && out[4] == 1.0 &&
+          out[5] == -1.0 && isnan(out[6]));
+    a.l1 = 0.0, a.l2 = 0.5;
+    HOLDS(fastreg_gradient(&a, 1, 2.0, 0, NULL) == FASTREG_OK);
+    HOLDS(!signbit(out[0]) && out[1] == 0.0 && signbit(out[1]) && out[2] == 3.0 &&
+          out[4] == INFINITY && out[5] == -INFINITY && isnan(out[6]));
+    a.l2 = 0.0;
+    HOLDS(fastreg_gradient(&a, 1, NAN, 0, NULL) == FASTREG_OK);
+    for (int i = 0; i < 7; ++i)
+        HOLDS(out[i] == 0.0 && !signbit(out[i]));
+    /* The largest weight, with factors for which 2 l2 u is finite, and a step of 0. */
+    a.l2 = 0x1.fffffffffffffp1023;
+    HOLDS(fastreg_gradient(&a, 1, 0.25, 0, NULL) == FASTREG_OK && out[2] == 0x1.7ffffffffffffp1023);
+    HOLDS(fastreg_prox(&a, 1, 0.0, 0, NULL) == FASTREG_OK && out[2] == 1.5 && out[4] == INFINITY);
+    HOLDS(fastreg_prox(&a, 1, 0x1p-1025, 0, NULL) == FASTREG_OK && out[3] == -1.25);
 }
 
 /* Rows that overlap are not one long row, although each step is one element. */
@@ -359,7 +434,7 @@ static void check_polls(void)
                             s = fastreg_prox(&a, 1, 1.0, 0, &o);
                             break;
                         default:
-                            s = fastreg_survey(&a, 1, &o, &row, NULL);
+                            s = fastreg_statistics_of(&a, 1, &o, &row, NULL);
                         }
                         if (s == FASTREG_OK) /* nothing to do, so nothing to ask */
                             HOLDS(asked == 0 && !a.gradient && (function == 1 || function == 3));
@@ -402,7 +477,7 @@ static void check_polls_of_surveys(void)
         for (limit = 0; limit <= most; ++limit) {
             asked = 0;
             memset(rows, 0x5a, sizeof rows), memset(&total, 0x5a, sizeof total);
-            const fastreg_status s = fastreg_survey(list, ARRAYS, &o, rows, &total);
+            const fastreg_status s = fastreg_statistics_of(list, ARRAYS, &o, rows, &total);
             HOLDS(asked >= 1 && asked <= limit + 1);
             if (s == FASTREG_OK) {
                 HOLDS(asked <= limit);
@@ -420,11 +495,11 @@ static void check_polls_of_surveys(void)
                 }
             }
         }
-        HOLDS(fastreg_survey(list, ARRAYS, &o, rows, &total) == FASTREG_INTERRUPTED || most == 0 ||
+        HOLDS(fastreg_statistics_of(list, ARRAYS, &o, rows, &total) == FASTREG_INTERRUPTED || most == 0 ||
               asked > 0);
         /* Never asked, it never stops. */
         o.poll = NULL;
-        HOLDS(fastreg_survey(list, ARRAYS, &o, rows, NULL) == FASTREG_OK);
+        HOLDS(fastreg_statistics_of(list, ARRAYS, &o, rows, NULL) == FASTREG_OK);
         HOLDS(rows[ARRAYS - 1].sum_abs == EACH);
         /* The second large array is not begun when the first has been stopped. */
         fastreg_array two[3] = {plain(), plain(), plain()};
@@ -432,11 +507,11 @@ static void check_polls_of_surveys(void)
         o.poll = poll_until;
         asked = 0, limit = 2;
         memset(rows, 0x5a, sizeof rows), memset(&total, 0x5a, sizeof total);
-        HOLDS(fastreg_survey(two, 3, &o, rows, &total) == FASTREG_INTERRUPTED && asked == 3);
+        HOLDS(fastreg_statistics_of(two, 3, &o, rows, &total) == FASTREG_INTERRUPTED && asked == 3);
         for (size_t i = 0; i < sizeof rows[0]; ++i)
             HOLDS(((unsigned char *)&rows[1])[i] == 0x5a && ((unsigned char *)&total)[i] == 0x5a);
         asked = 0, limit = 1 << 30;
-        HOLDS(fastreg_survey(two, 3, &o, rows, &total) == FASTREG_OK);
+        HOLDS(fastreg_statistics_of(two, 3, &o, rows, &total) == FASTREG_OK);
         HOLDS(total.n == 2 * LARGE + 5 && total.sum_squares == 2 * LARGE + 5.0);
         HOLDS(rows[0].sum_abs == LARGE && rows[1].norm == 1024.0 && rows[2].sum_abs == 5.0);
     }
@@ -473,7 +548,7 @@ static void check_tiers(void)
                 HOLDS(fastreg_value(&a, 1, (fastreg_dtype)dtype, &o, &v) == FASTREG_OK && v == 0.0);
                 HOLDS(fastreg_norm(&a, 1, (fastreg_dtype)dtype, &o, &v) == FASTREG_OK && v == 0.0);
                 fastreg_statistics row;
-                HOLDS(fastreg_survey(&a, 1, &o, &row, NULL) == FASTREG_OK && row.zeros == 4);
+                HOLDS(fastreg_statistics_of(&a, 1, &o, &row, NULL) == FASTREG_OK && row.zeros == 4);
                 HOLDS(row.sum_abs == 0.0 && row.sum_squares == 0.0 && row.norm == 0.0);
             }
     /* Without a place for it, the tier goes nowhere; without a value, it is not written. */
@@ -521,7 +596,7 @@ static void check_specials(void)
                             HOLDS(fastreg_norm(&a, 1, (fastreg_dtype)result, &o, &v) == FASTREG_OK);
                             HOLDS(nan ? isnan(v) : v == INFINITY);
                         }
-                    HOLDS(fastreg_survey(&a, 1, NULL, &row, &total) == FASTREG_OK);
+                    HOLDS(fastreg_statistics_of(&a, 1, NULL, &row, &total) == FASTREG_OK);
                     HOLDS(nan ? isnan(row.sum_abs) && isnan(row.norm) && isnan(row.max_abs)
                               : row.sum_squares == INFINITY && row.max_abs == INFINITY);
                     HOLDS(memcmp(&row, &total, sizeof row) == 0);
@@ -602,6 +677,27 @@ static void check_packing(void)
                   encode(format, narrow(format, beyond[k])));
         }
     double v = 0.0;
+    /* And back again: the number, whatever the environment. */
+    for (int format = 0; format < FLOAT_TYPES; ++format)
+        for (uint64_t i = 0; i < 65536; ++i) {
+            const int shift = formats[format].width - 16;
+            unsigned char element[9];
+            put_bits(element + 1, item_sizes[format], i << shift);
+            double got = -7.0;
+#ifdef __SSE2__
+            _mm_setcsr(_mm_getcsr() | 0x8040u);
+#endif
+            const fastreg_status s = fastreg_unpack((fastreg_dtype)format, element + 1, &got);
+            (void)fesetenv(FE_DFL_ENV);
+            HOLDS(s == FASTREG_OK);
+            HOLDS(get_bits(&got, 8) == encode(FASTREG_F64, decode(format, i << shift)));
+        }
+    double u = -7.0;
+    HOLDS(fastreg_unpack(FASTREG_I8, &u, &u) == FASTREG_BAD_DTYPE && u == -7.0);
+    HOLDS(fastreg_unpack((fastreg_dtype)77, &u, &u) == FASTREG_BAD_DTYPE && u == -7.0);
+    for (int dtype = -1; dtype <= DTYPES; ++dtype)
+        HOLDS(fastreg_itemsize((fastreg_dtype)dtype) ==
+              (dtype < 0 || dtype == DTYPES ? 0 : item_sizes[dtype]));
     HOLDS(fastreg_pack(FASTREG_BOOL, 1.0, &v) == FASTREG_BAD_DTYPE && v == 0.0);
     HOLDS(fastreg_pack((fastreg_dtype)77, 1.0, &v) == FASTREG_BAD_DTYPE && v == 0.0);
 }
@@ -679,7 +775,7 @@ static void check_cuts(void)
                 HOLDS(fastreg_gradient(list, ARRAYS, 1.0, 0, &o) == FASTREG_OK);
                 for (ptrdiff_t i = 0; i < at; ++i)
                     HOLDS(together[i] == alone[i]);
-                HOLDS(fastreg_survey(list, ARRAYS, &o, rows, &total) == FASTREG_OK);
+                HOLDS(fastreg_statistics_of(list, ARRAYS, &o, rows, &total) == FASTREG_OK);
                 HOLDS(total.n == (unsigned long long)at);
                 for (int k = 0; k < ARRAYS; ++k)
                     HOLDS(rows[k].n == (unsigned long long)extents[k]);
@@ -700,7 +796,7 @@ static void check_shares_of_surveys(void)
                 list[k].shape = extents + k;
             for (size_t count = 2; count < 4; ++count) {
                 const double n = (double)(2 * first - 1 + (count == 3 ? first : 0));
-                HOLDS(fastreg_survey(list, count, &o, rows, &total) == FASTREG_OK);
+                HOLDS(fastreg_statistics_of(list, count, &o, rows, &total) == FASTREG_OK);
                 HOLDS((double)total.n == n && total.sum_abs == n && total.sum_squares == n);
                 for (size_t k = 0; k < count; ++k)
                     HOLDS(rows[k].sum_abs == (double)extents[k]);
@@ -710,7 +806,7 @@ static void check_shares_of_surveys(void)
         for (int k = 0; k < 4; ++k)
             list[k].shape = large + k;
         memset(rows, 0x5a, sizeof rows);
-        HOLDS(fastreg_survey(list, 4, &o, rows, &total) == FASTREG_OK);
+        HOLDS(fastreg_statistics_of(list, 4, &o, rows, &total) == FASTREG_OK);
         HOLDS(total.sum_abs == 5 * (1 << 17) && total.n == 5 * (1 << 17));
         for (int k = 0; k < 4; ++k)
             HOLDS(rows[k].sum_abs == (double)large[k] && rows[k].n == (unsigned long long)large[k]);
@@ -728,10 +824,10 @@ static void check_exact_sums(void)
     fastreg_statistics rows[2], total;
     list[0].shape = &three, list[1].shape = &one, list[1].data = second;
     list[0].data = first;
-    HOLDS(fastreg_survey(list, 2, NULL, rows, &total) == FASTREG_OK);
+    HOLDS(fastreg_statistics_of(list, 2, NULL, rows, &total) == FASTREG_OK);
     HOLDS(rows[0].sum_abs == 0x1p30 && total.sum_abs == 0x1p30 + 0x1p-22);
     list[0].data = less;
-    HOLDS(fastreg_survey(list, 2, NULL, rows, &total) == FASTREG_OK);
+    HOLDS(fastreg_statistics_of(list, 2, NULL, rows, &total) == FASTREG_OK);
     HOLDS(rows[0].sum_abs == 0x1p29 + 0x1p-23 && total.sum_abs == 0x1p29 + 0x1p-22);
 }
 
@@ -805,7 +901,7 @@ static void check_environments_of_workers(void)
             status = fastreg_prox(list, 3, 0.1, 1, &o);
             break;
         default:
-            status = fastreg_survey(list, 3, &o, rows, NULL);
+            status = fastreg_statistics_of(list, 3, &o, rows, NULL);
         }
         const int kept = still_strange(made);
         HOLDS(status == FASTREG_OK && kept);
@@ -824,6 +920,7 @@ int main(void)
     check_most_dimensions();
     check_overlapping_rows();
     check_both_of_extremes();
+    check_removed_terms();
     for (int i = 0; i < 5; ++i)
         integers[i] = 1;
     check_texts();

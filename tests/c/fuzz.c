@@ -33,7 +33,7 @@ static uint64_t word(source *s)
     return v;
 }
 
-/* A weight or a factor: the usual ones, or any positive finite number below 2^1000. */
+/* A weight or a factor: the usual ones, or any positive finite number. */
 static double weight(source *s)
 {
     static const double usual[] = {0.0,  0.0, 1.0,   0.5,  0.01,   0.1,
@@ -42,7 +42,7 @@ static double weight(source *s)
     if (kind < 192)
         return usual[kind % (sizeof usual / sizeof usual[0])];
     const uint64_t bits = word(s);
-    const uint64_t field = kind < 224 ? 1003 + (bits >> 52) % 40 : (bits >> 52) % 2023;
+    const uint64_t field = kind < 224 ? 1003 + (bits >> 52) % 40 : (bits >> 52) % 2047;
     const double v = decode(FASTREG_F64, field << 52 | (bits & ((UINT64_C(1) << 52) - 1)));
     return v;
 }
@@ -247,8 +247,13 @@ static int run_case(const uint8_t *data, size_t size)
     /* Without options there is a shorter way. */
     const fastreg_options *const options = how == 0 || level >> 7 ? NULL : &o;
     double scale = weight(&s);
-    if (writes && operation != 4 && byte(&s) & 1)
-        scale = -scale;
+    if (writes && operation != 4) {
+        const unsigned turn = byte(&s);
+        if (turn % 32 == 31)
+            scale = turn & 64 ? NAN : INFINITY;
+        if (turn & 128)
+            scale = -scale;
+    }
 
     described arrays[MOST_ARRAYS];
     fastreg_array list[MOST_ARRAYS] = {{0}};
@@ -333,7 +338,7 @@ static int run_case(const uint8_t *data, size_t size)
         status = fastreg_prox(list, n, scale, flush, options);
         break;
     default:
-        status = fastreg_survey(list, n, options, rows, &together);
+        status = fastreg_statistics_of(list, n, options, rows, &together);
     }
     int changed = flags != fetestexcept(FE_ALL_EXCEPT) || mode != fegetround();
 #ifdef __SSE2__

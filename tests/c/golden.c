@@ -7,6 +7,7 @@
  */
 #include "../../csrc/fastreg.h"
 
+#include <math.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -68,7 +69,8 @@ static void fail(const char *what, fastreg_status s)
     exit(1);
 }
 
-/* Kinds of data: near one in size; every bit pattern there is, NaN and inf with it; small range. */
+/* Kinds of data: near one in size; every bit pattern there is, NaN and inf with it; small range; zeros and
+ * infinities beside numbers near one. */
 static uint64_t element(int dtype, int kind)
 {
     static const int width[] = {16, 16, 32, 64}, fraction[] = {10, 7, 23, 52};
@@ -78,8 +80,11 @@ static uint64_t element(int dtype, int kind)
         r &= (UINT64_C(1) << width[dtype]) - 1;
     if (kind == 1)
         return r;
+    if (kind == 3 && (r & 3) == 0)
+        return (r >> (width[dtype] - 1)) << (width[dtype] - 1) |
+               (r & 4 ? (UINT64_C(2) * (uint64_t)bias[dtype] + 1) << fraction[dtype] : 0);
     const uint64_t low = r & ((UINT64_C(1) << fraction[dtype]) - 1);
-    const uint64_t exponent = (uint64_t)bias[dtype] - (kind == 0 ? r >> 3 & 3 : 10);
+    const uint64_t exponent = (uint64_t)bias[dtype] - (kind == 2 ? 10 : r >> 3 & 3);
     return (r >> (width[dtype] - 1)) << (width[dtype] - 1) | exponent << fraction[dtype] | low;
 }
 
@@ -87,10 +92,11 @@ int main(int argc, char **argv)
 {
     static unsigned char x[MOST * 8 + 64], g[MOST * 8 + 64];
     static const int widths[] = {2, 2, 4, 8};
-    static const double weights[][2] = {{0.0, 1.0}, {1.0, 0.0}, {0.3, 0.01}, {1e-30, 1e-20}};
+    static const double weights[][2] = {{0.0, 1.0}, {1.0, 0.0}, {0.3, 0.01}, {1e-30, 1e-20}, {0.0, 0.0}};
+    static const double scales[] = {-0.7, 1.0, INFINITY, NAN};
     static const size_t lengths[] = {0, 1, 2, 3, 5, 8, 17, 31, 64, 65, 127, 500, 1025, 2999};
     for (int dtype = 0; dtype < 4; ++dtype)
-        for (int kind = 0; kind < 3; ++kind)
+        for (int kind = 0; kind < 4; ++kind)
             for (size_t k = 0; k < sizeof lengths / sizeof lengths[0]; ++k) {
                 const int width = widths[dtype];
                 unsigned char *const at = x + (k % OFFSETS) * 3;
@@ -100,7 +106,7 @@ int main(int argc, char **argv)
                     put(at, i, width, element(dtype, kind));
                 fastreg_array a = {.data = at, .gradient = to, .shape = &n, .ndim = 1};
                 a.dtype = (fastreg_dtype)dtype;
-                for (int w = 0; w < 4; ++w)
+                for (int w = 0; w < 5; ++w)
                     for (int tier = 0; tier < 3; ++tier) {
                         const fastreg_options o = {.level = argc > 1 ? argv[1] : NULL,
                                                    .first_tier = tier,
@@ -118,8 +124,10 @@ int main(int argc, char **argv)
                                 fail("norm", s);
                             add_double(v);
                         }
-                        for (int accumulate = 0; accumulate < 2; ++accumulate) {
-                            const fastreg_status s = fastreg_gradient(&a, 1, -0.7, accumulate, &o);
+                        /* Infinite and NaN factors among those of the last kind. */
+                        for (int how = 0; how < (kind == 3 ? 8 : 2); ++how) {
+                            const fastreg_status s =
+                                fastreg_gradient(&a, 1, scales[how / 2], how % 2, &o);
                             if (s != FASTREG_OK)
                                 fail("gradient", s);
                             for (size_t i = 0; i < lengths[k]; ++i)
@@ -130,7 +138,7 @@ int main(int argc, char **argv)
                         for (size_t i = 0; i < lengths[k]; ++i)
                             add(get(to, i, width));
                         fastreg_statistics row;
-                        if (fastreg_survey(&a, 1, &o, &row, NULL) != FASTREG_OK)
+                        if (fastreg_statistics_of(&a, 1, &o, &row, NULL) != FASTREG_OK)
                             fail("survey", FASTREG_BAD_SHAPE);
                         add_double(row.sum_abs), add_double(row.sum_squares), add_double(row.norm);
                         add_double(row.max_abs), add(row.zeros), add(row.subnormals);

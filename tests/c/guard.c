@@ -469,7 +469,7 @@ static void sweep_lists(const char *level)
                         fastreg_value_and_gradient(list, count, 1.0, 0, FASTREG_F64, o, &v) ||
                         !same(v, wanted) || fastreg_gradient(list, count, 1.0, 1, o) ||
                         fastreg_prox(list, count, 1.0, 0, o) ||
-                        fastreg_survey(list, count, o, rows, NULL))
+                        fastreg_statistics_of(list, count, o, rows, NULL))
                         fail("wrong value of a list");
                     for (size_t k = 0; k < count; ++k)
                         if (rows[k].n != (unsigned long long)n)

@@ -15,7 +15,7 @@ import pytest
 
 from fastreg import _kernels
 
-GOLDEN = "20a1a7a4416a7db0 of 2128176 results"
+GOLDEN = "8cf62f56e9736b30 of 5291880 results"
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [

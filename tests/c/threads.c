@@ -54,7 +54,7 @@ static void *call(void *caller_)
             if (fastreg_value(&a, 1, FASTREG_F32, &o, &v) ||
                 fastreg_norm(&a, 1, FASTREG_F64, &o, &norm) ||
                 fastreg_value_and_gradient(&a, 1, 1.0, 0, FASTREG_F32, &o, &both) ||
-                fastreg_gradient(&a, 1, -1.0, 1, &o) || fastreg_survey(&a, 1, &o, &row, NULL) ||
+                fastreg_gradient(&a, 1, -1.0, 1, &o) || fastreg_statistics_of(&a, 1, &o, &row, NULL) ||
                 fastreg_set_thread_num_threads(i % 3, NULL) || fastreg_set_num_threads(i % 4, NULL))
                 exit(2);
             for (int k = 0; k < ELEMENTS; ++k)

@@ -420,12 +420,22 @@ static inline double true_fma(double a, double b, double c)
     return rounded_sum(&product, signbit(a) != signbit(b), &addend, signbit(c) != 0, FASTREG_F64);
 }
 
+/* 2 * a * b rounded to f64 once, although 2 * a or 2 * b alone may be too large. */
+static inline double twice(double a, double b) 
+{
+    return a > fabs(b) ? a * (2.0 * b) : 2.0 * a * b;
+}
+
 /* Bits of the gradient of one element; with `before`, of what was there plus it. */
 static inline uint64_t true_gradient(int dtype, uint64_t bits, double l1, double l2, double scale,
                                      const uint64_t *before)
 {
-    const double x = decode(dtype, bits), sign = isnan(x) ? x : (double)((x > 0.0) - (x < 0.0));
-    const double g = narrow(dtype, true_fma(2.0 * l2 * scale, x, l1 * scale * sign));
+    const double x = decode(dtype, bits), sign = (double)((x > 0.0) - (x < 0.0));
+    const double slope = twice(l2, scale), jump = isnan(x) ? x : l1 * scale * sign;
+    const double g = l1 == 0.0 && l2 == 0.0 ? 0.0
+                     : l2 == 0.0            ? narrow(dtype, jump)
+                     : l1 == 0.0            ? narrow(dtype, slope * x)
+                                            : narrow(dtype, true_fma(slope, x, jump));
     if (!before)
         return encode(dtype, g);
     const double old = decode(dtype, *before);
@@ -449,7 +459,7 @@ static inline uint64_t true_prox(int dtype, uint64_t bits, double l1, double l2,
     const double t = fabs(x) - step * l1;
     if (t <= 0.0) /* an infinite threshold makes NaN of an infinity */
         return 0;
-    const double r = narrow(dtype, t / (1.0 + 2.0 * l2 * step));
+    const double r = narrow(dtype, t / (1.0 + twice(l2, step)));
     const double normal = ldexp(1.0, formats[dtype].lowest + formats[dtype].precision - 1);
     return r == 0.0 || (flush && r < normal) ? 0 : encode(dtype, copysign(r, x));
 }

@@ -638,7 +638,7 @@ static void check_both_on(const fr_float_kernels *k, int dtype, const unsigned c
 {
     static unsigned char separate[sizeof outputs];
     fr_both_kernel *const both = k->both[penalty][how];
-    if (!both || (penalty == FR_PENALTY_l2 && slope->slope == 0.0))
+    if (!both)
         return;
     memcpy(separate, outputs, sizeof outputs);
     memcpy(outputs, before, sizeof outputs);
@@ -665,13 +665,17 @@ static void check_stores_on(const fr_float_kernels *k, int dtype, const unsigned
                             int slow)
 {
     static const double shapes[][3] = {{0.3, 0.01, 1.0},   {0.0, 0.7, -0.7},     {0.4, 0.0, 1.5},
-                                       {0.0, 0.0, 1.0},    {1e-46, 3e38, -1.0},  {3.0, 2e-39, 1.0},
-                                       {0.0, 5e-324, 1.0}, {1e300, 1e300, 1e300}};
+                                       {1e-46, 3e38, -1.0},  {3.0, 2e-39, 1.0},
+                                       {0.0, 5e-324, 1.0}, {1e300, 1e300, 1e300},
+                                       {0.5, 0.25, 0.0}, {0.0, 0.5, -0.0}, {0.5, 0.0, 0.0},
+                                       {0.5, 0.25, INFINITY}, {0.0, 0.5, -INFINITY}, {0.5, 0.0, INFINITY},
+                                       {0.5, 0.25, NAN}, {0.0, 0.5, NAN}, {0.5, 0.0, NAN},
+                                       {0.0, 1.5e308, 0.5}, {0.0, 0.3, 1.5e308}};
     const size_t item = item_sizes[dtype];
-    for (int shape = 0; shape < 8; ++shape) {
+    for (int shape = 0; shape < (int)(sizeof shapes / sizeof shapes[0]); ++shape) {
         const double l1 = shapes[shape][0], l2 = shapes[shape][1], scale = shapes[shape][2];
-        const fr_slope slope = fr_slope_of(2.0 * l2 * scale, l1 * scale);
-        if (slow && n > 70 && !slope.one_term)
+        const fr_slope slope = fr_slope_of(l1, l2, scale);
+        if (slow && n > 70 && slope.terms == FR_PENALTY_l1l2)
             continue;
         for (int store = 0; store < FR_STORE_COUNT + 2; ++store) {
             /* Streamed stores from the start of a line, from within one, and from where none can begin. */
@@ -695,14 +699,12 @@ static void check_stores_on(const fr_float_kernels *k, int dtype, const unsigned
                 HOLDS(got == true_gradient(dtype, bits, l1, l2, scale,
                                            how == FR_STORE_accumulated ? &old : NULL));
             }
-            if ((l1 != 0.0 || l2 != 0.0) && (how != FR_STORE_streamed || offset == 0))
-                check_both_on(k, dtype, x, n,
-                              l1 == 0.0   ? FR_PENALTY_l2
-                              : l2 == 0.0 ? FR_PENALTY_l1
-                                          : FR_PENALTY_l1l2,
-                              how, &slope, out);
+            if (how != FR_STORE_streamed || offset == 0)
+                check_both_on(k, dtype, x, n, slope.terms, how, &slope, out);
         }
-        const fr_shrinkage shrinkage = {fabs(scale) * l1, 1.0 + 2.0 * l2 * fabs(scale), shape & 1};
+        if (!isfinite(scale))
+            continue; /* a step is finite */
+        const fr_shrinkage shrinkage = {fabs(scale) * l1, 1.0 + fr_twice(l2, fabs(scale)), shape & 1};
         unsigned char *const out = outputs + 64;
         memset(out + n * item, 0xa5, 32);
         k->prox(x, out, n, &shrinkage);

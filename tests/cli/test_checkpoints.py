@@ -397,6 +397,23 @@ def test_overlapping_members_are_refused(tmp_path):
         read(tmp_path / "a.npz", data[:at] + record + other + bytes(tail))
 
 
+def test_members_that_are_no_arrays_are_skipped(tmp_path):
+    data = npz_bytes({"note.txt": b"hello", "a.npy": npy_bytes(np.ones(3))})
+    note, array = read(tmp_path / "a.npz", data).tensors
+    assert (note.name, note.skipped, note.n) == ("note.txt", "a member that is no .npy", 0)
+    np.testing.assert_array_equal(array.array(), np.ones(3))
+
+
+def test_a_member_that_stands_twice_is_refused(tmp_path):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("a.npy", npy_bytes(np.ones(3)))
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("a.npy", npy_bytes(np.ones(3)))
+    with pytest.raises(CheckpointError, match=r"'a\.npy' twice"):
+        read(tmp_path / "a.npz", stream.getvalue())
+
+
 def test_paths_that_are_no_files(tmp_path):
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)

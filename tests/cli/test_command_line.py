@@ -23,7 +23,7 @@ import fastreg.cli.main as command_line
 from fastreg._core.statistics import FIELDS
 from fastreg._kernels import Arrays
 from fastreg.cli.checkpoints import Tensor, read_checkpoint
-from fastreg.cli.inspect import Report, print_report
+from fastreg.cli.inspect import Report, inspect, print_report
 from fastreg.cli.progress import Progress
 
 
@@ -496,6 +496,26 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path):
         assert process.wait() == 0
 
 
+def test_places_to_print_that_are_gone(model, monkeypatch, capsys):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert command_line.main(["inspect", str(model)]) == 0
+    with open("/dev/full", "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert command_line.main(["inspect", str(model)]) == 2
+    monkeypatch.setattr(sys, "stdout", None)
+    assert command_line.main(["inspect", str(model)]) == 2
+    assert all("redirect" in line for line in capsys.readouterr().err.splitlines())
+
+
+def test_bench_runs_the_suite_of_the_checkout(capfd):
+    pytest.importorskip("pytest_benchmark")
+    assert command_line.main(["bench", "--help"]) == 0
+    assert "usage: fastreg bench" in capfd.readouterr().out
+
+
 def test_it_runs_as_a_module(model):
     process = _process("inspect", model, "absent", stdout=subprocess.PIPE)
     out, err = process.communicate()
@@ -577,6 +597,18 @@ def test_progress_appears_on_a_terminal_after_a_while(looks):
         assert terminal.output.endswith("\x1b[2K")
 
 
+def test_who_watches_waits_for_the_disk_in_pieces(looks, model, monkeypatch):
+    monkeypatch.setattr("fastreg.cli.inspect._PIECE_NBYTES", 16)
+    with _Terminal() as terminal, Progress(terminal.stream, delay=0.0) as progress:
+        steps: list[float] = []
+        monkeypatch.setattr(progress, "advance", steps.append)
+        monkeypatch.setattr(progress, "expect", steps.append)
+        report = inspect([str(model)], l1=1.0, progress=progress)
+    assert steps[0] == sum(steps[1:])
+    assert len(steps) > 12
+    assert report.total == inspect([str(model)]).total
+
+
 def test_a_log_shows_life_where_no_bar_can(monkeypatch):
     monkeypatch.setitem(sys.modules, "rich", None)
     with _Terminal() as terminal, Progress(terminal.stream, log=True) as progress:
@@ -641,10 +673,7 @@ def test_check_says_how_far_a_rival_is_off(run, tmp_path):
     assert "a float tensor" in err[0]
 
 
-def test_check_names_the_bad_file(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "fastreg", "check", str(tmp_path / "none.npy")],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert "none.npy" in done.stderr
+def test_check_names_the_bad_file(run, tmp_path):
+    status, out, (line,) = run("check", tmp_path / "none.npy")
+    assert (status, out) == (2, "")
+    assert "none.npy: expected a readable file" in line

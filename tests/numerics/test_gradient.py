@@ -34,6 +34,13 @@ WEIGHTS = [
     (1.7e308, 1.7e308, -1.0),
     (1.7e308, 0.5, 1.0),
     (1e-310, 0.3, 1.0),
+    (0.0, 1.7e308, 0.25),
+    (0.3, 0.0, -1.0),
+    (0.0, 0.0, math.inf),
+    (0.3, 0.0, math.inf),
+    (0.0, 0.7, -math.inf),
+    (0.1, 0.01, math.inf),
+    (0.1, 0.01, math.nan),
 ]
 weights = pytest.mark.parametrize(("l1", "l2", "scale"), WEIGHTS)
 
@@ -214,7 +221,9 @@ def test_specials(name):
     same_bits(fastreg.gradient(x, l1=0.1, l2=0.1), wanted)
     same_bits(fastreg.gradient(x, l2=0.1), wanted)
     same_bits(fastreg.gradient(x, l2=0.1, scale=-1.0), [*wanted[:3], wanted[4], wanted[3]])
-    same_bits(fastreg.gradient(x[:3], l1=0.1), wanted[:3])
+    step = oracle.round_float(0.1, name)
+    same_bits(fastreg.gradient(x, l1=0.1), [*wanted[:3], step, fmt.sign_bit | step])
+    same_bits(fastreg.gradient(x, l1=0.0), [0] * 5)
     out = np.zeros(5, x.dtype)
     out[3], out[4] = -math.inf, -math.inf
     fastreg.gradient(x, l2=0.1, out=out, accumulate=True)

@@ -621,7 +621,7 @@ def bad_calls(x):
     yield lambda: fastreg.value(x, dtype="int32", l1=1.0)
     yield lambda: fastreg.value([1.0], l1=1.0)
     yield lambda: fastreg.value(x.astype(complex), l1=1.0)
-    yield lambda: fastreg.gradient(x, l1=1.0, scale=np.nan)
+    yield lambda: fastreg.gradient(x, l1=1.0, l2=np.nan)
     yield lambda: fastreg.gradient(x, l1=1.0, accumulate=True)
     yield lambda: fastreg.gradient(x, l1=1.0, out=x[1:])
     yield lambda: fastreg.gradient(x, l1=1.0, out=np.broadcast_to(x[:1], x.shape))

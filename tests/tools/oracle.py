@@ -313,11 +313,14 @@ def round_float(value: float, name: str) -> int:
 
 
 def gradient_element(x: float, l1: float, l2: float, scale: float, name: str) -> int:
-    """Bits of RN(fma(2*l2*scale, x, l1*scale*sign(x))), sign(+-0) = +0."""
-    slope = (2.0 * l2) * scale
-    step = l1 * scale
-    sign = x if math.isnan(x) else float((x > 0) - (x < 0))
-    return round_float(fma64(slope, x, step * sign), name)
+    """Bits of RN(fma(2*l2*scale, x, l1*scale*sign(x))), sign(+-0) = +0, without terms of weight 0."""
+    slope = l2 * (2.0 * scale) if l2 > abs(scale) else (2.0 * l2) * scale
+    jump = x if math.isnan(x) else l1 * scale * float((x > 0) - (x < 0))
+    if l1 == 0.0 and l2 == 0.0:
+        return round_float(0.0, name)
+    if l2 == 0.0:
+        return round_float(jump, name)
+    return round_float(slope * x if l1 == 0.0 else fma64(slope, x, jump), name)
 
 
 def add_element(a: float, b: float, name: str) -> int:

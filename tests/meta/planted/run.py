@@ -78,7 +78,7 @@ class Builder:
         self.cache = cache
 
     def object(self, tree: Path, source: Path, compiler: str, flags: tuple[str, ...]) -> Path:
-        flags = (*flags, f"-I{tree / 'csrc'}", f"-I{tree / 'fastreg'}")
+        flags = (*flags, f"-I{tree / 'csrc'}", f"-I{tree / 'fastreg/jax'}")
         read = sh(compiler, *flags, "-E", "-P", source).stdout
         key = hashlib.sha256("\0".join([compiler, *flags[:-2], read]).encode()).hexdigest()
         made = self.cache / f"{key}.o"
@@ -108,7 +108,7 @@ class Builder:
             sh(sys.executable, "-m", "cython", "-3", "fastreg/_kernels.pyx", cwd=tree)
         seam = (*flags, *include, "-DNPY_NO_DEPRECATED_API=NPY_1_7_API_VERSION")
         objects = self.library(tree, "gcc", flags)
-        for name in ("_kernels.c", "_xla.c"):
+        for name in ("_kernels.c", "jax/_xla.c"):
             objects.append(self.object(tree, tree / "fastreg" / name, "gcc", seam))
         suffix = sysconfig.get_config_var("EXT_SUFFIX")
         sh("gcc", "-shared", "-fopenmp", *objects, "-o", tree / f"fastreg/_kernels{suffix}")

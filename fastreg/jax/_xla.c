@@ -4,7 +4,6 @@
  * side by side on its own threads, and a second pool under the first oversubscribes the processors. */
 #include "_xla.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,102 +39,25 @@ static int layout_matches(const fr_xla_call *call)
            call->attrs.struct_size == sizeof(fr_xla_attributes);
 }
 
+/* The fastreg type of one of XLA's; 0 if there is none. */
 static int element_type(int xla, fastreg_dtype *dtype)
 {
-    switch (xla) {
-    case FR_XLA_F16:
-        *dtype = FASTREG_F16;
-        return 1;
-    case FR_XLA_BF16:
-        *dtype = FASTREG_BF16;
-        return 1;
-    case FR_XLA_F32:
-        *dtype = FASTREG_F32;
-        return 1;
-    case FR_XLA_F64:
-        *dtype = FASTREG_F64;
-        return 1;
-    case FR_XLA_PRED:
-        *dtype = FASTREG_BOOL;
-        return 1;
-    case FR_XLA_S8:
-        *dtype = FASTREG_I8;
-        return 1;
-    case FR_XLA_U8:
-        *dtype = FASTREG_U8;
-        return 1;
-    case FR_XLA_S16:
-        *dtype = FASTREG_I16;
-        return 1;
-    case FR_XLA_U16:
-        *dtype = FASTREG_U16;
-        return 1;
-    case FR_XLA_S32:
-        *dtype = FASTREG_I32;
-        return 1;
-    case FR_XLA_U32:
-        *dtype = FASTREG_U32;
-        return 1;
-    case FR_XLA_S64:
-        *dtype = FASTREG_I64;
-        return 1;
-    case FR_XLA_U64:
-        *dtype = FASTREG_U64;
-        return 1;
-    default:
+    static const struct {
+        int known;
+        fastreg_dtype dtype;
+    } types[] = {
+        [FR_XLA_PRED] = {1, FASTREG_BOOL}, [FR_XLA_S8] = {1, FASTREG_I8},
+        [FR_XLA_S16] = {1, FASTREG_I16},   [FR_XLA_S32] = {1, FASTREG_I32},
+        [FR_XLA_S64] = {1, FASTREG_I64},   [FR_XLA_U8] = {1, FASTREG_U8},
+        [FR_XLA_U16] = {1, FASTREG_U16},   [FR_XLA_U32] = {1, FASTREG_U32},
+        [FR_XLA_U64] = {1, FASTREG_U64},   [FR_XLA_F16] = {1, FASTREG_F16},
+        [FR_XLA_F32] = {1, FASTREG_F32},   [FR_XLA_F64] = {1, FASTREG_F64},
+        [FR_XLA_BF16] = {1, FASTREG_BF16},
+    };
+    if (xla < 0 || (size_t)xla >= sizeof types / sizeof types[0] || !types[xla].known)
         return 0;
-    }
-}
-
-static size_t element_size(fastreg_dtype dtype)
-{
-    switch (dtype) {
-    case FASTREG_BOOL:
-    case FASTREG_I8:
-    case FASTREG_U8:
-        return 1;
-    case FASTREG_F16:
-    case FASTREG_BF16:
-    case FASTREG_I16:
-    case FASTREG_U16:
-        return 2;
-    case FASTREG_F64:
-    case FASTREG_I64:
-    case FASTREG_U64:
-        return 8;
-    default:
-        return 4;
-    }
-}
-
-/* The element at p of a float type, exactly. */
-static double element(fastreg_dtype dtype, const void *p)
-{
-    uint16_t h;
-    uint32_t w;
-    float f;
-    double v;
-    switch (dtype) {
-    case FASTREG_F64:
-        memcpy(&v, p, 8);
-        return v;
-    case FASTREG_F32:
-        memcpy(&f, p, 4);
-        return (double)f;
-    case FASTREG_BF16:
-        memcpy(&h, p, 2);
-        w = (uint32_t)h << 16;
-        memcpy(&f, &w, 4);
-        return (double)f;
-    default:
-        memcpy(&h, p, 2);
-        int exponent = h >> 10 & 31;
-        double m = h & 1023;
-        v = exponent == 31  ? (m != 0.0 ? (double)NAN : (double)INFINITY)
-            : exponent == 0 ? ldexp(m, -24)
-                            : ldexp(m + 1024.0, exponent - 25);
-        return h >> 15 ? -v : v;
-    }
+    *dtype = types[xla].dtype;
+    return 1;
 }
 
 /* The f64 array of `size` elements that an attribute holds; NULL if it holds anything else. */
@@ -267,7 +189,7 @@ static fr_xla_error *prepare(job *j, const fr_xla_call *call, int64_t others)
 /* Bytes of array k at one position of the batch. */
 static size_t row_bytes(const job *j, int64_t k)
 {
-    return (size_t)j->sizes[k] * element_size(j->arrays[k].dtype);
+    return (size_t)j->sizes[k] * fastreg_itemsize(j->arrays[k].dtype);
 }
 
 /* Let the list stand at row i of the batch. */
@@ -288,7 +210,7 @@ static fr_xla_error *values(job *j)
     if (!element_type(out->dtype, &result) || result > FASTREG_F64)
         return fail(j->call, FR_XLA_INVALID_ARGUMENT, "expected a result of a float type");
     char *to = out->data;
-    for (int64_t i = 0; i < j->rows; i++, to += element_size(result)) {
+    for (int64_t i = 0; i < j->rows; i++, to += fastreg_itemsize(result)) {
         double value;
         move_to(j, i);
         fastreg_status status = fastreg_value(j->arrays, (size_t)j->count, result, &serial, &value);
@@ -310,14 +232,6 @@ fr_xla_error *fr_xla_value(fr_xla_call *call)
         error = values(&j);
     release(&j);
     return error;
-}
-
-/* A gradient where the upstream factor is infinite or NaN: that factor times the slope. */
-static void spread(fastreg_dtype dtype, char *g, ptrdiff_t n, double u)
-{
-    size_t size = element_size(dtype);
-    for (ptrdiff_t i = 0; i < n; i++, g += size)
-        fastreg_pack(dtype, element(dtype, g) * u, g);
 }
 
 /* Whether result k is the gradient of array k at every position of the batch. */
@@ -344,25 +258,21 @@ static fr_xla_error *gradients(job *j)
         return fail(j->call, FR_XLA_INVALID_ARGUMENT,
                     "expected u, the arrays and as many gradients, of float types");
     for (int64_t i = 0; i < j->rows; i++) {
-        const char *at = (const char *)u->data + (size_t)own_row(j, u, i) * element_size(type);
-        const double scale = element(type, at);
+        const char *const factors = u->data;
+        double scale;
+        fastreg_status status =
+            fastreg_unpack(type, factors + (size_t)own_row(j, u, i) * fastreg_itemsize(type), &scale);
         move_to(j, i);
         for (int64_t k = 0; k < j->count; k++) {
-            fastreg_array *a = &j->arrays[k];
-            char *g = ((const fr_xla_buffer *)j->call->rets.items[k])->data;
+            const fr_xla_buffer *g = j->call->rets.items[k];
             const size_t bytes = row_bytes(j, k);
-            g = bytes ? g + (size_t)i * bytes : NULL;
-            a->gradient = a->l1 != 0.0 || a->l2 != 0.0 ? g : NULL;
-            if (g != NULL && a->gradient == NULL)
-                memset(g, 0, bytes);
+            if (bytes != 0)
+                j->arrays[k].gradient = (char *)g->data + (size_t)i * bytes;
         }
-        const fastreg_status status = fastreg_gradient(j->arrays, (size_t)j->count,
-                                                       isfinite(scale) ? scale : 1.0, 0, &serial);
+        if (status == FASTREG_OK)
+            status = fastreg_gradient(j->arrays, (size_t)j->count, scale, 0, &serial);
         if (status != FASTREG_OK)
             return fail(j->call, FR_XLA_INVALID_ARGUMENT, fastreg_status_text(status));
-        for (int64_t k = 0; k < j->count && !isfinite(scale); k++)
-            if (j->arrays[k].gradient != NULL)
-                spread(j->arrays[k].dtype, j->arrays[k].gradient, j->sizes[k], scale);
     }
     return NULL;
 }

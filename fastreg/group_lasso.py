@@ -13,17 +13,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from fastreg import _kernels
-from fastreg.arrays import HostArray, check_targets, empty_like
-from fastreg.errors import ArgumentError, DTypeError, FastregError, message
-from fastreg.parameters import FLOATS, Parameter, check_mutable, collect, named, tensors_of, written
-from fastreg.selection import Select, Weight, resolve, selected
+from fastreg._core.arguments import Globs, Request, Select, Weight, flag, number, weights_of
+from fastreg._core.arrays import HostArray, check_targets, empty_like
+from fastreg._core.containers import Parameter, check_mutable, naming
+from fastreg._core.dtypes import BF16, Dtype
+from fastreg._core.selection import Chosen, chosen
+from fastreg._core.tensors import tensors_of, written
+from fastreg._kernels import Arrays
+from fastreg.errors import ArgumentError, DTypeError, message
 
 __all__ = ["Groups", "group_lasso_gradient", "group_lasso_prox_", "group_lasso_value"]
 
@@ -58,8 +60,7 @@ class _Grouped:
         """Return the correctly rounded norm of each group."""
         dtype = self.parameter.array.dtype
         hosts = [HostArray(self.view[part], dtype) for part in self.parts]
-        zeros = [0.0] * len(hosts)
-        norms: npt.NDArray[np.float64] = _kernels.Plan(hosts, zeros, zeros).survey()[0]["norm"]
+        norms: npt.NDArray[np.float64] = Arrays(hosts).statistics()[0]["norm"]
         return norms
 
 
@@ -69,7 +70,7 @@ def group_lasso_value(
     weight: Weight,
     groups: Groups,
     scaling: str = "sqrt",
-    select: Select = "kernels",
+    select: Select = None,
 ) -> np.float64:
     """Return the group lasso penalty ``Σ_g c_g · ‖x_g‖``.
 
@@ -86,7 +87,7 @@ def group_lasso_value(
         free. A mapping from names or globs to any of these; it must name every array that is in.
     scaling : "sqrt" or "none", default "sqrt"
         ``c_g = weight * sqrt(n_g)``, or ``c_g = weight``.
-    select : default "kernels"
+    select : optional
         As in :func:`fastreg.penalty`.
 
     Returns
@@ -114,7 +115,7 @@ def group_lasso_value(
     np.float64(5.0)
     """
     terms = []
-    for grouped in _prepare(params, weight, groups, scaling, select):
+    for grouped in _prepare(params, weight, groups, scaling, select)[1]:
         for c, norm in zip(grouped.weights, grouped.norms().tolist(), strict=True):
             if c:
                 terms.append(c * norm)
@@ -130,8 +131,8 @@ def group_lasso_gradient(
     weight: Weight,
     groups: Groups,
     scaling: str = "sqrt",
-    select: Select = "kernels",
-) -> dict[str, Any]:
+    select: Select = None,
+) -> Any:
     """Return the gradient of :func:`group_lasso_value`: ``c_g · x / ‖x_g‖``, and 0 where x_g is 0.
 
     At a group of zeros the penalty has no gradient; 0 is the subgradient of least norm, as
@@ -144,10 +145,10 @@ def group_lasso_gradient(
 
     Returns
     -------
-    dict of str to ndarray
-        New arrays by name, of the arrays that are in. Each element is ``RN_T(c_g * (x / ‖x_g‖))``,
-        quotient and product rounded to float64. Elements in no group have 0; a group that holds NaN
-        has NaN.
+    dict, list or ndarray
+        New arrays, arranged as in :func:`fastreg.value_and_gradient`: of a container with names a
+        dict by name. Each element is ``RN_T(c_g * (x / ‖x_g‖))``, quotient and product rounded to
+        float64. Elements in no group have 0; a group that holds NaN has NaN.
 
     Examples
     --------
@@ -157,8 +158,9 @@ def group_lasso_gradient(
     {'w': array([[3., 4.],
            [0., 0.]])}
     """
-    out = {}
-    for grouped in _prepare(params, weight, groups, scaling, select):
+    found, all_grouped = _prepare(params, weight, groups, scaling, select)
+    out = []
+    for grouped in all_grouped:
         x = grouped.parameter.array
         new, target = empty_like(x)
         target.data[...] = 0
@@ -169,18 +171,18 @@ def group_lasso_gradient(
                 continue
             with np.errstate(invalid="ignore"):  # inf / inf is NaN, as it should be
                 _store(into, part, c * (_wide(grouped.view[part], x.dtype) / norm), x.dtype)
-        out[grouped.parameter.name] = new
-    return out
+        out.append(new)
+    return found.arranged(params, out)
 
 
 def group_lasso_prox_(
     params: Any,
-    *,
     step: float,
+    *,
     weight: Weight,
     groups: Groups,
     scaling: str = "sqrt",
-    select: Select = "kernels",
+    select: Select = None,
 ) -> None:
     """Take a proximal step of the group lasso in place: small groups become exactly zero.
 
@@ -189,10 +191,12 @@ def group_lasso_prox_(
 
     Parameters
     ----------
-    params, weight, groups, scaling, select
+    params
         As in :func:`group_lasso_value`; the arrays are writable.
     step : float, finite, >= 0
         The learning rate.
+    weight, groups, scaling, select
+        As in :func:`group_lasso_value`.
 
     Raises
     ------
@@ -208,68 +212,55 @@ def group_lasso_prox_(
     --------
     >>> import numpy as np, fastreg
     >>> x = np.array([[3.0, 4.0], [0.3, 0.4]])
-    >>> fastreg.group_lasso_prox_([x], step=1.0, weight=1.0, groups=0, scaling="none")
+    >>> fastreg.group_lasso_prox_([x], 1.0, weight=1.0, groups=0, scaling="none")
     >>> x
     array([[2.4, 3.2],
            [0. , 0. ]])
     """
-    good = isinstance(step, (int, float, np.integer, np.floating)) and not isinstance(step, bool)
-    if not (good and 0.0 <= step < math.inf):
-        raise ArgumentError(
-            message("a step that is finite and >= 0", repr(step)[:80], "pass a non-negative number")
-        )
-    grouped = _prepare(params, weight, groups, scaling, select)
-    parameters = [g.parameter for g in grouped]
-    check_mutable(parameters)
-    hosts = [p.array for p in parameters]
-    try:
+    step = number(step, "step", least=0.0)
+    found, grouped = _prepare(params, weight, groups, scaling, select)
+    check_mutable(found.parameters)
+    hosts = [p.array for p in found.parameters]
+    with naming(found.parameters):
         check_targets(hosts, list(hosts))
-    except FastregError as e:
-        raise named(e, parameters) from None
     all_norms = [g.norms() for g in grouped]
     for g, norms in zip(grouped, all_norms, strict=True):
         dtype = g.parameter.array.dtype
         for part, c, norm in zip(g.parts, g.weights, norms.tolist(), strict=True):
-            t = float(step) * c
+            t = step * c
             if norm <= t:
                 g.view[part] = 0
             elif t and norm != math.inf:
                 factor = (norm - t) / norm
                 _store(g.view, part, factor * _wide(g.view[part], dtype), dtype)
-    written(tensors_of(parameters))
+    written(tensors_of(found.originals))
 
 
 def _prepare(
     params: Any, weight: Weight, groups: Groups, scaling: str, select: Select
-) -> list[_Grouped]:
+) -> tuple[Chosen, list[_Grouped]]:
     """Check everything and cut each array that is in into groups."""
-    if scaling not in ("sqrt", "none"):
-        raise ArgumentError(
-            message("scaling 'sqrt' or 'none'", repr(scaling)[:80], "pass one of them")
-        )
-    parameters = [d.parameter for d in selected(collect(params), select) if d.included]
-    weights = resolve(weight, parameters, what="weight", rest=0.0)
+    flag(scaling, "scaling", "sqrt", "none")
+    found = chosen(params, Request.of(select=select))
+    globs = Globs(groups) if isinstance(groups, Mapping) else None
     out = []
-    for p, w in zip(parameters, weights, strict=True):
-        if p.array.dtype not in FLOATS:
+    weights = weights_of(weight, found.parameters, "weight")
+    for p, w in zip(found.parameters, weights, strict=True):
+        if not p.array.dtype.floating:
             raise DTypeError(
-                message(f"a float array at {p.label}", p.array.dtype, "leave it out with select=")
+                message(f"a float array at {p.label}", p.dtype_name, "leave it out with select=")
             )
-        out.append(_cut(p, w, _groups_of(p, groups), scaling))
-    return out
-
-
-def _groups_of(p: Parameter, groups: Any) -> Any:
-    if not isinstance(groups, Mapping):
-        return groups
-    key = p.name if p.name in groups else None
-    if key is None:
-        key = next((g for g in groups if fnmatchcase(p.name, g)), None)
-    if key is None:
-        raise ArgumentError(
-            message(f"groups= with a name or glob for {p.label}", "none", "add it, or use select=")
-        )
-    return groups[key]
+        of_this = groups
+        if isinstance(groups, Mapping) and globs is not None:
+            key = globs.find((p.name, *p.aliases))
+            if key is None:
+                raise ArgumentError(
+                    message(f"groups= with a name or glob for {p.label}", "none",
+                            "add it, or use select=")
+                )
+            of_this = groups[key]
+        out.append(_cut(p, w, of_this, scaling))
+    return found, out
 
 
 def _cut(p: Parameter, weight: float, groups: Any, scaling: str) -> _Grouped:
@@ -333,19 +324,19 @@ def _product(weight: float, n: int, scaling: str) -> float:
     return weight * math.sqrt(n) if scaling == "sqrt" else weight
 
 
-def _wide(x: npt.NDArray[Any], dtype: str) -> npt.NDArray[np.float64]:
+def _wide(x: npt.NDArray[Any], dtype: Dtype) -> npt.NDArray[np.float64]:
     """Return elements as float64, exactly."""
-    if dtype == "bf16":
+    if dtype is BF16:
         x = (x.astype(np.uint32) << np.uint32(16)).view(np.float32)
     return x.astype(np.float64)
 
 
 def _store(
-    into: npt.NDArray[Any], part: tuple[Any, ...], x: npt.NDArray[np.float64], dtype: str
+    into: npt.NDArray[Any], part: tuple[Any, ...], x: npt.NDArray[np.float64], dtype: Dtype
 ) -> None:
     """Round float64 numbers to the type of ``into`` and put them there."""
     with np.errstate(over="ignore", under="ignore"):
-        into[part] = _bf16_bits(x) if dtype == "bf16" else x
+        into[part] = _bf16_bits(x) if dtype is BF16 else x
 
 
 def _bf16_bits(x: npt.NDArray[np.float64]) -> npt.NDArray[np.uint16]:

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The NumPy backend: arrays, NumPy scalars and every other memory of the host, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastreg import _kernels
+from fastreg._core.arguments import not_differentiable
+from fastreg._core.arrays import HostArray, bfloat16_dtype, describe, host_array
+from fastreg._core.dtypes import BF16, F16, F32, F64, result_dtype
+from fastreg._core.formula import SHORTEST, check_matrix
+from fastreg.errors import DTypeError, NotAnArrayError, message
+
+__all__ = [
+    "cosines",
+    "gradient",
+    "orthogonal",
+    "orthogonal_value_and_gradient",
+    "penalty",
+    "value_and_gradient",
+]
+
+
+def penalty(x: Any, *, l1: float | None = None, l2: float | None = None, dtype: Any = None) -> Any:
+    """Return ``l1 * sum(|x|) + l2 * sum(x**2)`` as a NumPy scalar; see :func:`fastreg.value`."""
+    return _of_one(_kernels.value, x, l1=l1, l2=l2, dtype=dtype)
+
+
+def gradient(x: Any, *, l1: float | None = None, l2: float | None = None) -> Any:
+    """Return the gradient of the penalty; see :func:`fastreg.gradient`."""
+    return _of_one(_kernels.gradient, x, l1=l1, l2=l2)
+
+
+def value_and_gradient(
+    x: Any, *, l1: float | None = None, l2: float | None = None, dtype: Any = None
+) -> Any:
+    """Return value and gradient from one pass; see :func:`fastreg.value_and_gradient`."""
+    if not isinstance(x, np.ndarray):
+        _of_one(host_array, x)  # the kernels' function takes containers as well
+    return _of_one(_kernels.value_and_gradient, x, l1=l1, l2=l2, dtype=dtype)
+
+
+def _of_one(function: Callable[..., Any], x: Any, **arguments: Any) -> Any:
+    """Call a function; what has no dtype at all is refused with Keras' AttributeError."""
+    try:
+        return function(x, **arguments)
+    except DTypeError as e:
+        if hasattr(x, "dtype"):
+            raise
+        try:
+            host_array(x)
+        except DTypeError:
+            raise NotAnArrayError(
+                message(
+                    "one array or tensor (ndarray, torch, TensorFlow, JAX, Keras variable)",
+                    describe(x),
+                    "pass numpy.asarray(x), or call once for each item of a list",
+                )
+            ) from None
+        raise e
+
+
+# -- Orthogonality -------------------------------------------------------------------------------
+
+# The type in which cosines are computed; integers in float64.
+_WORK: dict[Any, Any] = {F16: np.float32, BF16: np.float32, F32: np.float32, F64: np.float64}
+# Elements of one block of the Gram matrix: with 4096 columns of float64 it takes 16 MiB.
+_BLOCK_ELEMENTS = 1 << 21
+
+
+def orthogonal(x: Any, *, factor: float, rows: bool = True, dtype: Any = None) -> Any:
+    """Return ``factor`` times the mean magnitude of the cosines between a matrix' rows.
+
+    Parameters
+    ----------
+    x : array, 2-d
+        As :func:`fastreg.value` takes; integers are computed in float64.
+    factor : float
+        Finite and >= 0.
+    rows : bool, default True
+        False for columns.
+    dtype : dtype or str, optional
+        Type of the result: x's by default, float64 for integers.
+
+    Returns
+    -------
+    NumPy scalar
+        0 for fewer than two rows, or with factor 0; NaN if a NaN or an infinity is in x.
+
+    Raises
+    ------
+    LayoutError
+        (a ValueError) If x is not of rank 2.
+
+    Notes
+    -----
+    The norms are correctly rounded and neither overflow nor vanish; the cosines come from BLAS in
+    x's type (float32 for half precision), so their last bits depend on it. The Gram matrix is never
+    held whole: it is made in blocks of rows of 16 MiB. The kernels sum their magnitudes exactly.
+    """
+    return _orthogonal(x, factor, rows, dtype, want=False)[0]
+
+
+def orthogonal_value_and_gradient(
+    x: Any, *, factor: float, rows: bool = True, dtype: Any = None
+) -> tuple[Any, Any]:
+    """Return :func:`orthogonal` and its gradient, an array of x's shape and type.
+
+    A cosine of 0 has the gradient 0; rows shorter than 1e-7 have that of Keras' clamp.
+    """
+    return _orthogonal(x, factor, rows, dtype, want=True)
+
+
+def _orthogonal(x: Any, factor: float, rows: bool, dtype: Any, want: bool) -> tuple[Any, Any]:
+    host: HostArray = _of_one(host_array, x)
+    factor = check_matrix(host.shape, factor)
+    if want and not host.dtype.floating:
+        raise not_differentiable(describe(x), "x.astype('float32')")
+    own = host.dtype if host.dtype.floating else F64
+    value, slope = cosines(host, factor, rows, want)
+    # The penalty of one number is the number, rounded to the type that is asked for.
+    result = own if dtype is None else result_dtype(dtype)
+    rounded = _kernels.sum_abs(np.float64(value), dtype=result)
+    if not want:
+        return rounded, None
+    kind = bfloat16_dtype() if own is BF16 else host.data.dtype
+    return rounded, slope.astype(kind, copy=False)
+
+
+def cosines(host: HostArray, factor: float, rows: bool, want: bool) -> tuple[float, Any]:
+    """Return the value in float64, and if wanted the gradient in the type it was computed in."""
+    work = _WORK.get(host.dtype, np.float64)
+    data = host.data
+    if host.dtype is BF16:
+        data = (np.ascontiguousarray(data).astype(np.uint32) << 16).view(np.float32)
+    lines = data if rows else data.T
+    n = lines.shape[0]
+    if n < 2 or factor == 0.0:
+        return 0.0, np.zeros(data.shape, work)
+    norms = np.array([_kernels.norm(line, dtype=np.float64) for line in lines])
+    with np.errstate(all="ignore"):  # NaN and infinity are answers, not accidents
+        longest = np.maximum(norms, SHORTEST)
+        units = (lines / longest[:, None]).astype(work, copy=False)
+        pairs = float(n) * (n - 1)
+        sums = []
+        slope = np.empty_like(units) if want else None
+        step = max(1, _BLOCK_ELEMENTS // n)
+        for first in range(0, n, step):
+            gram = units[first : first + step] @ units.T
+            inside = np.arange(gram.shape[0])
+            gram[inside, inside + first] = 0.0
+            sums.append(_kernels.sum_abs(gram, dtype=np.float64))
+            if slope is not None:
+                slope[first : first + step] = np.sign(gram, out=gram) @ units
+        value = factor / pairs * float(_kernels.sum_abs(np.array(sums)))
+        if slope is None:
+            return value, None
+        slope *= work(2.0 * factor / pairs)
+        # Of the unit vector: what points along it is lost, unless its length was the clamp's.
+        along = np.einsum("ij,ij->i", units, slope)
+        along[norms < SHORTEST] = 0.0
+        slope -= units * along[:, None]
+        slope /= longest[:, None].astype(work)
+    return value, slope if rows else slope.T
