@@ -32,6 +32,7 @@ import jax.numpy as jnp
 from fastreg import model
 from fastreg._core import formula
 from fastreg._core.arguments import Request, Select, Weight
+from fastreg._core.statistics import Stats
 from fastreg.jax._arrays import (
     arrays_of,
     as_array,
@@ -276,8 +277,9 @@ def _differentiated(params: Any, request: Request, scale: Any) -> Any:
     """Return the arrays that are in with their weights, and the container of gradients."""
     scale = scalar(scale, "scale", finite=False)
     if request.plain and is_single(params):
-        xs, (w1s, w2s) = (as_float(params),), ((w,) for w in request.numbers)
-        return (xs, w1s, w2s), _gradients(xs, scale, w1s, w2s)[0]
+        w1, w2 = request.numbers
+        xs = (as_float(params),)
+        return (xs, (w1,), (w2,)), _gradients(xs, scale, (w1,), (w2,))[0]
     params, found = choose(params, request)
     xs, (w1s, w2s) = floats_of(found), map(tuple, found.weights)
     gs = _gradients(xs, scale, w1s, w2s)
@@ -482,7 +484,7 @@ def clip_by_global_norm(grads: Any, max_norm: Any) -> tuple[Any, Any]:
     return like(grads, found, each, lambda p: p.original), norm
 
 
-def stats(params: Any, *, select: Select = "all", integers: bool = False) -> model.Stats:
+def stats(params: Any, *, select: Select = "all", integers: bool = False) -> Stats:
     """Return n, Σ|x|, Σx², norm, max|x| and counts of zeros, subnormals, NaN and inf, per array.
 
     Parameters and result as :func:`fastreg.stats`; the arrays are in host memory, and not traced.

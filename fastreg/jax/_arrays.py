@@ -74,7 +74,8 @@ def as_float(x: Any) -> Any:
 def arrays_of(found: Chosen, parameters: Sequence[Parameter] | None = None) -> tuple[Any, ...]:
     """Return the arrays that are in; an error names their place, unless there is but one."""
     return tuple(
-        _placed(found, p, as_array) for p in (found.parameters if parameters is None else parameters)
+        _placed(found, p, as_array)
+        for p in (found.parameters if parameters is None else parameters)
     )
 
 
@@ -120,7 +121,7 @@ def result_of(xs: Sequence[Any], dtype: Any) -> np.dtype[Any]:
 
 
 def scalar(x: Any, what: str, **bounds: Any) -> Any:
-    """Return a number as a float, or as the 0-d array that it is, of which tracers are taken too."""
+    """Return a number as a float, or as the 0-d array that it is, which may be traced."""
     if isinstance(x, jax.Array) and x.ndim == 0 and is_float(x):
         if not isinstance(x, jax.core.Tracer):
             number(float(x), what, **bounds)

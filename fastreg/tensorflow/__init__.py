@@ -35,6 +35,7 @@ import tensorflow as tf
 
 from fastreg import model
 from fastreg._core.arguments import Select, Weight
+from fastreg._core.statistics import Stats
 from fastreg.tensorflow import _assign, _clip, _penalties
 from fastreg.tensorflow._arrays import as_float
 from fastreg.tensorflow._collections import (
@@ -375,7 +376,7 @@ def clip_by_global_norm(grads: Any, max_norm: Any) -> tuple[Any, Any]:
     return _clip.clip_by_global_norm(grads, max_norm)
 
 
-def stats(params: Any, *, select: Select = "all", integers: bool = False) -> model.Stats:
+def stats(params: Any, *, select: Select = "all", integers: bool = False) -> Stats:
     """Return n, Σ|x|, Σx², norm, max|x| and counts of zeros, subnormals, NaN and inf, per tensor.
 
     Parameters and result as :func:`fastreg.stats`; the tensors are eager and in host memory.

@@ -37,7 +37,8 @@ def penalty(params: Any, asked: Asked, dtype: Any) -> Any:
         w1, w2 = request.numbers
         return _penalty([as_tensor(params)], [w1], [w2], dtype)
     found = choose(params, request)
-    return _penalty(tensors_of(found), *found.weights, dtype)
+    l1s, l2s = found.weights
+    return _penalty(tensors_of(found), l1s, l2s, dtype)
 
 
 def _penalty(xs: list[Any], l1: list[float], l2: list[float], dtype: Any) -> Any:
@@ -67,7 +68,8 @@ def value_and_gradient(params: Any, asked: Asked, scale: Any, dtype: Any) -> tup
         v, (g,) = _both([as_float(params)], scale, [w1], [w2], dtype)
         return v, g
     found = choose(params, request)
-    v, gs = _both(floats_of(found), scale, *found.weights, dtype)
+    l1s, l2s = found.weights
+    v, gs = _both(floats_of(found), scale, l1s, l2s, dtype)
     return v, found.arranged(params, gs)
 
 
