@@ -32,9 +32,11 @@ import jax.numpy as jnp
 from fastreg import model
 from fastreg._core import formula
 from fastreg._core.arguments import Request, Select, Weight
+from fastreg._core.statistics import Stats
 from fastreg.jax._arrays import (
     arrays_of,
     as_array,
+    as_float,
     choose,
     floats_of,
     is_single,
@@ -273,10 +275,14 @@ def value_and_gradient(
 
 def _differentiated(params: Any, request: Request, scale: Any) -> Any:
     """Return the arrays that are in with their weights, and the container of gradients."""
+    scale = scalar(scale, "scale", finite=False)
+    if request.plain and is_single(params):
+        w1, w2 = request.numbers
+        xs = (as_float(params),)
+        return (xs, (w1,), (w2,)), _gradients(xs, scale, (w1,), (w2,))[0]
     params, found = choose(params, request)
-    w1s, w2s = map(tuple, found.weights)
-    xs = floats_of(found)
-    gs = _gradients(xs, scalar(scale, "scale", finite=False), w1s, w2s)
+    xs, (w1s, w2s) = floats_of(found), map(tuple, found.weights)
+    gs = _gradients(xs, scale, w1s, w2s)
     return (xs, w1s, w2s), like(params, found, gs, zeros_like)
 
 
@@ -317,9 +323,9 @@ def prox(
 
     Notes
     -----
-    JAX's own operations on every device, fused by XLA into what stands around them: computed in
-    float64 with ``jax_enable_x64``, which has the bits of :func:`fastreg.prox_` for float32 and
-    float64, otherwise in float32. NaN stays NaN; zeros are positive.
+    JAX's own operations on every device, fused by XLA into what stands around them: in float64 with
+    ``jax_enable_x64``, otherwise in float32. The result is within a unit in the last place of
+    :func:`fastreg.prox_`'s; XLA may multiply by a reciprocal. NaN stays NaN; zeros are positive.
 
     Examples
     --------
@@ -478,7 +484,7 @@ def clip_by_global_norm(grads: Any, max_norm: Any) -> tuple[Any, Any]:
     return like(grads, found, each, lambda p: p.original), norm
 
 
-def stats(params: Any, *, select: Select = "all", integers: bool = False) -> model.Stats:
+def stats(params: Any, *, select: Select = "all", integers: bool = False) -> Stats:
     """Return n, Σ|x|, Σx², norm, max|x| and counts of zeros, subnormals, NaN and inf, per array.
 
     Parameters and result as :func:`fastreg.stats`; the arrays are in host memory, and not traced.
@@ -551,8 +557,7 @@ def orthogonal_value_and_gradient(
     >>> float(v), g.shape
     (0.0, (3, 3))
     """
-    _, found = choose(as_array(x), Request.of())
-    (x,) = map(jax.lax.stop_gradient, floats_of(found))
+    x = jax.lax.stop_gradient(as_float(x))
 
     def value(x: Any) -> Any:
         return orthogonal(x, factor=factor, rows=rows, dtype=dtype)

@@ -21,6 +21,7 @@ from fastreg.jax._operations import canonical, is_float
 __all__ = [
     "arrays_of",
     "as_array",
+    "as_float",
     "choose",
     "floats_of",
     "is_single",
@@ -62,17 +63,26 @@ def as_array(x: Any) -> Any:
     )
 
 
+def as_float(x: Any) -> Any:
+    """Return x as an array of JAX of a type that has a gradient."""
+    x = as_array(x)
+    if not is_float(x):
+        raise not_differentiable(name_of(x.dtype), "x.astype('float32')")
+    return x
+
+
 def arrays_of(found: Chosen, parameters: Sequence[Parameter] | None = None) -> tuple[Any, ...]:
     """Return the arrays that are in; an error names their place, unless there is but one."""
     return tuple(
-        _placed(found, p, as_array) for p in (found.parameters if parameters is None else parameters)
+        _placed(found, p, as_array)
+        for p in (found.parameters if parameters is None else parameters)
     )
 
 
 def floats_of(found: Chosen, parameters: Sequence[Parameter] | None = None) -> tuple[Any, ...]:
     """Do what :func:`arrays_of` does, but refuse what has no gradient."""
     return tuple(
-        _placed(found, p, _as_float)
+        _placed(found, p, as_float)
         for p in (found.parameters if parameters is None else parameters)
     )
 
@@ -84,13 +94,6 @@ def _placed(found: Chosen, p: Parameter, function: Callable[[Any], Any]) -> Any:
         if found.gathered.single:
             raise
         raise DTypeError(f"at {p.label}: {e}") from None
-
-
-def _as_float(x: Any) -> Any:
-    x = as_array(x)
-    if not is_float(x):
-        raise not_differentiable(name_of(x.dtype), "x.astype('float32')")
-    return x
 
 
 def is_single(x: Any) -> bool:
@@ -118,7 +121,7 @@ def result_of(xs: Sequence[Any], dtype: Any) -> np.dtype[Any]:
 
 
 def scalar(x: Any, what: str, **bounds: Any) -> Any:
-    """Return a number as a float, or as the 0-d array that it is, of which tracers are taken too."""
+    """Return a number as a float, or as the 0-d array that it is, which may be traced."""
     if isinstance(x, jax.Array) and x.ndim == 0 and is_float(x):
         if not isinstance(x, jax.core.Tracer):
             number(float(x), what, **bounds)

@@ -112,7 +112,8 @@ def is_float(x: Any) -> bool:
 
 def canonical(name: str) -> np.dtype[Any]:
     """Return a type by name, or what stands for it without ``jax_enable_x64``."""
-    return jax.dtypes.canonicalize_dtype(jnp.dtype(name))
+    dtype: np.dtype[Any] = jax.dtypes.canonicalize_dtype(jnp.dtype(name))
+    return dtype
 
 
 def work_dtype(x: Any) -> str:

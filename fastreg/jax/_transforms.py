@@ -292,7 +292,7 @@ def penalty(xs: tuple[Any, ...], l1: Weights, l2: Weights, result: np.dtype[Any]
 
 
 def gradients(xs: tuple[Any, ...], u: Any, l1: Weights, l2: Weights) -> tuple[Any, ...]:
-    """The gradients of a list of floats times u, a float or a 0-d array, cut off from the arrays."""
+    """The gradients of a list of floats, cut off from them, times a float or 0-d array u."""
     if not xs:
         return ()
     xs = alike(tuple(map(jax.lax.stop_gradient, xs)))
@@ -304,7 +304,8 @@ def gradients(xs: tuple[Any, ...], u: Any, l1: Weights, l2: Weights) -> tuple[An
     else:
         u = jax.lax.stop_gradient(u)
         unit = unit.astype(native.work_dtype(u))
-    return _gradient(xs, unit * jnp.asarray(u, unit.dtype), l1, l2, kernels_for(xs)[1])
+    factor = unit * jnp.asarray(u, unit.dtype)
+    return tuple(_gradient(xs, factor, l1, l2, kernels_for(xs)[1]))
 
 
 def _folded(u: float, l1: Weights, l2: Weights) -> tuple[float, Weights, Weights]:

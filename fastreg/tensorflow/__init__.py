@@ -34,27 +34,17 @@ from typing import Any
 import tensorflow as tf
 
 from fastreg import model
-from fastreg._core import formula
-from fastreg._core.arguments import Request, Select, Weight
-from fastreg.tensorflow import _assign, _clip, _graph
-from fastreg.tensorflow import _operations as _native
-from fastreg.tensorflow._arrays import (
-    as_float,
-    as_tensor,
-    choose,
-    floats_of,
-    is_single,
-    result_of,
-    scalar,
-    tensors_of,
-)
+from fastreg._core.arguments import Select, Weight
+from fastreg._core.statistics import Stats
+from fastreg.tensorflow import _assign, _clip, _penalties
+from fastreg.tensorflow._arrays import as_float
 from fastreg.tensorflow._collections import (
     get_regularization_loss,
     get_regularization_losses,
     get_total_loss,
     scale_regularization_loss,
 )
-from fastreg.tensorflow._routes import GRAPH_THRESHOLD, route, takes_kernels
+from fastreg.tensorflow._routes import GRAPH_THRESHOLD, route
 
 __all__ = [
     "GRAPH_THRESHOLD",
@@ -151,21 +141,7 @@ def penalty(
     >>> float(y), tape.gradient(y, x).numpy().tolist()
     (2.75, [1.0, -1.5, 0.0])
     """
-    request = Request.of(l1, l2, select, weights, convention)
-    request.require_weight()
-    if request.plain and is_single(params):
-        xs = [as_tensor(params)]
-        w1s, w2s = ([w] for w in request.numbers)
-    else:
-        found = choose(params, request)
-        xs = tensors_of(found)
-        w1s, w2s = found.weights
-    result = result_of(xs, dtype)
-    if not xs:
-        return tf.zeros((), result)
-    if takes_kernels(xs, w1s):
-        return _graph.penalty(xs, w1s, w2s, result)
-    return _native.penalty(xs, w1s, w2s, result)
+    return _penalties.penalty(params, (l1, l2, select, weights, convention), dtype)
 
 
 def gradient(
@@ -245,27 +221,8 @@ def value_and_gradient(
     >>> float(v), g.numpy().tolist()
     (12.5, [3.0, -4.0])
     """
-    request = Request.of(l1, l2, select, weights, convention)
-    request.require_weight()
-    scale = scalar(scale, "scale", finite=False)
-    found = choose(params, request)
-    w1s, w2s = found.weights
-    xs = floats_of(found)
-    result = result_of(xs, dtype)
-    if not xs:
-        return tf.zeros((), result), found.arranged(params, [])
-    if not tf.executing_eagerly():
-        xs = [tf.stop_gradient(x) for x in xs]
-    if takes_kernels(xs, w1s):
-        v, gs = _graph.value_and_gradients(xs, scale, w1s, w2s, result)
-        return v, found.arranged(params, gs)
-    v = tf.stop_gradient(_native.penalty(xs, w1s, w2s, result))
-    u = tf.cast(scale, tf.float64)
-    gs = [
-        tf.stop_gradient(_native.gradient(x, u, w1, w2))
-        for x, w1, w2 in zip(xs, w1s, w2s, strict=True)
-    ]
-    return v, found.arranged(params, gs)
+    asked = (l1, l2, select, weights, convention)
+    return _penalties.value_and_gradient(params, asked, scale, dtype)
 
 
 def prox_(
@@ -319,10 +276,7 @@ def prox_(
     >>> v.numpy().tolist()
     [2.0, 0.0, 0.0]
     """
-    request = Request.of(l1, l2, select, weights, convention)
-    request.require_weight()
-    step = scalar(step, "step", least=0.0)
-    return _assign.prox(choose(params, request), step, flush)
+    return _assign.prox(params, (l1, l2, select, weights, convention), step, flush)
 
 
 def decay_(params: Any, rate: Any, *, select: Select = None) -> Any:
@@ -354,8 +308,7 @@ def decay_(params: Any, rate: Any, *, select: Select = None) -> Any:
     >>> v.numpy().tolist()
     [3.0, -6.0]
     """
-    rate = scalar(rate, "rate", least=0.0, most=1.0)
-    return _assign.decay(choose(params, Request.of(select=select)), rate)
+    return _assign.decay(params, select, rate)
 
 
 def global_norm(grads: Any, *, dtype: Any = None) -> Any:
@@ -420,10 +373,10 @@ def clip_by_global_norm(grads: Any, max_norm: Any) -> tuple[Any, Any]:
     >>> clipped[0].numpy().tolist(), clipped[1], float(norm)
     ([1.5, 2.0], None, 5.0)
     """
-    return _clip.clip_by_global_norm(grads, scalar(max_norm, "max_norm", least=0.0, finite=False))
+    return _clip.clip_by_global_norm(grads, max_norm)
 
 
-def stats(params: Any, *, select: Select = "all", integers: bool = False) -> model.Stats:
+def stats(params: Any, *, select: Select = "all", integers: bool = False) -> Stats:
     """Return n, Σ|x|, Σx², norm, max|x| and counts of zeros, subnormals, NaN and inf, per tensor.
 
     Parameters and result as :func:`fastreg.stats`; the tensors are eager and in host memory.
@@ -477,13 +430,7 @@ def orthogonal(x: Any, *, factor: float, rows: bool = True, dtype: Any = None) -
     >>> float(ftf.orthogonal(tf.constant([[1.0, 0.0], [3.0, 4.0]]), factor=0.5))  # cosine 0.6
     0.30000001192092896
     """
-    x = as_tensor(x)
-    if x.shape.rank is None:
-        x = tf.ensure_shape(x, (None, None))  # checked when the graph runs
-    factor = formula.check_matrix(tuple(x.shape), factor)
-    work = "float32" if x.dtype in _native.TYPES and x.dtype != tf.float64 else "float64"
-    result = result_of([x], dtype).name
-    return formula.orthogonal(_native.OPERATIONS, x, factor, rows, work, result)
+    return _penalties.orthogonal(x, factor, rows, dtype)
 
 
 def orthogonal_value_and_gradient(
@@ -536,7 +483,4 @@ def l2_loss(x: Any, *, dtype: Any = None) -> Any:
     >>> float(ftf.l2_loss([3.0, 4.0]))
     12.5
     """
-    if is_single(x):
-        return penalty(as_float(x), l2=0.5, dtype=dtype)
-    found = choose(x, Request.of())
-    return penalty(floats_of(found), l2=0.5, dtype=dtype)
+    return _penalties.l2_loss(x, dtype)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -18,6 +18,7 @@ from fastreg.errors import DTypeError, FastregError, message
 from fastreg.tensorflow._operations import TYPES
 
 __all__ = [
+    "Asked",
     "as_float",
     "as_tensor",
     "choose",
@@ -28,6 +29,9 @@ __all__ = [
     "scalar",
     "tensors_of",
 ]
+
+Asked: TypeAlias = tuple[Any, Any, Any, Any, Any]
+"""The arguments of a Request: l1, l2, select, weights, convention."""
 
 _READABLE = {d.name for d in ALL} | {"int4", "uint4"}
 

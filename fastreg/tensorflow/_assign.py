@@ -9,20 +9,26 @@ from typing import Any
 import tensorflow as tf
 
 from fastreg._core import formula
+from fastreg._core.arguments import Request
 from fastreg._core.arrays import describe
 from fastreg._core.selection import Chosen
 from fastreg._kernels import Arrays
 from fastreg.errors import DTypeError, message
-from fastreg.tensorflow._arrays import floats_of
+from fastreg.tensorflow._arrays import Asked, choose, floats_of, scalar
 from fastreg.tensorflow._memory import fresh_like, memory_of
 from fastreg.tensorflow._operations import OPERATIONS, exact_dtype
-from fastreg.tensorflow._routes import reads_memory
+from fastreg.tensorflow._routes import outside_autograph, reads_memory
 
 __all__ = ["decay", "prox"]
 
 
-def prox(found: Chosen, step: Any, flush: bool) -> Any:
+@outside_autograph
+def prox(params: Any, asked: Asked, step: Any, flush: bool) -> Any:
     """Take a proximal step of the chosen variables."""
+    request = Request.of(*asked)
+    request.require_weight()
+    step = scalar(step, "step", least=0.0)
+    found = choose(params, request)
     l1, l2 = found.weights
     variables, xs = _variables(found), floats_of(found)
     if reads_memory(xs):
@@ -35,8 +41,11 @@ def prox(found: Chosen, step: Any, flush: bool) -> Any:
     return _assigned(variables, new)
 
 
-def decay(found: Chosen, rate: Any) -> Any:
+@outside_autograph
+def decay(params: Any, select: Any, rate: Any) -> Any:
     """Shrink the chosen variables."""
+    rate = scalar(rate, "rate", least=0.0, most=1.0)
+    found = choose(params, Request.of(select=select))
     variables, xs = _variables(found), floats_of(found)
     if reads_memory(xs):
         new = _changed(xs, Arrays.scale_, 0.0, 0.0, 1.0 - rate)

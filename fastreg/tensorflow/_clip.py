@@ -12,12 +12,13 @@ from fastreg._core.arguments import Request
 from fastreg._core.selection import Chosen
 from fastreg.tensorflow import _graph
 from fastreg.tensorflow import _operations as native
-from fastreg.tensorflow._arrays import as_float, as_tensor, choose, placed, result_of
-from fastreg.tensorflow._routes import takes_kernels
+from fastreg.tensorflow._arrays import as_float, as_tensor, choose, placed, result_of, scalar
+from fastreg.tensorflow._routes import outside_autograph, takes_kernels
 
 __all__ = ["clip_by_global_norm", "global_norm"]
 
 
+@outside_autograph
 def global_norm(grads: Any, dtype: Any) -> Any:
     """The norm of all tensors of a container."""
     found = choose(grads, Request.of(), everything=True, values=True)
@@ -25,10 +26,12 @@ def global_norm(grads: Any, dtype: Any) -> Any:
     return _norm(xs, dtype)
 
 
+@outside_autograph
 def clip_by_global_norm(grads: Any, max_norm: Any) -> tuple[Any, Any]:
     """The container with its tensors scaled, and the norm before."""
     if isinstance(grads, Iterator):
         grads = list(grads)
+    max_norm = scalar(max_norm, "max_norm", least=0.0, finite=False)
     found = choose(grads, Request.of(), everything=True, values=True)
     norm = _norm(_floats(found), None)
     max_norm = tf.cast(max_norm, norm.dtype)

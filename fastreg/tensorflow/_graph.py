@@ -13,7 +13,7 @@ from fastreg._kernels import Arrays
 from fastreg.tensorflow._memory import RECYCLE_FROM, AnyArray, aligned, fresh_like, memory_of
 from fastreg.tensorflow._operations import TYPES, work_dtype
 from fastreg.tensorflow._operations import gradient as native_gradient
-from fastreg.tensorflow._routes import private
+from fastreg.tensorflow._routes import outside_autograph, private
 
 __all__ = ["gradients", "norm", "penalty", "value", "value_and_gradients"]
 
@@ -21,6 +21,7 @@ _record_operation = private("eager.record", "record_operation")
 _could_record = private("eager.record", "could_possibly_record")
 
 
+@outside_autograph
 def value(xs: Sequence[Any], l1: list[float], l2: list[float], dtype: Any) -> Any:
     """The penalty of a list, exact and rounded once; no gradient is attached."""
     result = by_name(dtype.name)
@@ -36,6 +37,7 @@ def value(xs: Sequence[Any], l1: list[float], l2: list[float], dtype: Any) -> An
     return v
 
 
+@outside_autograph
 def gradients(xs: Sequence[Any], u: Any, l1: list[float], l2: list[float]) -> list[Any]:
     """The gradients of a list's penalty times u, a 0-d tensor; differentiable in both."""
     xs = list(xs)
@@ -149,6 +151,7 @@ def penalty(xs: list[Any], l1: list[float], l2: list[float], dtype: Any) -> Any:
     return differentiable(*[xs[k] for k in floats])
 
 
+@outside_autograph
 def norm(xs: list[Any], dtype: Any) -> Any:
     """The Euclidean norm of a list, correctly rounded; differentiable in its floats."""
     result = by_name(dtype.name)

@@ -65,7 +65,8 @@ class _Operations(formula.Operations):
         return tf.maximum(a, tf.cast(b, a.dtype))
 
     def tiny(self, dtype: str) -> float:
-        return float(ml_dtypes.finfo(tf.as_dtype(dtype).as_numpy_dtype).smallest_normal)
+        kind: Any = tf.as_dtype(dtype).as_numpy_dtype
+        return float(ml_dtypes.finfo(kind).smallest_normal)  # type: ignore[no-untyped-call]
 
     def largest_in_rows(self, x: Any) -> Any:
         return tf.reduce_max(x, axis=1, keepdims=True)

@@ -19,8 +19,8 @@ import ml_dtypes  # noqa: E402
 
 import fastreg  # noqa: E402
 import fastreg.jax as fjax  # noqa: E402
-from fastreg.jax import _ffi, _routes, _transforms  # noqa: E402
 from fastreg.errors import ArgumentError, DTypeError, LayoutError  # noqa: E402
+from fastreg.jax import _ffi, _routes, _transforms  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -110,9 +110,10 @@ def test_specials(name):
 
     v, g = jax.value_and_grad(f)(x, 0.1, 0.0)
     assert np.isnan(v)
-    np.testing.assert_allclose(g[:5], [0, 0, 0.1, -0.1, nan], rtol=1e-6)
+    np.testing.assert_allclose(g, [0, 0, 0.1, -0.1, nan, 0.1, -0.1], rtol=1e-6)
     v, g = jax.value_and_grad(f)(x, 0.0, 0.1)
     np.testing.assert_allclose(g, [0, 0, 0.2, -0.4, nan, inf, -inf], rtol=1e-6)
+    assert np.signbit(g[:2]).tolist() == [False, True]
     v, g = jax.value_and_grad(f)(x, 0.0, 0.0)
     assert v == 0.0
     assert g.tolist() == [0.0] * 7
@@ -345,7 +346,8 @@ def test_large_trees_leave_more_to_xla(monkeypatch):
     xs = [jnp.ones(16)] * 32
     assert _routes.kernels_for(xs) == (True, (True,) * 32)
     assert _routes.kernels_for([*xs, jnp.ones(99)]) == (True, (*(True,) * 32, False))
-    assert _routes.kernels_for([*xs, jnp.ones(4), jnp.ones(5)]) == (True, (*(False,) * 32, True, False))
+    few = (*(False,) * 32, True, False)
+    assert _routes.kernels_for([*xs, jnp.ones(4), jnp.ones(5)]) == (True, few)
     tree = [sample(16, seed=k) for k in range(33)] + [sample(4)]
     v, g = jax.jit(jax.value_and_grad(lambda t: fjax.penalty(t, l1=0.25, l2=0.5)))(tree)
     host = [np.asarray(x) for x in tree]
@@ -501,7 +503,8 @@ def test_specials_in_trees():
             v, g = jax.value_and_grad(only)(tree)
             assert (float(v), g["a"].tolist(), g["b"].tolist()) == (2.0, [2.0, 2.0], [0.0])
     for u in (np.inf, np.nan):
-        g = jax.grad(by_kernels(lambda t, u=u: u * f(t)))([jnp.array([1.0, -2.0]), jnp.array([3.0])])
+        two = [jnp.array([1.0, -2.0]), jnp.array([3.0])]
+        g = jax.grad(by_kernels(lambda t, u=u: u * f(t)))(two)
         np.testing.assert_array_equal(g[0], np.array([1.0, -1.5]) * u)
         np.testing.assert_array_equal(g[1], np.array([2.0]) * u)
     big = [jnp.array([1e30], "float32")] * 2
@@ -1047,3 +1050,211 @@ def test_declarations_match_jaxlibs_header(tmp_path):
 def test_examples():
     code = "import doctest, fastreg.jax as m; raise SystemExit(doctest.testmod(m).failed)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+
+
+# -- Pytrees of results ----------------------------------------------------------------------------
+
+
+def small():
+    return {
+        "dense": {"kernel": sample((3, 2)), "bias": sample(2, seed=1)},
+        "list": [sample((2, 2), seed=2), None],
+        "n": jnp.arange(3),
+    }
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("select", [None, "*.bias", "dense.*"])
+def test_gradients_are_pytrees_as_jax_has_them(jit, select):
+    tree = small()
+    kinds = {"l1": 0.3, "l2": 0.7, "select": select}
+    f = functools.partial(fjax.value_and_gradient, **kinds)
+    v, g = (jax.jit(f) if jit else f)(tree)
+    ev, eg = jax.value_and_grad(functools.partial(fjax.penalty, **kinds), allow_int=True)(tree)
+    assert bits(v) == bits(ev)
+    assert jax.tree.structure(g) == jax.tree.structure(eg)
+    for a, b in zip(jax.tree.leaves(g), jax.tree.leaves(eg), strict=True):
+        assert a.dtype == b.dtype
+        assert a.shape == b.shape
+        assert a.dtype == jax.dtypes.float0 or bits(a) == bits(b)
+
+
+def test_gradients_of_what_is_no_pytree():
+    x, b = sample((2, 2)), sample(2)
+    g = fjax.gradient([("w", x), ("b", b)], l2=0.5)
+    assert list(g) == ["w", "b"]
+    np.testing.assert_array_equal(g["w"], x)
+    np.testing.assert_array_equal(g["b"], 0 * b)
+    (g,) = fjax.gradient((e for e in [b]), l2=0.5)
+    np.testing.assert_array_equal(g, b)
+    assert fjax.gradient([], l2=0.5) == []
+    with pytest.raises(DTypeError, match=r"at '1': expected a float array"):
+        fjax.gradient([x, jnp.arange(3)], l2=1.0)
+    with pytest.raises(ArgumentError, match="a weight, l1= or l2="):
+        fjax.gradient(x)
+
+
+@pytest.mark.parametrize("scale", [0.1, -0.1, 0.0, 3e38, 1e-300, float("inf"), float("nan")])
+@pytest.mark.parametrize("x64", [False, True])
+def test_scales_of_gradients(scale, x64):
+    """A factor is a float64 number, also where arrays cannot hold one."""
+    host = np.array([1.5, -2.0, 3e-3], "float32")
+    with jax.enable_x64(x64):
+        x = jnp.asarray(host)
+        v, g = fjax.value_and_gradient(x, l1=0.3, l2=0.7, scale=scale)
+        assert bits(v) == bits(fastreg.value(host, l1=0.3, l2=0.7))
+        traced = jax.jit(lambda u: fjax.gradient(x, l1=0.3, l2=0.7, scale=u))(scale)
+    expected = 0.7 * 2 * scale * host.astype("f8") + 0.3 * scale * np.sign(host)
+    with np.errstate(over="ignore"):
+        expected = expected.astype("float32")
+    np.testing.assert_allclose(g, expected, rtol=1e-7, atol=0)
+    np.testing.assert_allclose(traced, expected, rtol=1e-6, atol=1e-38)
+
+
+# -- Proximal steps, decay, norms ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("jit", [False, True])
+def test_prox_and_decay_are_those_of_models(dtype, jit):
+    """But for XLA's division by a constant, which is a product with its reciprocal."""
+    wrap = jax.jit if jit else (lambda f: f)
+    tree = {"w": sample((40, 30), dtype), "bias": sample(5, dtype), "n": np.arange(2)}
+    host = jax.tree.map(np.array, tree)
+    new = wrap(lambda t: fjax.prox(t, 0.1, l1=3.0, l2=0.7))(tree)
+    fastreg.prox_(host, 0.1, l1=3.0, l2=0.7)
+    for k in tree:
+        np.testing.assert_allclose(new[k], host[k], rtol=3e-16 if dtype == "float64" else 1e-9)
+    assert 0 < np.count_nonzero(host["w"]) < host["w"].size
+    new = wrap(lambda t: fjax.decay(t, 0.1))(tree)
+    host = jax.tree.map(np.array, tree)
+    fastreg.decay_(host, 0.1)
+    for k in tree:
+        assert bits(new[k]) == bits(host[k])
+
+
+def test_prox_and_decay_of_small_types_and_without_x64():
+    for x64 in (False, True):
+        with jax.enable_x64(x64):
+            for dtype in ("float16", ml_dtypes.bfloat16, "float32"):
+                x = sample(500, dtype)
+                host = np.array(x)
+                eps = float(jnp.finfo(x.dtype).eps)
+                fastreg.prox_([host], 0.1, l1=3.0, l2=0.7)
+                new = np.asarray(fjax.prox(x, 0.1, l1=3.0, l2=0.7))
+                assert new.dtype == host.dtype
+                np.testing.assert_allclose(
+                    new.astype("f8"), host.astype("f8"), rtol=eps, atol=3e-7
+                )
+                half = np.asarray(fjax.decay(x, 0.5))
+                np.testing.assert_array_equal(half, np.asarray(x) / 2)
+    x = jnp.array([np.nan, np.inf, -np.inf, -0.0, 0.3, -0.3])
+    new = fjax.prox(x, 1.0, l1=0.5)
+    np.testing.assert_array_equal(new, [np.nan, np.inf, -np.inf, 0.0, 0.0, 0.0])
+    assert not np.signbit(new[3:]).any()
+    tiny = jnp.array([3e-39], "float32")
+    assert fjax.prox(tiny, 1.0, l2=0.0, flush=True).tolist() == [0.0]
+
+
+def test_steps_may_be_traced():
+    x = sample(9)
+
+    def f(s):
+        return fjax.prox(x, s, l1=0.5), fjax.decay(x, s), fjax.clip_by_global_norm(x, s)
+
+    for a, b in zip(jax.tree.leaves(jax.jit(f)(0.25)), jax.tree.leaves(f(0.25)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+    for call in (
+        lambda: fjax.prox(x, -1.0, l1=0.5),
+        lambda: fjax.prox(x, jnp.float32(-1.0), l1=0.5),
+        lambda: fjax.decay(x, 1.5),
+        lambda: fjax.clip_by_global_norm(x, -1.0),
+        lambda: fjax.prox(x, 0.1),
+    ):
+        with pytest.raises(ArgumentError):
+            call()
+    with pytest.raises(DTypeError, match="at 'n'"):
+        fjax.prox({"n": jnp.arange(3)}, 0.1, l1=0.5, select="all")
+    with pytest.raises(DTypeError, match="at '0'"):
+        fjax.clip_by_global_norm([jnp.arange(3)], 0.1)
+
+
+@pytest.mark.parametrize("name", ["kernels", "native"])
+@pytest.mark.parametrize("x64", [False, True])
+@pytest.mark.parametrize("jit", [False, True])
+def test_global_norm(name, x64, jit):
+    def f(t, dtype=None):
+        with fjax.route(name):
+            return fjax.global_norm(t, dtype=dtype)
+
+    wrap = (lambda f: jax.jit(f, static_argnums=1)) if jit else (lambda f: f)
+    with jax.enable_x64(x64):
+        tree = {"w": sample((50, 3)), "bias": sample(5, "float16"), "n": [jnp.arange(4), None]}
+        expected = float(fastreg.global_norm(jax.tree.map(np.array, tree)))
+        v = wrap(f)(tree)
+        assert v.dtype == ("float64" if x64 else "float32")
+        np.testing.assert_allclose(float(v), expected, rtol=1e-15 if x64 else 2e-7)
+        for size in (1e38, 1e19, 1e-19, 1e-30, 0.0):
+            x = np.full(7, size, "float32")
+            got = float(wrap(f)([jnp.asarray(x)]))
+            np.testing.assert_allclose(got, float(fastreg.global_norm([x])), rtol=3e-7)
+        assert np.isnan(wrap(f)([jnp.array([np.nan, np.inf])]))
+        assert wrap(f)([jnp.array([1.0, -np.inf])]) == np.inf
+        assert wrap(f)([jnp.full(4, 3e38, "float32")], "float32") == np.inf
+        assert float(wrap(f)([])) == float(wrap(f)({"none": None})) == 0.0
+        rows = jnp.stack([jnp.full(4, s, "float32") for s in (1.0, 1e30, 1e-30)])
+        np.testing.assert_allclose(jax.vmap(f)(rows), np.array([2.0, 2e30, 2e-30]), rtol=3e-7)
+        two = {"w": jnp.array([3.0, 0.0]), "b": jnp.array([4.0])}
+        g = (jax.jit if jit else lambda f: f)(jax.grad(f))(two)
+        np.testing.assert_allclose(g["w"], [0.6, 0.0], rtol=1e-6)
+        np.testing.assert_allclose(g["b"], [0.8], rtol=1e-6)
+        assert jax.grad(f)(jnp.zeros(3)).tolist() == [0.0] * 3
+    with jax.enable_x64(True):
+        for size in (1e300, 1e-200, 1e155, 1e-155):
+            x = np.full(4, size)
+            got = float(wrap(f)(jnp.asarray(x)))
+            np.testing.assert_allclose(got, 2 * size, rtol=3e-16)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_clip_by_global_norm(jit):
+    wrap = jax.jit if jit else (lambda f: f)
+    tree = {"w": sample((50, 3)), "bias": sample(5, "float16"), "none": None,
+            "zero": np.zeros(2, jax.dtypes.float0)}  # fmt: skip
+    floats = {k: tree[k] for k in ("w", "bias")}
+    norm = float(fastreg.global_norm(jax.tree.map(np.array, floats)))
+    clip = lambda m: wrap(lambda t: fjax.clip_by_global_norm({**tree, **t}, m))(floats)  # noqa: E731
+    new, before = clip(1.5)
+    assert float(before) == pytest.approx(norm, rel=1e-15)
+    assert jax.tree.structure(new) == jax.tree.structure(tree)
+    host = {k: np.array(x) for k, x in floats.items()}
+    fastreg.clip_by_global_norm_(host, 1.5)
+    for k, x in host.items():
+        assert new[k].dtype == x.dtype
+        np.testing.assert_allclose(new[k], x, rtol=1e-3 if k == "bias" else 1e-7)
+    assert new["zero"].dtype == jax.dtypes.float0
+    for limit in (1e9, np.inf):
+        new, before = clip(limit)
+        assert all(bits(new[k]) == bits(tree[k]) for k in floats)
+    for bad in (np.inf, np.nan):
+        x = jnp.array([1.0, bad])
+        new, before = wrap(lambda x: fjax.clip_by_global_norm(x, 0.5))(x)
+        np.testing.assert_array_equal(new, x)
+        assert not np.isfinite(before)
+    assert fjax.clip_by_global_norm([], 1.0)[0] == []
+
+
+def test_stats():
+    s = fjax.stats({"w": jnp.array([3.0, -4.0]), "n": jnp.arange(2)})
+    assert (s.total["norm"], s["n"]["n"]) == (5.0, 2)
+
+
+def test_keys_are_named_or_left_out():
+    tree = {"kernel": jnp.ones((2, 2)), "key": jax.random.key(0)}
+    assert float(fjax.penalty(tree, l2=1.0)) == 4.0
+    g = fjax.gradient(tree, l2=1.0)
+    assert g["key"].dtype == jax.dtypes.float0
+    with pytest.raises(DTypeError, match="at 'key': expected"):
+        fjax.penalty(tree, l2=1.0, select="all")
+    with pytest.raises(DTypeError, match="at 'key': expected"):
+        fjax.global_norm(tree)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -146,16 +147,10 @@ def test_specials(mode):
     (v1, g1), (v2, g2) = (function if mode == "eager" else tf.function(function))(x)
     assert np.isnan(v1)
     assert np.isnan(v2)
-    np.testing.assert_allclose(g1[:5], [0, 0, 0.1, -0.1, nan], rtol=1e-6)
-    if mode == "native":
-        np.testing.assert_allclose(g1[5:7], [0.1, -0.1], rtol=1e-6)
-    else:
-        np.testing.assert_array_equal(g1, fastreg.gradient(x.numpy(), l1=0.1))
+    np.testing.assert_allclose(g1[:7], [0, 0, 0.1, -0.1, nan, 0.1, -0.1], rtol=1e-6)
     np.testing.assert_allclose(g2[:7], [0, -0.0, 0.2, -0.4, nan, inf, -inf], rtol=1e-6)
-    if mode == "native":
-        assert np.signbit(g2.numpy()[:2]).tolist() == [False, True]
-    else:  # the contract's fused sum ends with +0; TensorFlow flushes subnormals
-        assert np.signbit(g2.numpy()[:2]).tolist() == [False, False]
+    assert np.signbit(g2.numpy()[:2]).tolist() == [False, True]
+    if mode != "native":  # TensorFlow flushes subnormals
         assert g1.numpy()[7] == np.float32(0.1)
         assert g2.numpy()[7] == np.float32(0.2 * float(np.float32(3e-39)))
 
@@ -680,3 +675,213 @@ def test_a_plan_notices_assignments():
         change()
         with pytest.raises(RuntimeError, match="make the plan anew"):
             plan.value()
+
+
+# -- Containers ------------------------------------------------------------------------------------
+
+
+def test_gradients_of_containers():
+    w, b = tf.Variable(sample((3, 2))), tf.Variable(sample(2, seed=1))
+    v, g = ftf.value_and_gradient({"kernel": w, "bias": b}, l1=0.3, l2=0.7, scale=-2.0)
+    assert bits(v) == bits(fastreg.value(w.numpy(), l1=0.3, l2=0.7))
+    assert list(g) == ["kernel"]
+    assert bits(g["kernel"]) == bits(fastreg.gradient(w.numpy(), l1=0.3, l2=0.7, scale=-2.0))
+    g = ftf.gradient([w, [b, None], w], l2=0.5)
+    np.testing.assert_array_equal(g[0], w)
+    np.testing.assert_array_equal(g[1][0], b)
+    assert (g[1][1], g[2]) == (None, None)
+    assert ftf.gradient([], l2=0.5) == []
+    with pytest.raises(DTypeError, match=r"at '1': expected a float array"):
+        ftf.gradient([w, tf.constant([1])], l2=1.0)
+    with pytest.raises(DTypeError, match=r"at '1': expected a tensor of float16"):
+        ftf.penalty([w, tf.constant([1j])], l2=1.0)
+
+
+@pytest.mark.parametrize("name", ["auto", "kernels", "native"])
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_gradients_of_containers_on_every_route(name, mode):
+    xs = {"a": sample((3, 2)), "b": sample((2, 2), tf.float16), "bias": sample(2)}
+
+    def function(xs, u):
+        with ftf.route(name):
+            return ftf.value_and_gradient(xs, l1=0.3, l2={"a": 0.5, "b": 0.25}, scale=u)
+
+    function = function if mode == "eager" else tf.function(function)
+    v, g = function(xs, tf.constant(0.5))
+    host = {k: np.array(x) for k, x in xs.items()}
+    ev, eg = fastreg.model.value_and_gradient(host, l1=0.3, l2={"a": 0.5, "b": 0.25}, scale=0.5)
+    assert float(v) == pytest.approx(float(ev), rel=1e-6)
+    assert g.keys() == eg.keys()
+    for k in g:
+        np.testing.assert_allclose(np.float64(g[k]), np.float64(eg[k]), rtol=1e-3)
+
+
+def test_shared_variables_count_once_and_tensors_each_time():
+    v, x = tf.Variable(tf.ones((2, 2))), tf.ones((2, 2))
+    assert float(ftf.penalty([v, v], l2=1.0)) == 4.0
+    assert float(ftf.penalty({"a": v, "b": v}, l2=1.0)) == 4.0
+    assert float(ftf.penalty([x, x], l2=1.0)) == 8.0
+    assert float(ftf.global_norm([v, v])) == float(ftf.global_norm([x, x])) == 8.0**0.5
+
+
+@pytest.mark.parametrize("name", ["kernels", "native"])
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_upstream_gradients_of_one_element(name, mode):
+    """As tf.nn.l2_loss takes them."""
+    x = sample(5)
+
+    def function(x):
+        with ftf.route(name), tf.GradientTape() as tape:
+            tape.watch(x)
+            y = ftf.penalty(x, l1=0.25, l2=0.5)
+        return tape.gradient(y, x, output_gradients=tf.constant([2.0]))
+
+    g = (function if mode == "eager" else tf.function(function))(x)
+    np.testing.assert_allclose(g, 2 * fastreg.gradient(x.numpy(), l1=0.25, l2=0.5), rtol=1e-6)
+
+
+# -- Steps by assignment ---------------------------------------------------------------------------
+
+
+class Model(tf.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = tf.Variable(sample((40, 30)), name="w")
+        self.bias = tf.Variable(sample(5), name="bias")
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
+@pytest.mark.parametrize("name", ["auto", "native"])
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_prox_and_decay(dtype, name, mode):
+    vs = [tf.Variable(sample((40, 30), dtype)), tf.Variable(sample(5, dtype))]
+    host = [v.numpy() for v in vs]
+
+    def steps(step):
+        with ftf.route(name):
+            ftf.prox_(vs, step, l1=3.0, l2=0.7)
+            ftf.decay_(vs, step)
+
+    (steps if mode == "eager" else tf.function(steps))(tf.constant(0.125, tf.float64))
+    fastreg.prox_(host, 0.125, l1=3.0, l2=0.7)
+    assert 0 < np.count_nonzero(host[0]) < host[0].size
+    fastreg.decay_(host, 0.125)
+    for v, x in zip(vs, host, strict=True):
+        if (name, mode) == ("auto", "eager"):
+            assert bits(v) == bits(x)
+        eps = float(ml_dtypes.finfo(x.dtype).eps)
+        np.testing.assert_allclose(v.numpy().astype("f8"), x.astype("f8"), rtol=eps)
+
+
+def test_steps_of_models_and_what_they_refuse():
+    m = Model()
+    bias = m.bias.numpy()
+    ftf.prox_(m, 0.5, l1=1e9)
+    assert not m.w.numpy().any()
+    assert bits(m.bias) == bits(bias)
+    m = Model()
+    before = m.w.numpy()
+    for call, error, text in (
+        (lambda: ftf.prox_(m, -1.0, l1=0.1), ArgumentError, "step that is finite"),
+        (lambda: ftf.prox_(m, 0.1), ArgumentError, "a weight"),
+        (lambda: ftf.prox_(m, 0.1, l1=0.1, select="x*"), ArgumentError, "which takes none"),
+        (lambda: ftf.decay_(m, 2.0), ArgumentError, "a rate from 0 to 1"),
+        (lambda: ftf.decay_([m.w, tf.ones(3)], 0.5), DTypeError, "a variable to assign to at '1'"),
+        (lambda: ftf.prox_([m.w, np.ones(3)], 0.1, l1=0.1), DTypeError, "at '1'"),
+        (lambda: ftf.prox_([m.w, tf.Variable([1, 2])], 0.1, l1=0.1), DTypeError, "at "),
+    ):
+        with pytest.raises(error, match=text):
+            call()
+        assert bits(m.w) == bits(before)
+
+
+def test_steps_in_a_version_1_graph():
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        v = tf.compat.v1.get_variable("w", initializer=[3.0, -0.5])
+        step = ftf.prox_(v, 0.5, l1=2.0)
+        session.run(tf.compat.v1.global_variables_initializer())
+        session.run(step)
+        assert session.run(v).tolist() == [2.0, 0.0]
+
+
+# -- Norms -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["auto", "kernels", "native"])
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_global_norm(name, mode):
+    def f(*xs, dtype=None):
+        with ftf.route(name):
+            return ftf.global_norm(list(xs), dtype=dtype)
+
+    wrap = (lambda f: f) if mode == "eager" else tf.function
+    xs = [sample((50, 3)), sample(5, tf.float16), sample(7, tf.bfloat16), tf.range(3)]
+    v = wrap(f)(*xs, None)
+    assert v.dtype == tf.float64
+    expected = float(fastreg.global_norm([np.array(x) for x in xs]))
+    assert float(v) == pytest.approx(expected, rel=1e-15)
+    if name == "kernels" or (name, mode) == ("auto", "eager"):
+        assert float(v) == expected
+    for dtype in ("float32", "float64"):
+        top = 2.0**1020 if dtype == "float64" else 1e38
+        for size in (top, 1e-30, 0.0):
+            x = tf.constant(size, dtype, (4,))
+            assert float(wrap(f)(x)) == pytest.approx(2.0 * float(x[0]), rel=1e-15)
+    assert wrap(lambda x: f(x, dtype="float32"))(tf.ones(4)).dtype == tf.float32
+    assert np.isnan(wrap(f)(tf.constant([np.nan, np.inf])))
+    assert float(wrap(f)(tf.constant([1.0, -np.inf]))) == np.inf
+    assert float(wrap(f)()) == float(wrap(f)(tf.zeros((0, 2)))) == 0.0
+
+    def slopes(x):
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            g = taped(lambda x: f(x), x)[1]
+            s = tf.reduce_sum(g * tf.constant([1.0, 2.0]))
+        return g, outer.gradient(s, x)
+
+    g, h = wrap(slopes)(tf.constant([3.0, 4.0]))
+    np.testing.assert_allclose(g, [0.6, 0.8], rtol=1e-6)
+    unit = np.array([0.6, 0.8])
+    c = np.array([1.0, 2.0])
+    np.testing.assert_allclose(h, (c - unit * (unit @ c)) / 5.0, rtol=1e-5)
+    assert wrap(lambda x: taped(f, x)[1])(tf.zeros(2)).numpy().tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("name", ["auto", "native"])
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_clip_by_global_norm(name, mode):
+    slices = tf.IndexedSlices(tf.constant([[3.0, 0.0], [0.0, 1.0], [0.0, 3.0]]),
+                              tf.constant([1, 0, 0]), tf.constant([3, 2]))  # fmt: skip
+
+    def f(m):
+        with ftf.route(name):
+            return ftf.clip_by_global_norm({"a": [tf.constant([0.0, 12.0]), None], "b": slices}, m)
+
+    function = f if mode == "eager" else tf.function(f)
+    clipped, norm = function(tf.constant(6.5))
+    assert float(norm) == 13.0  # the slices of row 0 are added: 3, 4, 12
+    np.testing.assert_array_equal(clipped["a"][0], [0.0, 6.0])
+    assert clipped["a"][1] is None
+    assert isinstance(clipped["b"], tf.IndexedSlices)
+    np.testing.assert_array_equal(clipped["b"].values, slices.values / 2)
+    clipped, _ = function(tf.constant(np.inf))
+    np.testing.assert_array_equal(clipped["a"][0], [0.0, 12.0])
+
+
+def test_clip_keeps_what_is_not_finite_and_refuses_the_rest():
+    x = tf.constant([1.0, np.inf])
+    clipped, norm = ftf.clip_by_global_norm(x, 0.5)
+    np.testing.assert_array_equal(clipped, x)
+    assert np.isinf(norm)
+    clipped, norm = ftf.clip_by_global_norm(iter([tf.constant([3.0, 4.0], tf.float16)]), 2.5)
+    assert (clipped[0].dtype, clipped[0].numpy().tolist()) == (tf.float16, [1.5, 2.0])
+    assert ftf.clip_by_global_norm([], 1.0)[0] == []
+    with pytest.raises(ArgumentError, match="max_norm"):
+        ftf.clip_by_global_norm(x, -1.0)
+    with pytest.raises(DTypeError, match="at '1'"):
+        ftf.clip_by_global_norm([x, tf.constant([1])], 1.0)
+
+
+def test_stats():
+    s = ftf.stats({"w": tf.Variable([3.0, -4.0]), "n": tf.range(2)})
+    assert (s.total["norm"], s["n"]["n"]) == (5.0, 2)
