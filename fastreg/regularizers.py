@@ -78,6 +78,8 @@ def _dtype_name(dtype: Any) -> str | None:
 
 def _tensor(x: Any) -> Any:
     """Return the tensor of a variable, and any other object but a whole model as it is."""
+    if framework(x) == "numpy":
+        return x
     x = unwrap(x)
     # Backends take models as well; a regularizer is for one array.
     if is_torch_module(x) or is_model(x):

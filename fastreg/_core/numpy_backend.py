@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,41 +26,47 @@ __all__ = [
 
 def penalty(x: Any, *, l1: float | None = None, l2: float | None = None, dtype: Any = None) -> Any:
     """Return ``l1 * sum(|x|) + l2 * sum(x**2)`` as a NumPy scalar; see :func:`fastreg.value`."""
-    return _of_one(_kernels.value, x, l1=l1, l2=l2, dtype=dtype)
+    try:
+        return _kernels.value(x, l1=l1, l2=l2, dtype=dtype)
+    except DTypeError as e:
+        raise _refusal(x, e) from None
 
 
 def gradient(x: Any, *, l1: float | None = None, l2: float | None = None) -> Any:
     """Return the gradient of the penalty; see :func:`fastreg.gradient`."""
-    return _of_one(_kernels.gradient, x, l1=l1, l2=l2)
+    try:
+        return _kernels.gradient(x, l1=l1, l2=l2)
+    except DTypeError as e:
+        raise _refusal(x, e) from None
 
 
 def value_and_gradient(
     x: Any, *, l1: float | None = None, l2: float | None = None, dtype: Any = None
 ) -> Any:
     """Return value and gradient from one pass; see :func:`fastreg.value_and_gradient`."""
-    if not isinstance(x, np.ndarray):
-        _of_one(host_array, x)  # the kernels' function takes containers as well
-    return _of_one(_kernels.value_and_gradient, x, l1=l1, l2=l2, dtype=dtype)
-
-
-def _of_one(function: Callable[..., Any], x: Any, **arguments: Any) -> Any:
-    """Call a function; what has no dtype at all is refused with Keras' AttributeError."""
     try:
-        return function(x, **arguments)
+        if not isinstance(x, np.ndarray):
+            host_array(x)  # the kernels' function takes containers as well
+        return _kernels.value_and_gradient(x, l1=l1, l2=l2, dtype=dtype)
     except DTypeError as e:
-        if hasattr(x, "dtype"):
-            raise
-        try:
-            host_array(x)
-        except DTypeError:
-            raise NotAnArrayError(
-                message(
-                    "one array or tensor (ndarray, torch, TensorFlow, JAX, Keras variable)",
-                    describe(x),
-                    "pass numpy.asarray(x), or call once for each item of a list",
-                )
-            ) from None
-        raise e
+        raise _refusal(x, e) from None
+
+
+def _refusal(x: object, error: DTypeError) -> DTypeError:
+    """Return Keras' AttributeError for what is no array at all, otherwise the error itself."""
+    if hasattr(x, "dtype"):
+        return error
+    try:
+        host_array(x)
+    except DTypeError:
+        return NotAnArrayError(
+            message(
+                "one array or tensor (ndarray, torch, TensorFlow, JAX, Keras variable)",
+                describe(x),
+                "pass numpy.asarray(x), or call once for each item of a list",
+            )
+        )
+    return error
 
 
 # -- Orthogonality -------------------------------------------------------------------------------
@@ -116,7 +121,10 @@ def orthogonal_value_and_gradient(
 
 
 def _orthogonal(x: Any, factor: float, rows: bool, dtype: Any, want: bool) -> tuple[Any, Any]:
-    host: HostArray = _of_one(host_array, x)
+    try:
+        host = host_array(x)
+    except DTypeError as e:
+        raise _refusal(x, e) from None
     factor = check_matrix(host.shape, factor)
     if want and not host.dtype.floating:
         raise not_differentiable(describe(x), "x.astype('float32')")

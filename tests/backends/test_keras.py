@@ -61,6 +61,9 @@ def test_importing_fastreg_imports_no_framework():
 def test_examples():
     if importlib.util.find_spec("keras") is None:
         pytest.skip("keras is not installed")
-    code = "import doctest, fastreg.keras as m; raise SystemExit(doctest.testmod(m).failed)"
+    code = (
+        "import doctest, fastreg.keras as a, fastreg.keras._classes as b\n"
+        "raise SystemExit(doctest.testmod(a).failed + doctest.testmod(b).failed)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout

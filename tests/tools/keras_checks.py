@@ -642,6 +642,7 @@ def check_logger():
     assert len(names) == 3, names
     close(h["penalty"][-1], sum(h[k][-1] for k in names))
     close(h["penalty"][-1], fk.report(model).total)
+    raises(ValueError, "every", lambda: fk.PenaltyLogger(0))
     w = model.get_weights()
     close(h[names[0]][-1], float(fastreg.value(w[0], l1=0.01, l2=0.02)), 1e-6)
 
@@ -822,19 +823,53 @@ def check_steps():
     for w, old in zip(model.weights, before, strict=True):
         assert np.array_equal(as_numpy(w), old * np.float32(0.75) if old.ndim > 1 else old)
     last = [as_numpy(w).copy() for w in model.weights]
+    floats, integers = (variable(np.ones((2, 2), t)) for t in ("float32", "int32"))
     for kind, text, call in (
         (ValueError, "step", lambda: fk.prox_(model, -1.0, l1=1.0)),
         (ValueError, "rate", lambda: fk.decay_(model, 2.0)),
         (ValueError, "l1= or l2=", lambda: fk.prox_(model, 1.0)),
         (ValueError, "takes none", lambda: fk.decay_(model, 0.5, select="nothing")),
-        (TypeError, "expected", lambda: fk.prox_([variable(np.ones((2, 2), "float32")),
-                                                  variable(np.ones((2, 2), "int32"))], 1.0, l1=1.0)),
+        (TypeError, "expected", lambda: fk.prox_([floats, integers], 1.0, l1=1.0)),
     ):  # fmt: skip
         raises(kind, text, call)
     for w, old in zip(model.weights, last, strict=True):
         assert np.array_equal(as_numpy(w), old)
+    assert (as_numpy(floats) == 1).all()
     if HOST in ("tensorflow", "tf_keras", "jax"):
-        raises(TypeError, "expected", lambda: fk.prox_([host_array(np.ones(2, "float32"))], 1.0, l1=1.0))
+        value = [host_array(np.ones(2, "float32"))]
+        raises(TypeError, "expected", lambda: fk.prox_(value, 1.0, l1=1.0))
+
+
+def check_steps_within_a_program():
+    model = tools_model()
+    before = [as_numpy(w).copy() for w in model.weights]
+    if HOST == "jax":
+        import jax
+
+        def program(values):
+            with keras.StatelessScope(list(zip(model.weights, values, strict=True))) as scope:
+                fk.prox_(model, 0.5, l1=0.4)
+                fk.decay_(model, 0.25)
+            return [scope.get_current_value(w) for w in model.weights]
+
+        after = jax.jit(program)([w.value for w in model.weights])
+    elif HOST in ("tensorflow", "tf_keras"):
+        import tensorflow as tf
+
+        @tf.function
+        def program():
+            fk.prox_(model, 0.5, l1=0.4)
+            fk.decay_(model, 0.25)
+
+        program()
+        after = model.weights
+    else:
+        raise Skip(f"{HOST} does not trace")
+    for w, old in zip(after, before, strict=True):
+        if old.ndim > 1:
+            fastreg.prox_([old], 0.5, l1=0.4)
+            fastreg.decay_([old], 0.25)
+        np.testing.assert_allclose(as_numpy(w), old, rtol=2e-7, atol=1e-8)
 
 
 def check_steps_under_mixed_precision():
