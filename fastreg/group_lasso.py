@@ -252,7 +252,7 @@ def _prepare(
             )
         of_this = groups
         if isinstance(groups, Mapping) and globs is not None:
-            key = globs.find((p.name, *p.aliases))
+            key = globs.find(p.names)
             if key is None:
                 raise ArgumentError(
                     message(f"groups= with a name or glob for {p.label}", "none",

@@ -32,8 +32,7 @@ from fastreg._core.arguments import (
     number,
 )
 from fastreg._core.arrays import HostArray, empty_like
-from fastreg._core.containers import Parameter, gather, is_array
-from fastreg._core.frameworks import framework, is_model, is_torch_module, is_variable, loaded
+from fastreg._core.containers import Parameter, gather, is_array, refuse_weights
 from fastreg._core.plan import Plan, occurrences
 from fastreg._core.selection import chosen, explain, is_kernel_name
 from fastreg._core.statistics import Stats, Titles
@@ -373,7 +372,7 @@ def clip_by_global_norm_(grads: Any, max_norm: float, *, nonfinite: str = "raise
     max_norm = number(max_norm, "max_norm", least=0.0, finite=False)
     flag(nonfinite, "nonfinite", "raise", "keep")
     grads = list(grads) if isinstance(grads, Iterator) else grads
-    _refuse_weights(grads)
+    refuse_weights(grads)
     dense = _dense(grads)
     if dense is not None:
         arrays = Arrays.dense(*dense)
@@ -387,26 +386,6 @@ def clip_by_global_norm_(grads: Any, max_norm: float, *, nonfinite: str = "raise
                 tensors.written(tensors.tensors_of(dense[0]))
             return norm
     return Plan.of(grads, _ALL).clip_by_global_norm_(max_norm, nonfinite=nonfinite)
-
-
-def _refuse_weights(grads: Any) -> None:
-    """Refuse weights where gradients are meant: clipping would scale them."""
-    if is_torch_module(grads) or is_model(grads):
-        weights = True
-    elif type(grads) is list and all(type(x) is np.ndarray for x in grads):
-        return
-    else:
-        torch = loaded("torch")
-        weights = any(
-            is_variable(x)
-            or (framework(x) == "torch" and isinstance(x, torch.nn.Parameter))
-            for x in (p.original for p in gather(grads, values=True).parameters)
-        )
-    if weights:
-        raise ArgumentError(
-            message("gradients to clip", "weights themselves",
-                    "pass [p.grad for p in model.parameters()], or what the tape returned")
-        )
 
 
 def decay_(params: Any, rate: float, *, select: Select = None) -> None:

@@ -66,9 +66,9 @@ FR_INLINE vs vs_where_zero(vs x, vs yes, vs no)
 {
     return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_EQ_OQ));
 }
-FR_INLINE vs vs_where_nan(vs x, vs yes, vs no)
+FR_INLINE vs vs_where_less(vs a, vs b, vs yes, vs no)
 {
-    return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, _CMP_LT_OQ));
 }
 
 typedef __m256i vh;
@@ -105,7 +105,7 @@ FR_INLINE vh fr_round_bf16(vs a, vs b)
 FR_INLINE vs fr_canonical_vs(vs a)
 {
     const vs nan = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fc00000));
-    return vs_where_nan(a, nan, a);
+    return _mm256_blendv_ps(a, nan, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
 }
 FR_INLINE vh vh_pack_f16(vs a, vs b)
 {

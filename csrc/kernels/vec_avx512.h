@@ -69,9 +69,9 @@ FR_INLINE vs vs_where_zero(vs x, vs yes, vs no)
 {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_EQ_OQ), no, yes);
 }
-FR_INLINE vs vs_where_nan(vs x, vs yes, vs no)
+FR_INLINE vs vs_where_less(vs a, vs b, vs yes, vs no)
 {
-    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), no, yes);
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes);
 }
 
 typedef __m512i vh;
@@ -108,7 +108,7 @@ FR_INLINE vh fr_round_bf16(vs a, vs b)
 FR_INLINE vs fr_canonical_vs(vs a)
 {
     const vs nan = _mm512_castsi512_ps(_mm512_set1_epi32(0x7fc00000));
-    return vs_where_nan(a, nan, a);
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a, nan);
 }
 FR_INLINE vh vh_pack_f16(vs a, vs b)
 {

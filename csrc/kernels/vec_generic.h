@@ -25,7 +25,7 @@
  * vs_load_T(p, &a, &b)                  2 SL elements of a half precision, widened exactly, in any order
  *
  * A vocabulary that defines FR_VEC_HALVES has these instead of vs_load_T, for gradients in f32 lanes:
- * vs_mul, vs_fma, vs_flip_sign, vs_where_zero, vs_where_nan   as their namesakes
+ * vs_mul, vs_fma, vs_flip_sign, vs_where_zero, vs_where_less   as their namesakes
  * vh            2 SL elements of a half precision; vh_load, vh_store, and vh_stream to 2 SL aligned ones
  * vh_unpack_T(y, &a, &b)                widened exactly, in any order
  * vh_pack_T(a, b)                       back in that order, rounded once; any NaN becomes the canonical one

@@ -343,12 +343,12 @@ def _each(rule: Any, parameters: Sequence[Any], what: str, rest: float) -> list[
     unused = set(rule)
     out = []
     for p in parameters:
-        key = globs.find((p.name, *p.aliases))
+        key = globs.find(p.names)
         unused.discard(key)
         out.append(rest if key is None else rule[key])
     if unused:  # overruled everywhere, or fitting nothing?
         for p in parameters:
-            unused -= globs.fitting((p.name, *p.aliases))
+            unused -= globs.fitting(p.names)
             if not unused:
                 break
     for key in rule:

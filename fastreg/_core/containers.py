@@ -41,6 +41,7 @@ __all__ = [
     "named",
     "naming",
     "place",
+    "refuse_weights",
 ]
 
 # Deeper than any model; a container that holds itself is found before.
@@ -112,6 +113,13 @@ class Parameter:
         return f"'{printable(self.name, 80)}'"
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """All names that a rule may know it by; TensorFlow's users see ``"kernel:0"``."""
+        if framework(self.original) == "tensorflow":
+            return (self.name, *self.aliases, f"{self.name}:0")
+        return (self.name, *self.aliases)
+
+    @property
     def array(self) -> HostArray:
         """Its memory, viewed when first asked for.
 
@@ -132,7 +140,7 @@ class Parameter:
             return False
         home = framework(x)
         if home == "torch":
-            return isinstance(x, loaded("torch").nn.Parameter) and not x.requires_grad
+            return not x.requires_grad and isinstance(x, loaded("torch").nn.Parameter)
         if getattr(x, "trainable", None) is False:
             return True
         # tf_keras keeps the flag on the layer alone.
@@ -252,6 +260,8 @@ def _is_tied(params: Any) -> bool:
 
 def _untied(found: list[Parameter]) -> list[Parameter]:
     """Drop what repeats the memory of an earlier parameter, and note its name there."""
+    if tensors.are_distinct([p.original for p in found]):
+        return found
     kept: dict[Any, Parameter] = {}
     for k, p in enumerate(found):
         first = kept.setdefault(_identity(p, k), p)
@@ -391,9 +401,10 @@ class _Walk:
         """List the parameters of a torch module, tied ones under each of their names."""
         own, parts = module._parameters, module._modules
         holders = self.gathered.holders
+        place_of = prefix[:-1] if not path else joined((*path, prefix[:-1]) if prefix else path)
         for held in (own, parts):
             if isinstance(held, dict):
-                holders.append((held, list(held.values()), joined((*path, prefix[:-1]) if prefix else path)))
+                holders.append((held, list(held.values()), place_of))
         for name, x in own.items():
             if x is not None:
                 self.out.append(((*path, prefix + name), x, module))
@@ -632,6 +643,26 @@ def check_mutable(parameters: Sequence[Parameter]) -> None:
                     _PURE.get(home, "work on a NumPy copy and put the result back"),
                 )
             )
+
+
+def refuse_weights(grads: Any) -> None:
+    """Refuse weights where gradients are meant: clipping would scale them."""
+    if is_torch_module(grads) or is_model(grads):
+        weights = True
+    elif type(grads) is list and all(type(x) is np.ndarray for x in grads):
+        return
+    else:
+        torch = loaded("torch")
+        weights = any(
+            is_variable(x)
+            or (framework(x) == "torch" and isinstance(x, torch.nn.Parameter))
+            for x in (p.original for p in gather(grads, values=True).parameters)
+        )
+    if weights:
+        raise ArgumentError(
+            message("gradients to clip", "weights themselves",
+                    "pass [p.grad for p in model.parameters()], or what the tape returned")
+        )
 
 
 def named(error: FastregError, labels: Sequence[str]) -> FastregError:

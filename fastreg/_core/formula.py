@@ -39,20 +39,12 @@ class Operations(ABC):
         """Return x in another element type; x itself if it has it."""
 
     @abstractmethod
-    def dtype(self, x: Any) -> str:
-        """Return the name of x's element type."""
-
-    @abstractmethod
     def sum(self, x: Any) -> Any:
         """Return the 0-d sum of all elements."""
 
     @abstractmethod
     def absolute(self, x: Any) -> Any:
         """Return |x|, whose derivative is :meth:`sign`."""
-
-    @abstractmethod
-    def sign(self, x: Any) -> Any:
-        """Return the sign of each element: 0 for ±0, NaN for NaN."""
 
     @abstractmethod
     def square(self, x: Any) -> Any:
@@ -66,17 +58,27 @@ class Operations(ABC):
     def zeros_like(self, x: Any) -> Any:
         """Return zeros of x's shape and type."""
 
-    @abstractmethod
+    # What only gradients and proximal steps need.
+
+    def dtype(self, x: Any) -> str:
+        """Return the name of x's element type."""
+        raise NotImplementedError
+
+    def sign(self, x: Any) -> Any:
+        """Return the sign of each element: 0 for ±0, NaN for NaN."""
+        raise NotImplementedError
+
     def where(self, condition: Any, a: Any, b: Any) -> Any:
         """Return a where the condition holds, else b."""
+        raise NotImplementedError
 
-    @abstractmethod
     def maximum(self, a: Any, b: Any) -> Any:
         """Return the larger of each pair, NaN if there is one; b may be a float."""
+        raise NotImplementedError
 
-    @abstractmethod
     def tiny(self, dtype: str) -> float:
         """Return the smallest normal number of a type."""
+        raise NotImplementedError
 
     # What only orthogonality needs.
 

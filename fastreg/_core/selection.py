@@ -236,7 +236,7 @@ def decide(gathered: Gathered, select: Select = None) -> list[Decision]:
 
 
 def _fits(p: Parameter, matches: Callable[[str], Any]) -> bool:
-    return any(matches(s) for name in (p.name, *p.aliases) for s in spellings(name))
+    return any(matches(s) for name in p.names for s in spellings(name))
 
 
 def _kernel(p: Parameter) -> Decision:
@@ -255,6 +255,8 @@ def _kernel(p: Parameter) -> Decision:
 
 _rules: dict[tuple[str, bool], str] = {}
 _MOST_RULES = 65536
+_class_rules: dict[type, str] = {}
+_MOST_CLASSES = 1024  # classes made in a loop must not pile up
 
 
 @untraced
@@ -295,14 +297,22 @@ def _judged(name: str, has_layer: bool) -> str:
 
 def _rule_of_layer(layer: Any) -> str:
     """Return why the parameters of a layer are no kernels, or nothing: its class decides."""
-    if layer is None:
-        return ""
-    for base in type(layer).__mro__:
-        name = base.__name__
-        # A wrapper that normalises another layer's weights does not own them.
-        if _NORM.search(name.lower()) and name not in ("SpectralNormalization", "WeightNorm"):
-            return f"of a normalisation, by the class {printable(type(layer).__name__, 40)}"
-    return ""
+    return "" if layer is None else _rule_of_class(type(layer))
+
+
+@untraced
+def _rule_of_class(kind: type) -> str:
+    rule = _class_rules.get(kind)
+    if rule is None:
+        rule = ""
+        for name in (base.__name__ for base in kind.__mro__):
+            # A wrapper that normalises another layer's weights does not own them.
+            if _NORM.search(name.lower()) and name not in ("SpectralNormalization", "WeightNorm"):
+                rule = f"of a normalisation, by the class {printable(kind.__name__, 40)}"
+                break
+        if len(_class_rules) < _MOST_CLASSES:
+            _class_rules[kind] = rule
+    return rule
 
 
 def _called(p: Parameter, select: Callable[[str, Any], Any], name: str) -> Decision:
@@ -334,7 +344,7 @@ def _mask(parameters: Sequence[Parameter], mask: Any) -> list[Decision]:
         prefixes = [p.path[:k] for k in range(len(p.path), 0, -1)]
         path = next((path for path in prefixes if path in marks), None)
         if path is None:
-            path = next((by_name[n] for n in (p.name, *p.aliases) if n in by_name), None)
+            path = next((by_name[n] for n in p.names if n in by_name), None)
         if path is None:
             raise ArgumentError(
                 message(f"a mask with an entry for {p.label}", "none", "add True or False for it")

@@ -13,7 +13,7 @@ from typing import Any
 from fastreg._core.dtypes import FLOATS, Dtype
 from fastreg._core.frameworks import framework, loaded, unwrap
 
-__all__ = ["Dense", "dense", "identity", "tensors_of", "written"]
+__all__ = ["Dense", "are_distinct", "dense", "identity", "tensors_of", "written"]
 
 Dense = tuple[list[Any], list[int], list[int], list[Dtype]]
 
@@ -61,6 +61,20 @@ def _is_recording(torch: Any) -> bool:
     return bool(
         torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active()
     )
+
+
+def are_distinct(xs: Sequence[Any]) -> bool:
+    """Whether these are plain tensors that begin at different addresses: the commonest case."""
+    torch = loaded("torch")
+    if torch is None or torch.compiler.is_compiling() or _is_recording(torch):
+        return False
+    if not set(map(type, xs)) <= {torch.Tensor, torch.nn.Parameter}:
+        return False
+    try:
+        addresses = set(map(torch.Tensor.data_ptr, xs))
+    except RuntimeError:  # sparse, or without a storage
+        return False
+    return len(addresses) == len(xs) and 0 not in addresses
 
 
 def identity(x: Any) -> Any:

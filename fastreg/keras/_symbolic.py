@@ -40,29 +40,17 @@ class _Operations(formula.Operations):
     def cast(self, x: Any, dtype: str) -> Any:
         return self._ops.cast(x, dtype)
 
-    def dtype(self, x: Any) -> str:
-        return name_of(x.dtype)
-
     def sum(self, x: Any) -> Any:
         return self._sum(x)
 
     def absolute(self, x: Any) -> Any:
         return self._absolute(x)
 
-    def sign(self, x: Any) -> Any:
-        return self._ops.sign(x)
-
     def square(self, x: Any) -> Any:
         return self._ops.square(x)
 
     def zeros_like(self, x: Any) -> Any:
         return self._ops.zeros_like(x)
-
-    def where(self, condition: Any, a: Any, b: Any) -> Any:
-        return self._ops.where(condition, a, b)
-
-    def maximum(self, a: Any, b: Any) -> Any:
-        return self._ops.maximum(a, b)
 
 
 def _own(x: Any) -> Dtype:

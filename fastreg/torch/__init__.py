@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The PyTorch backend: penalties of tensors and modules, differentiable, with the same bits as NumPy's.
+"""The PyTorch backend: penalties of tensors and modules, differentiable, with the bits of NumPy's.
 
 Dense CPU tensors go to the kernels without a copy. In eager mode an ``autograd.Function`` reads
 the tensors once for value and gradient. Under ``torch.compile``, ``torch.export``, ``make_fx`` and
@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fastreg._core import formula
 from fastreg._core.arguments import Request, Select, Weight, number, weight
@@ -39,8 +40,6 @@ __all__ = [
     "stats",
     "value_and_gradient",
 ]
-
-Tensor = torch.Tensor
 
 
 def _is_plain(
@@ -156,7 +155,7 @@ def penalty(
     return _dispatch.penalty(params, *_numbers(l1, l2), result_type(params, dtype))
 
 
-def _numbers(l1: float | None, l2: float | None) -> tuple[float, float]:
+def _numbers(l1: Any, l2: Any) -> tuple[float, float]:
     """Return two weights, 0 for one that was not given."""
     return 0.0 if l1 is None else weight(l1, "l1"), 0.0 if l2 is None else weight(l2, "l2")
 

@@ -4,20 +4,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fastreg.torch import _eager, _native
-from fastreg.torch._modes import transforms_active
+from fastreg.torch._modes import on_cpu, transforms_active
 
 __all__ = ["Gradient", "Orthogonal", "Penalty", "Transformed"]
 
-Tensor = torch.Tensor
 
 # Whether the last backward pass came with the upstream gradient 1, for activities and for weights
 # (leaves). A guess for the next one: it decides when the gradient is computed, never what it is.
 expect_one = [True, True]
+
+_is_leaf = attrgetter("is_leaf")
 
 
 class Penalty(torch.autograd.Function):
@@ -32,9 +35,9 @@ class Penalty(torch.autograd.Function):
     def forward(ctx: Any, l1s: list[float], l2s: list[float], dtype: Any, *xs: Tensor) -> Tensor:
         ctx.save_for_backward(*xs)
         ctx.weights = (l1s, l2s)
-        ctx.leaf = leaf = all([x.is_leaf for x in xs])
+        ctx.leaf = leaf = all(map(_is_leaf, xs))
         ctx.gradients = None
-        if expect_one[leaf] and xs[0].is_cpu:
+        if expect_one[leaf] and on_cpu(xs[0]):
             value, ctx.gradients = _eager.both(xs, l1s, l2s, dtype, ctx.needs_input_grad[3:])
             return value
         return _eager.value(xs, l1s, l2s, dtype)

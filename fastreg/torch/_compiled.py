@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fastreg.torch import _eager
 from fastreg.torch._autograd import Gradient, Orthogonal, Penalty, Transformed
 from fastreg.torch._memory import result_type
 
 __all__ = ["hide", "register"]
-
-Tensor = torch.Tensor
 
 
 def _fake_penalty(x: Tensor, l1: float, l2: float, dtype: Any = None) -> Tensor:
@@ -90,7 +89,7 @@ def hide(functions: Iterable[Callable[..., Any]]) -> None:
     microseconds in every call.
     """
     try:
-        frames: Any = torch._C._dynamo.eval_frame  # type: ignore[attr-defined]
+        frames: Any = torch._C._dynamo.eval_frame
         skip = frames._FrameExecStrategy(frames._FrameAction.SKIP, frames._FrameAction.SKIP)
         for function in functions:
             frames.set_code_exec_strategy(function.__code__, skip)

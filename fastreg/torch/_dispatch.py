@@ -7,8 +7,10 @@ Weights arrive checked here, and element types judged.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 
 import torch
+from torch import Tensor
 
 from fastreg.torch import _compiled as _compiled  # defines torch.ops.fastreg
 from fastreg.torch import _eager, _native
@@ -19,12 +21,23 @@ from fastreg.torch._modes import (
     functionalized,
     in_graph,
     is_distributed,
+    on_cpu,
     transforms_active,
 )
 
-__all__ = ["gradient", "gradients", "orthogonal", "penalties", "penalty", "runs_eagerly"]
+__all__ = [
+    "both",
+    "gradient",
+    "gradients",
+    "orthogonal",
+    "orthogonal_and_gradient",
+    "penalties",
+    "penalty",
+    "runs_eagerly",
+]
 
-Tensor = torch.Tensor
+
+_requires_grad = attrgetter("requires_grad")
 
 
 def runs_eagerly(xs: Sequence[Tensor]) -> bool:
@@ -33,7 +46,8 @@ def runs_eagerly(xs: Sequence[Tensor]) -> bool:
         compiling()
         or transforms_active()
         or forward_mode()
-        or any([not x.is_cpu or in_graph(x) for x in xs])
+        or not all(map(on_cpu, xs))
+        or any(map(in_graph, xs))
     )
 
 
@@ -63,7 +77,7 @@ def penalties(
     if not xs:
         return torch.zeros((), dtype=dtype, device="cpu")
     if runs_eagerly(xs):
-        if torch.is_grad_enabled() and any([x.requires_grad for x in xs]):
+        if torch.is_grad_enabled() and any(map(_requires_grad, xs)):
             return Penalty.apply(l1s, l2s, dtype, *xs)
         return _eager.value(xs, l1s, l2s, dtype)
     wide, device = _native.wide(xs[0].device), xs[0].device
@@ -99,7 +113,7 @@ def gradients(
 def both(
     xs: Sequence[Tensor], l1s: list[float], l2s: list[float], dtype: torch.dtype, scale: float
 ) -> tuple[Tensor, list[Tensor]]:
-    """Return the penalty of tensors and the gradient of each, in no graph; on the CPU in one pass."""
+    """Return the penalty of tensors and the gradient of each, in no graph; one pass on the CPU."""
     if xs and runs_eagerly(xs):
         return _eager.both(xs, l1s, l2s, dtype, [True] * len(xs), scale)
     value = penalties([x.detach() for x in xs], l1s, l2s, dtype)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Numbers of tensors that have memory: from the kernels on the CPU, from torch elsewhere.
 
-All tensors of a call are on the CPU, or there is one. Nothing here is in a graph.
+Nothing here is in a graph. Tensors of a call are all on the CPU, or one is elsewhere.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fastreg._core import numpy_backend
 from fastreg.torch import _native
 from fastreg.torch._memory import FLOATS, describe, empty_like, host, scalar, targets
+from fastreg.torch._modes import on_cpu
 
 __all__ = ["both", "gradients", "norm", "orthogonal", "upstream", "value"]
-
-Tensor = torch.Tensor
 
 
 def value(xs: Sequence[Tensor], l1s: list[float], l2s: list[float], dtype: torch.dtype) -> Tensor:
     """Return the penalty of all tensors together, 0-d."""
-    if xs[0].device.type != "cpu":
+    if not on_cpu(xs[0]):
         return _native.value(xs[0], l1s[0], l2s[0], dtype)
     arrays, _ = describe(xs, l1s, l2s)
     return scalar(arrays.value(FLOATS[dtype], number=True), dtype)
@@ -40,7 +40,7 @@ def gradients(
 
     ``u`` is a number, or what :func:`upstream` found none in; ``out`` is memory to write to.
     """
-    if isinstance(u, Tensor) or xs[0].device.type != "cpu":
+    if isinstance(u, Tensor) or not on_cpu(xs[0]):
         if not isinstance(u, Tensor):
             u = factor(u, xs[0])
         each = zip(xs, l1s, l2s, needed, strict=True)
@@ -60,9 +60,7 @@ def both(
     needed: Sequence[bool],
     u: float = 1.0,
 ) -> tuple[Tensor, list[Any]]:
-    """Return :func:`value` and :func:`gradients`, from one pass on the CPU."""
-    if xs[0].device.type != "cpu":
-        return value(xs, l1s, l2s, dtype), gradients(xs, l1s, l2s, u, needed)
+    """Return :func:`value` and :func:`gradients` of tensors of the CPU, from one pass."""
     out = [empty_like(x) if n else None for x, n in zip(xs, needed, strict=True)]
     arrays, by_address = describe(xs, l1s, l2s)
     found = arrays.value_and_gradient(
@@ -73,7 +71,7 @@ def both(
 
 def upstream(u: Tensor) -> float | Tensor:
     """Return a 0-d tensor's number; the tensor itself if it is elsewhere, or a batch of them."""
-    if u.device.type != "cpu":
+    if not on_cpu(u):
         return u  # asking would wait for the device
     try:
         return float(u)
@@ -87,9 +85,7 @@ def factor(u: float, x: Tensor) -> Tensor:
 
 
 def norm(xs: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    """Return the Euclidean norm of all tensors together, wherever they are."""
-    if any(x.device.type != "cpu" for x in xs):
-        return _native.norm(xs, dtype)
+    """Return the Euclidean norm of all tensors of the CPU together."""
     arrays, _ = describe(xs)
     return scalar(arrays.norm(FLOATS[dtype], number=True), dtype)
 
@@ -97,7 +93,10 @@ def norm(xs: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
 def orthogonal(
     x: Tensor, factor: float, rows: bool, dtype: torch.dtype, *, want: bool
 ) -> tuple[Tensor, Any]:
-    """Return the orthogonality penalty and, if wanted, its gradient in the type of the work."""
+    """Return the orthogonality penalty of a matrix on the CPU.
+
+    If wanted with its gradient, in the type of the work, which is wider than half precision.
+    """
     found, slope = numpy_backend.cosines(host(x), factor, rows, want)
     return torch.tensor(found, dtype=dtype, device="cpu"), (
         torch.from_numpy(slope) if want else None

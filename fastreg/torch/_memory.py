@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fastreg import _kernels
 from fastreg._core import tensors
 from fastreg._core.arguments import not_differentiable
 from fastreg._core.arrays import HostArray, check_storage
-from fastreg._core.dtypes import ACCEPTED, ALL, BF16, Dtype, result_dtype
+from fastreg._core.dtypes import ACCEPTED, ALL, BF16, result_dtype
 from fastreg.errors import DTypeError, FastregError, LayoutError, NotAnArrayError, message
 from fastreg.torch._modes import ORDINARY, home
 
 __all__ = ["DTYPES", "FLOATS", "as_type", "check_differentiable", "describe", "empty_like",
            "host", "refuse", "result_type", "scalar", "targets"]
 
-Tensor = torch.Tensor
 
 DTYPES = {getattr(torch, d.name): d for d in ALL if hasattr(torch, d.name)}
 """What kernels read, by torch's name for it."""
@@ -84,10 +84,8 @@ def as_type(dtype: Any) -> torch.dtype:
     return dtype if dtype in FLOATS else _BY_NAME[result_dtype(dtype).name]
 
 
-def check_differentiable(x: object) -> None:
-    """Raise unless x is a tensor of floats."""
-    if not isinstance(x, torch.Tensor):
-        raise refuse(x)
+def check_differentiable(x: Tensor) -> None:
+    """Raise unless a tensor is of floats."""
     result_type(x)
     if x.dtype not in FLOATS:
         raise not_differentiable(str(x.dtype), "x.float()")

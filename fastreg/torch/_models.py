@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fastreg import model
 from fastreg._core import tensors
@@ -20,12 +21,11 @@ from fastreg._core.text import printable
 from fastreg.errors import FastregError
 from fastreg.torch import _dispatch, _eager, _native
 from fastreg.torch._memory import as_type, check_differentiable, refuse, result_type
-from fastreg.torch._modes import compiling
+from fastreg.torch._modes import compiling, on_cpu
 
 __all__ = ["Taken", "at", "global_norm", "gradient", "penalty", "stats", "take", "tensors_in",
            "value_and_gradient"]
 
-Tensor = torch.Tensor
 
 @dataclass(frozen=True, slots=True)
 class Taken:
@@ -180,7 +180,7 @@ def stats(params: Any, select: Any, integers: bool) -> Stats:
         params = list(params)
     found = chosen(params, Request.of(select=select), everything=True)
     xs = tensors_in(found.parameters)
-    if all(x.is_cpu for x in xs):
+    if all(map(on_cpu, xs)):
         return model.stats(params, select=select, integers=integers)
     here = [(p.name, x.detach().cpu()) for p, x in zip(found.parameters, xs, strict=True)]
     return model.stats(here, integers=integers)

@@ -4,15 +4,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.autograd import forward_ad
 
-__all__ = ["ORDINARY", "compiling", "forward_mode", "functionalized", "home", "in_graph", "is_distributed",
-           "transforms_active"]
+__all__ = [
+    "ORDINARY",
+    "compiling",
+    "forward_mode",
+    "functionalized",
+    "home",
+    "in_graph",
+    "is_distributed",
+    "on_cpu",
+    "transforms_active",
+]
 
-Tensor = torch.Tensor
 # Subclasses such as fake, functional and distributed tensors answer operators themselves.
 _PLAIN_DISPATCH = Tensor.__torch_dispatch__
 
@@ -31,6 +41,9 @@ _transform_stack = getattr(torch._C._functorch, "get_interpreter_stack", tuple)
 _dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", _never)
 _jit_state = getattr(torch._C, "_get_tracing_state", _never)
 compiling = torch.compiler.is_compiling
+
+on_cpu = attrgetter("is_cpu")
+"""Whether a tensor's memory is the host's, where kernels are."""
 
 
 def home(x: object) -> str:
@@ -60,5 +73,5 @@ def in_graph(x: Tensor) -> bool:
         type(x).__torch_dispatch__ is not _PLAIN_DISPATCH
         or _dispatch_modes()
         or _jit_state()
-        or x.device.type == "meta"
+        or x.is_meta
     )

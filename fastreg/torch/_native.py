@@ -6,9 +6,11 @@ The sums have torch's rounding, in float64 (float32 where the device has no floa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fastreg._core import formula
 from fastreg.torch._memory import DTYPES
@@ -16,7 +18,6 @@ from fastreg.torch._modes import is_distributed
 
 __all__ = ["gradient", "norm", "orthogonal", "penalty", "prox", "value", "wide"]
 
-Tensor = torch.Tensor
 
 _NAMES = {kind: dtype.name for kind, dtype in DTYPES.items()}
 _HALVES = (torch.float16, torch.bfloat16)
@@ -53,7 +54,7 @@ class _Operations(formula.Operations):
         return torch.maximum(a, b) if isinstance(b, Tensor) else a.clamp(min=b)
 
     def tiny(self, dtype: str) -> float:
-        return torch.finfo(getattr(torch, dtype)).tiny
+        return float(torch.finfo(getattr(torch, dtype)).tiny)
 
     def largest_in_rows(self, x: Tensor) -> Tensor:
         return x.amax(1, keepdim=True) if x.shape[1] else x.new_zeros((x.shape[0], 1))
@@ -125,7 +126,7 @@ def prox(x: Tensor, step: float, l1: float, l2: float, flush: bool) -> Tensor:
     return formula.prox(_OPERATIONS, x, step, l1, l2, flush, _NAMES[wide(x.device)])
 
 
-def norm(xs: list[Tensor], dtype: torch.dtype) -> Tensor:
+def norm(xs: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     """Return the Euclidean norm of all tensors together, on the first one's device."""
     kind, device = wide(xs[0].device), xs[0].device
     ys = [x if x.is_floating_point() else x.to(kind) for x in xs]
@@ -136,5 +137,5 @@ def norm(xs: list[Tensor], dtype: torch.dtype) -> Tensor:
 def orthogonal(x: Tensor, factor: float, rows: bool, dtype: torch.dtype) -> Tensor:
     """Return the orthogonality penalty."""
     if is_distributed(x):
-        x = x.full_tensor()  # type: ignore[attr-defined]
+        x = x.full_tensor()
     return formula.orthogonal(_OPERATIONS, x, factor, rows, _work(x), _NAMES[dtype])

@@ -9,11 +9,12 @@ from operator import attrgetter
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fastreg import model
 from fastreg._core import tensors
 from fastreg._core.arguments import Request, flag, number
-from fastreg._core.containers import Parameter, naming
+from fastreg._core.containers import Parameter, naming, refuse_weights
 from fastreg._core.selection import chosen
 from fastreg._kernels import Arrays
 from fastreg.errors import FastregError, LayoutError, NonFiniteError, message
@@ -21,11 +22,10 @@ from fastreg.torch import _eager, _native
 from fastreg.torch._memory import check_differentiable, describe, host, scalar
 from fastreg.torch._memory import targets as targets_of
 from fastreg.torch._models import at, tensors_in
-from fastreg.torch._modes import in_graph
+from fastreg.torch._modes import in_graph, on_cpu
 
 __all__ = ["add_gradient_", "clip_by_global_norm_", "decay_", "prox_"]
 
-Tensor = torch.Tensor
 
 _is_leaf = attrgetter("is_leaf")
 _grad = attrgetter("grad")
@@ -35,7 +35,7 @@ _grad = attrgetter("grad")
 
 
 def add_gradient_(params: Any, request: Request, scale: float) -> None:
-    """Add the penalty's gradient times scale to the ``grad`` of each tensor that has one, or could."""
+    """Add the penalty's gradient times scale to the ``grad`` of each tensor that is trained."""
     request.require_weight()
     found, xs, l1s, l2s = _taken(params, request)
     for p, x in zip(found, xs, strict=True):
@@ -48,7 +48,7 @@ def add_gradient_(params: Any, request: Request, scale: float) -> None:
     for p, x, grad in zip(parameters, xs, grads, strict=True):
         _check_grad(p, x, grad)
 
-    here = [k for k, x in enumerate(xs) if x.is_cpu]
+    here = [k for k, x in enumerate(xs) if on_cpu(x)]
     if any(grads[k] is not None for k in here):
         near = [xs[k] for k in here], [l1s[k] for k in here], [l2s[k] for k in here]
         with naming([parameters[k] for k in here]):
@@ -56,7 +56,7 @@ def add_gradient_(params: Any, request: Request, scale: float) -> None:
     for k, (x, grad) in enumerate(zip(xs, grads, strict=True)):
         if grad is None:
             (x.grad,) = _eager.gradients([x.detach()], [l1s[k]], [l2s[k]], scale, [True])
-        elif not x.is_cpu:
+        elif not on_cpu(x):
             grad.add_(_eager.gradients([x.detach()], [l1s[k]], [l2s[k]], scale, [True])[0])
 
 
@@ -88,7 +88,7 @@ def _check_grad(p: Parameter, x: Tensor, grad: Tensor | None) -> None:
             message(f"a dense grad at {p.label}", f"one of layout {grad.layout}",
                     "make the layer's gradient dense (sparse=False), or leave it out")
         )
-    if x.is_cpu and grad.is_neg():
+    if on_cpu(x) and grad.is_neg():
         raise _lazy(p)
     if x.numel() and grad.data_ptr() == x.data_ptr():
         raise LayoutError(
@@ -97,7 +97,9 @@ def _check_grad(p: Parameter, x: Tensor, grad: Tensor | None) -> None:
         )
 
 
-def _taken(params: Any, request: Request) -> tuple[list[Parameter], list[Tensor], list[float], list[float]]:
+def _taken(
+    params: Any, request: Request
+) -> tuple[list[Parameter], list[Tensor], list[float], list[float]]:
     found = chosen(params, request)
     return found.parameters, tensors_in(found.parameters), *found.weights
 
@@ -139,7 +141,7 @@ def _write(
         _check_leaf(p, x)
         if x.is_neg():
             raise _lazy(p)
-    near = [k for k, x in enumerate(xs) if x.is_cpu]
+    near = [k for k, x in enumerate(xs) if on_cpu(x)]
     if near:
         written = [xs[k] for k in near]
         arrays, _ = describe(written, [l1s[k] for k in near], [l2s[k] for k in near])
@@ -150,21 +152,25 @@ def _write(
             tensors.written(tensors.tensors_of(written))
     with torch.no_grad():
         for x, l1, l2 in zip(xs, l1s, l2s, strict=True):
-            if not x.is_cpu:
+            if not on_cpu(x):
                 x.copy_(there(x, l1, l2))
 
 
 def _check_leaf(p: Parameter, x: Tensor) -> None:
     """Refuse what has no ``grad``, or no memory to be written."""
-    try:
-        check_differentiable(x)
-    except FastregError as e:
-        raise at(p.name, e) from None
+    _check_memory(p, x)
     if not x.is_leaf:
         raise LayoutError(
             message(f"a leaf, such as a parameter, at {p.label}", "a result of other tensors",
                     "pass the parameters that it was computed from")
         )
+
+
+def _check_memory(p: Parameter, x: Tensor) -> None:
+    try:
+        check_differentiable(x)
+    except FastregError as e:
+        raise at(p.name, e) from None
     if in_graph(x):
         raise LayoutError(
             message(f"a tensor with memory at {p.label}", f"a {type(x).__name__} on {x.device}",
@@ -187,15 +193,18 @@ def clip_by_global_norm_(grads: Any, max_norm: float, nonfinite: str) -> Tensor:
         grads = list(grads)
     found = chosen(grads, Request.of(), everything=True)
     xs = tensors_in(found.parameters)
-    if all(x.is_cpu for x in xs):
+    if all(map(on_cpu, xs)):
         norm = model.clip_by_global_norm_(grads, max_norm, nonfinite=nonfinite)
         return scalar(float(norm), torch.float64)
     most = number(max_norm, "max_norm", least=0.0, finite=False)
     flag(nonfinite, "nonfinite", "raise", "keep")
+    refuse_weights(grads)
     for p, x in zip(found.parameters, xs, strict=True):
-        _check_leaf(p, x)
-    times = [1 + len(p.aliases) for p in found.parameters]
-    each = [x.detach() for x, n in zip(xs, times, strict=True) for _ in range(n)]
+        _check_memory(p, x)
+    # Gradients of a sum are often one object, which counts as often as it stands there.
+    each = [
+        x.detach() for p, x in zip(found.parameters, xs, strict=True) for _ in (p, *p.aliases)
+    ]
     norm = _native.norm(each, _native.wide(xs[0].device))
     before = float(norm)
     if not math.isfinite(before) and nonfinite == "raise":

@@ -272,7 +272,7 @@ def test_refused_weights_and_containers_say_what_to_pass():
 def test_lazy_parameters_are_refused_until_they_have_a_shape():
     module = torch.nn.LazyLinear(3)
     for call in (R.L2(), R.OrthogonalRegularizer(), lambda w: backend.penalty([w], l2=1.0)):
-        with pytest.raises(ValueError, match="with a shape.*call the module once"):
+        with pytest.raises(ValueError, match=r"with a shape.*call the module once"):
             call(module.weight)
     module(torch.ones(2, 5))
     assert R.L2(0.5)(module.weight).requires_grad
@@ -307,7 +307,8 @@ def test_61_ragged_lists():
     weights = [0.1 if p.ndim > 1 else 0.0 for p in model.parameters()]
     alone = backend.penalty(list(model.parameters()), l2=weights, dtype=torch.float64)
     assert alone.item() == fastreg.penalty(arrays, l2=weights)
-    assert backend.penalty([sample(3), sample(3, dtype=torch.float64)], l2=1.0).dtype == torch.float64
+    mixed = [sample(3), sample(3, dtype=torch.float64)]
+    assert backend.penalty(mixed, l2=1.0).dtype == torch.float64
     assert backend.penalty([sample(3, dtype=torch.bfloat16)], l2=1.0).dtype == torch.bfloat16
     assert backend.penalty([], l2=1.0).item() == 0
     with pytest.raises(ValueError, match="2 numbers l1"):
@@ -762,6 +763,8 @@ def test_orthogonal_edges():
     assert y.item() == 0  # Keras: NaN
     assert x.grad.tolist() == [[0, 0, 0]]
     assert one(torch.ones(2, 3, dtype=torch.int32)).item() == pytest.approx(0.5)
+    with pytest.raises(AttributeError, match=r"torch\.as_tensor"):
+        backend.orthogonal(np.ones((2, 2)), factor=0.5)
     for bad in (torch.ones(3), torch.ones(2, 2, 2)):
         with pytest.raises(ValueError, match="rank 2"):
             one(bad)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Whole models in the PyTorch backend: one node, one pass, in-place steps that are all or nothing."""
+"""Whole models in the PyTorch backend: one node, one pass, steps that are all or nothing."""
 
 from __future__ import annotations
 
@@ -231,6 +231,21 @@ def test_bad_grads():
             backend.prox_([y], l1=1.0, step=step)
 
 
+def test_grads_and_weights_of_any_layout():
+    x = torch.ones(3, 4, requires_grad=True)
+    x.grad = torch.ones(4, 3).T
+    backend.add_gradient_([x], l2=1.0)
+    assert x.grad.tolist() == [[3.0] * 4] * 3
+    y = torch.ones(4, 6)[:, ::2].requires_grad_()
+    backend.prox_([y], 0.5, l1=1.0)
+    assert y.tolist() == [[0.5] * 3] * 4
+    x.grad = torch.complex(torch.ones(3, 4), torch.ones(3, 4)).conj().imag
+    with pytest.raises(ValueError, match="no lazy negation at '0'"):
+        backend.add_gradient_([x], l2=1.0)
+    with pytest.raises(ValueError, match="no lazy negation at '0'"):
+        backend.decay_([x.grad], 0.5)
+
+
 def test_empty_and_none():
     backend.add_gradient_([], l2=1.0)
     backend.prox_([], l1=1.0, step=1.0)
@@ -277,7 +292,8 @@ def test_refusals_name_what_to_do():
     with pytest.raises(TypeError, match=r"at '0\.weight': expected a tensor of float16"):
         backend.penalty(mixed, l2=1.0, select="all")
     lazy = torch.nn.Sequential(torch.nn.LazyLinear(3))
-    for call in (backend.penalty, backend.add_gradient_, fastreg.penalty, fastreg.plan, fastreg.stats):
+    calls = (backend.penalty, backend.add_gradient_, fastreg.penalty, fastreg.plan, fastreg.stats)
+    for call in calls:
         with pytest.raises(ValueError, match="call the module once"):
             call(lazy, **({} if call is fastreg.stats else {"l2": 1.0}))
     for bad in (None, "a"):
@@ -340,3 +356,270 @@ def test_models_on_another_device():
     backend.prox_(twin, l1=2.0, l2=0.5, step=0.125)
     for a, b in zip(model.kernels(), twin.kernels(), strict=True):
         torch.testing.assert_close(a.cpu(), b)
+
+
+# -- Which tensors --------------------------------------------------------------------------------
+
+
+class Iterable(torch.nn.Sequential):
+    """A module that iterates, and has the attributes of an array."""
+
+    dtype = torch.float32
+    shape = (3,)
+
+
+@pytest.mark.parametrize("holder", [
+    Iterable,
+    lambda *parts: torch.nn.ModuleList(parts),
+    lambda *parts: torch.nn.ModuleDict({str(k): part for k, part in enumerate(parts)}),
+    torch.nn.Sequential,
+])  # fmt: skip
+def test_modules_that_iterate_are_modules(holder):
+    module = holder(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2))
+    kernels = [module_.weight for module_ in module.modules() if type(module_) is torch.nn.Linear]
+    want = backend.penalty(kernels, l1=0.1, l2=0.3, dtype="float64")
+    for params in (module, {"part": module}, [module]):
+        assert backend.penalty(params, l1=0.1, l2=0.3, dtype="float64") == want
+        assert fastreg.penalty(params, l1=0.1, l2=0.3) == want.item()
+
+
+def test_memory_that_is_shared_counts_once():
+    a = torch.nn.Parameter(torch.full((2, 3), 2.0))
+    b = torch.nn.Parameter(a.data)
+    c = torch.nn.Parameter(a.data.T)
+    module = torch.nn.Module()
+    module.a, module.b, module.c = a, b, c
+    for params in ([a, b, c], [a, a], (a, [b]), module, {"x": a, "y": b}):
+        assert backend.penalty(params, l2=1.0).item() == 24.0
+        a.grad = b.grad = c.grad = None
+        backend.add_gradient_(params, l2=1.0)
+        assert a.grad.tolist() == [[4.0] * 3] * 2
+        assert b.grad is None
+        assert c.grad is None
+    assert backend.penalty([a, a.detach().clone()], l2=1.0).item() == 48.0
+    backend.decay_([a, a, b], 0.5)
+    assert a.tolist() == [[1.0] * 3] * 2
+
+
+def test_wrappers_do_not_matter_to_names():
+    model = Model()
+    want = backend.penalty(model.hidden.weight, l2=0.5)
+    compiled = torch.compile(model, backend="eager")
+    parallel = torch.nn.DataParallel(model)
+    for wrapped in (model, compiled, parallel, torch.nn.DataParallel(compiled)):
+        for select in ("hidden.weight", "hidden.*t", "re:^hidden.weight"):
+            assert backend.penalty(wrapped, l2=0.5, select=select) == want
+        assert backend.penalty(wrapped, l2={"hidden.weight": 0.5}) == want
+
+
+def test_the_class_of_a_layer_decides_before_its_name():
+    module = torch.nn.Module()
+    module.bn_proj = torch.nn.Linear(2, 2, bias=False)
+    module.plain = torch.nn.LayerNorm((2, 2))
+    want = backend.penalty(module.bn_proj.weight, l2=1.0)
+    assert backend.penalty(module, l2=1.0) == want
+    by_name = {"bn_proj.weight": module.bn_proj.weight, "w": torch.ones(2, 2)}
+    assert backend.penalty(by_name, l2=1.0).item() == 4.0
+
+
+@pytest.mark.parametrize("scale", [1.0, -3.0, math.inf])
+def test_gradients_stand_as_the_container_does(scale):
+    a, b, c = torch.randn(2, 3), torch.randn(4), torch.randn(3, 2, dtype=torch.float64)
+    options = {"l1": 0.3, "l2": 0.7, "scale": scale}
+    ga, gb, gc = (bits(backend.gradient(x, **options)) for x in (a, b, c))
+
+    def seen(node):
+        if isinstance(node, list):
+            return [seen(x) for x in node]
+        return None if node is None else bits(node)
+
+    for params, want in [
+        (a, ga),
+        ([a, b, c], [ga, gb, gc]),
+        ((a, [b, a], None, c), [ga, [gb, None], None, gc]),
+        (iter([a, b]), [ga, gb]),
+        ([], []),
+    ]:
+        again = [a, b] if isinstance(params, type(iter([]))) else params
+        assert seen(backend.gradient(params, **options)) == want
+        value, grads = backend.value_and_gradient(again, **options)
+        assert seen(grads) == want
+        assert value.item() == backend.penalty(again, l1=0.3, l2=0.7).item()
+        assert not value.requires_grad
+    model = Model()
+    grads = backend.gradient(model, **options)
+    assert list(grads) == ["embed.weight", "hidden.weight"]
+    for grad, w in zip(grads.values(), model.kernels(), strict=True):
+        assert bits(grad) == bits(backend.gradient(w, **options))
+    assert list(backend.value_and_gradient({"w": a, "bias": b}, **options)[1]) == ["w"]
+    with pytest.raises(ValueError, match="distinct names"):
+        backend.gradient([("w", a), ("w", c)], l2=1.0)
+    with pytest.raises(TypeError, match="at '1': expected a float array"):
+        backend.value_and_gradient([a, torch.arange(3)], l2=1.0)
+
+
+def test_weights_for_a_lone_tensor():
+    x = torch.full((2,), 2.0)
+    assert backend.penalty(x, l2=1.0, convention="half").item() == 4.0
+    assert backend.penalty(x, l2=1, weights=3.0).item() == 24.0
+    assert backend.penalty(x, l1=[0.5]).item() == 2.0
+    assert backend.penalty(x, l2=lambda name, array: array.numel()).item() == 16.0
+    assert backend.gradient(x, l2=1.0, convention="half").tolist() == [2.0, 2.0]
+    assert backend.value_and_gradient(x, l2=1.0, weights=2.0)[1].tolist() == [8.0, 8.0]
+
+
+# -- The other functions --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_norms_clipping_decay_and_statistics_are_the_functions(dtype):
+    model = Model(dtype)
+    twins = [w.detach().clone() for w in model.parameters()]
+    norm = backend.global_norm(model)
+    assert norm.dtype == torch.float64
+    assert norm.item() == fastreg.global_norm(model)
+    assert backend.global_norm(twins, dtype=dtype).dtype == dtype
+    assert backend.global_norm([twins[0], None, twins[0]]).item() == fastreg.global_norm(
+        [twins[0], twins[0]]
+    )
+    assert str(backend.stats(model)) == str(fastreg.stats(model))
+    assert backend.stats(iter(twins)).total == fastreg.stats(twins).total
+    grads = [w.clone() for w in twins]
+    assert backend.clip_by_global_norm_(iter(grads), 0.5).item() == norm.item()
+    assert fastreg.clip_by_global_norm_(twins, 0.5) == norm.item()
+    assert list(map(bits, grads)) == list(map(bits, twins))
+    kernels = [w.detach().clone() for w in model.kernels()]
+    fastreg.decay_(kernels, 0.125)
+    backend.decay_(model, 0.125)
+    assert list(map(bits, model.kernels())) == list(map(bits, kernels))
+    assert backend.global_norm([]).item() == 0.0
+    for bad in (-0.1, 1.5, math.nan):
+        with pytest.raises(ValueError, match="rate"):
+            backend.decay_(model, bad)
+    with pytest.raises(ValueError, match="max_norm"):
+        backend.clip_by_global_norm_(grads, -1.0)
+    with pytest.raises(errors.NonFiniteError, match="'0'"):
+        backend.clip_by_global_norm_([torch.tensor([math.nan])], 1.0)
+
+
+def test_l2_loss_is_half_a_sum_of_squares():
+    x = torch.tensor([3.0, 4.0], requires_grad=True)
+    y = backend.l2_loss(x)
+    y.backward()
+    assert y.item() == fastreg.l2_loss(x.detach().numpy()) == 12.5
+    assert x.grad.tolist() == [3.0, 4.0]
+    assert backend.l2_loss(torch.full((9,), 300.0).half()).item() == math.inf
+    assert backend.l2_loss(torch.full((9,), 300.0).half(), dtype="float32").item() == 405000.0
+    with pytest.raises(TypeError, match=r"torch\.as_tensor"):
+        backend.l2_loss(np.ones(3))
+
+
+def test_explain_is_at_hand(capsys):
+    backend.explain(Model())
+    assert "in   hidden.weight" in capsys.readouterr().out
+
+
+# -- In programs ----------------------------------------------------------------------------------
+
+MODEL = Model()
+PARTS = list(MODEL.parameters())
+IN_PROGRAMS = {
+    "module": lambda: backend.penalty(MODEL, l1=0.1, l2=1),
+    "glob": lambda: backend.penalty(MODEL, l2=0.1, select="*.weight", convention="half"),
+    "mapping": lambda: backend.penalty(MODEL, l2={"hidden.*": 0.1}, weights={"embed.*": 2.0}),
+    "callable": lambda: backend.penalty(MODEL, l2=0.1, select=lambda name, w: w.ndim == 1),
+    "list": lambda: backend.penalty(PARTS, l1=0.1),
+    "nested": lambda: backend.penalty([PARTS[:2], (PARTS[2], PARTS[2])], l1=0.1),
+    "iterator": lambda: backend.penalty(MODEL.parameters(), l1=0.1),
+    "pairs": lambda: backend.penalty(MODEL.named_parameters(), l1=0.1, select="hidden*"),
+    "mapping of modules": lambda: backend.penalty({"model": MODEL}, l1=0.1),
+    "gradient": lambda: backend.gradient(MODEL, l1=0.1)["hidden.weight"].sum(),
+    "both": lambda: backend.value_and_gradient(MODEL, l1=0.1, dtype="float64")[0],
+    "norm": lambda: backend.global_norm(PARTS),
+    "scaled": lambda: backend.gradient(PARTS[0], l2=0.1, scale=1e9).sum(),
+}
+
+
+@pytest.mark.filterwarnings("error:Dynamo detected a call to a `functools.lru_cache`")
+@pytest.mark.parametrize("name", IN_PROGRAMS)
+def test_containers_in_compiled_programs(name):
+    f = IN_PROGRAMS[name]
+    got = torch.compile(f, fullgraph=True, backend="aot_eager")()
+    torch.testing.assert_close(got, f(), rtol=1e-6, atol=0)
+
+
+def test_programs_are_compiled_anew_only_for_what_changes_the_choice():
+    model = Model()
+    compiled = torch.compile(
+        lambda: backend.penalty(model, l2=0.1), fullgraph=True, backend="aot_eager"
+    )
+    first = compiled()
+    # What other calls leave in caches is not looked at.
+    backend.penalty({f"w{k}": torch.ones(2, 2).double() for k in range(40)}, l2=0.1)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        assert compiled() == first
+        with torch.no_grad():
+            model.hidden.weight.mul_(2.0)
+        assert compiled() > first
+    model.hidden.requires_grad_(False)
+    assert compiled() == backend.penalty(model.embed.weight, l2=0.1)
+
+
+# -- Other devices, which are the CPU here, without its kernels -----------------------------------
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    from fastreg.torch import _autograd, _dispatch, _eager, _models, _steps
+
+    for module in (_autograd, _dispatch, _eager, _models, _steps):
+        monkeypatch.setattr(module, "on_cpu", lambda x: False)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_other_devices_mean_the_same(dtype, elsewhere, monkeypatch):
+    def steps():
+        model = Model(dtype)
+        value = backend.penalty(model, l1=0.1, l2=0.3)
+        value.backward()
+        for scale in (0.5, 2.0):
+            backend.add_gradient_(model, l1=0.1, l2=0.3, scale=scale, select="all")
+        grads = [p.grad for p in model.parameters() if p.grad is not None]
+        before = backend.clip_by_global_norm_([*grads, grads[0]], 0.5)
+        backend.prox_(model, 0.125, l1=0.5, l2=0.1)
+        backend.decay_(model, 0.25)
+        both = backend.value_and_gradient(list(model.parameters()), l2=0.3, scale=2.0)
+        alone = backend.value_and_gradient(model.embed.weight, l1=0.3, scale=2.0)
+        norm = backend.global_norm(model)
+        row = backend.stats(model)["embed.weight"]["norm"]
+        numbers = [value, before, both[0], *both[1], *alone, norm, torch.tensor(row)]
+        return [x.detach().double() for x in (*numbers, *grads, *model.parameters())]
+
+    there = steps()
+    monkeypatch.undo()
+    tolerance = 2e-2 if dtype.itemsize == 2 else 1e-6 if dtype.itemsize == 4 else 1e-12
+    for a, b in zip(there, steps(), strict=True):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+def test_the_orthogonal_penalty_on_other_devices(elsewhere, monkeypatch):
+    x = torch.randn(4, 5, requires_grad=True)
+    value, slope = backend.orthogonal_value_and_gradient(x, factor=0.3)
+    backend.orthogonal(x, factor=0.3).backward()
+    torch.testing.assert_close(slope, x.grad)
+    monkeypatch.undo()
+    want = backend.orthogonal_value_and_gradient(x, factor=0.3)
+    torch.testing.assert_close((value, slope), want)
+
+
+def test_other_devices_refuse_the_same(elsewhere):
+    with pytest.raises(errors.NonFiniteError, match="'1'"):
+        backend.clip_by_global_norm_([torch.ones(2), torch.tensor([math.inf])], 1.0)
+    bad = [torch.tensor([math.inf])]
+    assert backend.clip_by_global_norm_(bad, 1.0, nonfinite="keep").item() == math.inf
+    with pytest.raises(ValueError, match="for p in model"):
+        backend.clip_by_global_norm_(Model(), 1.0)
+    with pytest.raises(TypeError, match="int64"):
+        backend.clip_by_global_norm_([torch.arange(3)], 1.0)
+    with pytest.raises(ValueError, match="nonfinite"):
+        backend.clip_by_global_norm_([torch.ones(2)], 1.0, nonfinite="ignore")

@@ -23,8 +23,9 @@ import numpy as np
 import pytest
 
 import fastreg
-from fastreg import errors, hosts
+from fastreg import errors
 from fastreg import regularizers as R
+from fastreg._core import frameworks
 
 FLOATS = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64]
 MATRIX = [[1.0, -2.0, 3.0], [0.0, -0.5, 4.0]]
@@ -215,7 +216,7 @@ def test_16_get_refuses_everything_else(identifier):
 
 
 def test_17_dictionaries():
-    for name in ("L2", "l2", "fastreg>L2"):
+    for name in ("L2", "l2", "fastreg>L2", "fastreg.regularizers>L2"):
         assert R.get({"class_name": name, "config": {"l2": 0.3}}).l2 == 0.3
     assert R.get({"class_name": "L2"}).l2 == 0.01
     assert R.get({"class_name": "L2", "config": None}).l2 == 0.01
@@ -239,7 +240,7 @@ def test_18_serialize_as_keras_does_for_a_registered_class():
         "module": "fastreg.regularizers",
         "class_name": "L2",
         "config": {"l2": 0.3},
-        "registered_name": "fastreg>L2",
+        "registered_name": "fastreg.regularizers>L2",
     }
     for one in (R.L1(0.1), R.L1L2(0.1, 0.2, dtype="float32"), R.OrthogonalRegularizer(2)):
         again = R.get(json.loads(json.dumps(R.serialize(one))))
@@ -257,7 +258,7 @@ def test_custom_objects_come_first(monkeypatch):
     assert type(R.deserialize("Mine", custom_objects={"Mine": Mine})) is Mine
     foreign = {"class_name": "L2", "config": {}, "registered_name": "other>L2"}
     # Keras, where it is imported, has the last word on other packages' names.
-    monkeypatch.setattr(R, "_keras", lambda: None)
+    monkeypatch.setattr(R, "_others", [])
     with pytest.raises(ValueError, match="Could not interpret"):
         R.deserialize(foreign)
 
@@ -371,10 +372,9 @@ def test_31_to_33_gradients_at_specials(dtype):
     np.testing.assert_array_equal(
         one.astype(float)[:5], [0, 0, 0.5, -0.5, np.nan]
     )
-    # 0 * inf in the contract's fused multiply-add; Keras has the sign, on every backend.
-    assert np.isnan(one[5:].astype(float)).all()
+    assert one[5:].astype(float).tolist() == [0.5, -0.5]
     np.testing.assert_array_equal(two.astype(float), [0, -0.0, 1, -2, np.nan, np.inf, -np.inf])
-    assert not np.signbit(two[:2].astype(float)).any()  # Keras keeps -0.0; the sum's rule gives +0
+    assert np.signbit(two[:2].astype(float)).tolist() == [False, True]
 
 
 def test_36_the_gradient_is_finite_where_the_value_is_not():
@@ -473,7 +473,7 @@ def test_orthogonal_blocks_agree_with_the_whole(monkeypatch):
     x = np.random.default_rng(4).standard_normal((50, 8))
     one = R.OrthogonalRegularizer(0.3)
     value, gradient = one.value_and_gradient(x)
-    monkeypatch.setattr("fastreg.ndarray._BLOCK_ELEMENTS", 350)
+    monkeypatch.setattr("fastreg._core.numpy_backend._BLOCK_ELEMENTS", 350)
     again, blocked = one.value_and_gradient(x)
     assert again == pytest.approx(value, rel=1e-14)
     np.testing.assert_allclose(blocked, gradient, rtol=1e-12, atol=1e-15)
@@ -485,7 +485,7 @@ def test_orthogonal_of_views_and_bfloat16_bits():
     for view in (x.T, x[::-1, ::2]):
         assert one(view) == pytest.approx(one(view.copy()), rel=1e-6)
     half = x.astype(ml_dtypes.bfloat16)
-    assert one(fastreg.arrays.bf16_view(half.view(np.uint16))) == one(half)
+    assert one(fastreg.bf16_view(half.view(np.uint16))) == one(half)
 
 
 # -- Process --------------------------------------------------------------------------------------
@@ -529,7 +529,7 @@ def test_58_importing_imports_no_framework():
     assert out.stdout.strip() == "[]"
 
 
-def test_hosts_judge_by_the_class_alone():
+def test_frameworks_are_judged_by_the_class_alone():
     class Fake:
         pass
 
@@ -537,21 +537,21 @@ def test_hosts_judge_by_the_class_alone():
                          ("jaxlib._jax", "jax"), ("jax._src.core", "jax"), ("keras.src", "keras"),
                          ("torchvision", "numpy"), ("mine", "numpy")]:  # fmt: skip
         kind = type("T", (Fake,), {"__module__": module})
-        assert hosts.framework(kind()) == name
-        assert hosts.framework(type("U", (kind,), {"__module__": "mine"})()) == name
+        assert frameworks.framework(kind()) == name
+        assert frameworks.framework(type("U", (kind,), {"__module__": "mine"})()) == name
 
 
-def test_hosts_know_symbolic_tensors_by_their_class():
+def test_symbolic_tensors_are_known_by_their_class():
     for package in ("keras.src.backend", "tf_keras.src.engine"):
         kind = type("KerasTensor", (), {"__module__": package})
-        assert hosts.framework(kind()) == "keras"
-        assert hosts.is_symbolic(kind())
-        assert hosts.unwrap(x := kind()) is x
+        assert frameworks.framework(kind()) == "keras"
+        assert frameworks.is_symbolic(kind())
+        assert frameworks.unwrap(x := kind()) is x
     # Variables of tf_keras are TensorFlow's, whatever wraps them.
     variable = type("Variable", (), {"__module__": "tensorflow.python.ops.variables"})
     wrapped = type("AutoCastVariable", (variable,), {"__module__": "tf_keras.src.mixed_precision"})
-    assert hosts.framework(wrapped()) == "tensorflow"
-    assert not hosts.is_symbolic(wrapped())
+    assert frameworks.framework(wrapped()) == "tensorflow"
+    assert not frameworks.is_symbolic(wrapped())
 
 
 KERAS_PARITY = r"""
@@ -609,7 +609,7 @@ for case, (theirs, ours) in cases.items():
         same = set(theirs[0]) <= set(ours[0])
     if not same:
         differ[case] = (theirs, ours)
-keras.saving.register_keras_serializable("fastreg")(R.L2)
+keras.saving.register_keras_serializable("fastreg.regularizers")(R.L2)
 mine = K.serialize(R.L2(0.3))
 print(json.dumps([worst, differ, len(cases), mine == R.serialize(R.L2(0.3)),
                   R.serialize(K.L2(0.3))["module"],
