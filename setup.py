@@ -76,6 +76,7 @@ kernels = Extension(
     ],
     depends=[
         "fastreg/jax/_xla.h",
+        *sorted(glob("fastreg/_binding/*.pxi")),
         *glob("csrc/**/*.h", recursive=True),
         *glob("csrc/**/*.inc", recursive=True),
     ],

@@ -20,10 +20,11 @@ import numpy.typing as npt
 
 from fastreg._core.arguments import Globs, Request, Select, Weight, flag, number, weights_of
 from fastreg._core.arrays import HostArray, check_targets, empty_like
-from fastreg._core.containers import Parameter, check_mutable, naming
+from fastreg._core.containers import Parameter
 from fastreg._core.dtypes import BF16, Dtype
 from fastreg._core.selection import Chosen, chosen
 from fastreg._core.tensors import tensors_of, written
+from fastreg._core.writing import check_mutable, naming
 from fastreg._kernels import Arrays
 from fastreg.errors import ArgumentError, DTypeError, message
 

@@ -32,10 +32,11 @@ from fastreg._core.arguments import (
     number,
 )
 from fastreg._core.arrays import HostArray, empty_like
-from fastreg._core.containers import Parameter, gather, is_array, refuse_weights
+from fastreg._core.containers import Parameter, gather, is_array
 from fastreg._core.plan import Plan, occurrences
 from fastreg._core.selection import chosen, explain, is_kernel_name
 from fastreg._core.statistics import Stats, Titles
+from fastreg._core.writing import refuse_weights
 from fastreg._kernels import Arrays
 from fastreg.errors import ArgumentError, message
 

@@ -45,7 +45,8 @@ class HostArray:
     @property
     def shape(self) -> tuple[int, ...]:
         """Extents of the array."""
-        return self.data.shape
+        shape: tuple[int, ...] = self.data.shape
+        return shape
 
     @property
     def size(self) -> int:

@@ -28,20 +28,17 @@ from fastreg._core.frameworks import (
     untraced,
     unwrap,
 )
+from fastreg._core.pytrees import flattened_once
 from fastreg._core.text import printable
 from fastreg.errors import ArgumentError, DTypeError, FastregError, LayoutError, message
 
 __all__ = [
     "Gathered",
     "Parameter",
-    "check_mutable",
     "gather",
     "joined",
     "leaves",
-    "named",
-    "naming",
     "place",
-    "refuse_weights",
 ]
 
 # Deeper than any model; a container that holds itself is found before.
@@ -423,7 +420,7 @@ class _Walk:
     @staticmethod
     def is_registered(node: Any) -> bool:
         """Whether a node is of a class of somebody's own that JAX or optree knows."""
-        return not isinstance(node, (Mapping, list, tuple)) and _registered(node) is not None
+        return not isinstance(node, (Mapping, list, tuple)) and flattened_once(node) is not None
 
     def children(self, node: Any, path: Path) -> list[tuple[Any, Any]]:
         """Return a container's items with their keys, and note it if its items may be replaced."""
@@ -441,7 +438,7 @@ class _Walk:
             return self.items(node)
         if isinstance(node, (str, bytes)):
             raise _bad_leaf(path, node)
-        registered = _registered(node)
+        registered = flattened_once(node)
         if registered is not None:
             gathered.named = True
             return registered
@@ -483,7 +480,7 @@ def is_array(x: Any) -> bool:
         return True
     if home in ("keras", "tensorflow") and is_model(x):
         return False
-    if home == "numpy" and _registered(x) is not None:
+    if home == "numpy" and flattened_once(x) is not None:
         return False  # a box around an array, which passes on its attributes
     return (
         (hasattr(x, "shape") and hasattr(x, "dtype"))
@@ -519,31 +516,6 @@ def _variables_of(model: Any, path: Path) -> Iterator[tuple[str, Any, Any]]:
         variables = model.variables
     for v in variables:
         yield variable_name(v), v, owners.get(id(v), model)
-
-
-def _registered(node: Any) -> list[tuple[Any, Any]] | None:
-    """Flatten one level of a pytree node that JAX or optree knows; None if neither does."""
-    tree_util = loaded("jax.tree_util")
-    # JAX warns of iterables that it takes for leaves; asking first avoids that.
-    if tree_util is not None and not tree_util.all_leaves([node]):
-        flat = tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)[0]
-        if not (len(flat) == 1 and flat[0][1] is node):
-            return [(_jax_key(entries[0]) if entries else 0, child) for entries, child in flat]
-    optree = loaded("optree")
-    if optree is not None:
-        paths, children, _ = optree.tree_flatten_with_path(
-            node, is_leaf=lambda x: x is not node, none_is_leaf=True
-        )
-        if not (len(children) == 1 and children[0] is node):
-            return [(p[0] if p else 0, c) for p, c in zip(paths, children, strict=True)]
-    return None
-
-
-def _jax_key(entry: Any) -> Any:
-    for attribute in ("name", "key", "idx"):
-        if hasattr(entry, attribute):
-            return getattr(entry, attribute)
-    return str(entry)
 
 
 def joined(path: Path) -> str:
@@ -602,90 +574,3 @@ def _memory(x: Any) -> Any:
         x = x.value() if callable(getattr(x, "value", None)) else x
         return np.asarray(x)
     return x
-
-
-# -- Writing ---------------------------------------------------------------------------------------
-
-# Frameworks whose arrays are values: nothing may change their memory.
-_IMMUTABLE = {"jax": "JAX", "tensorflow": "TensorFlow"}
-_PURE = {
-    "jax": "use the pure functions of fastreg.jax",
-    "tensorflow": "use fastreg.tensorflow or fastreg.keras, which assign",
-}
-
-
-def check_mutable(parameters: Sequence[Parameter]) -> None:
-    """Refuse to write memory that belongs to values: of JAX, TensorFlow and NumPy's scalars.
-
-    What can be told from the memory alone (read-only, overlapping, integers) the kernels check.
-
-    Raises
-    ------
-    DTypeError
-        Naming the place.
-    """
-    for p in parameters:
-        if type(p.original) is np.ndarray:
-            continue
-        x = unwrap(p.original)
-        home = framework(x)
-        owner = _IMMUTABLE.get(home)
-        if isinstance(x, np.generic):
-            owner = "NumPy's scalars"
-        address = getattr(x, "data_ptr", None)
-        if callable(address) and p.size and address() != address_of(p.array.data):
-            owner = "a lazy view"
-        if owner is not None:
-            raise DTypeError(
-                message(
-                    f"an array whose memory may change at {p.label}",
-                    f"one of {owner}, which is immutable",
-                    _PURE.get(home, "work on a NumPy copy and put the result back"),
-                )
-            )
-
-
-def refuse_weights(grads: Any) -> None:
-    """Refuse weights where gradients are meant: clipping would scale them."""
-    if is_torch_module(grads) or is_model(grads):
-        weights = True
-    elif type(grads) is list and all(type(x) is np.ndarray for x in grads):
-        return
-    else:
-        torch = loaded("torch")
-        weights = any(
-            is_variable(x)
-            or (framework(x) == "torch" and isinstance(x, torch.nn.Parameter))
-            for x in (p.original for p in gather(grads, values=True).parameters)
-        )
-    if weights:
-        raise ArgumentError(
-            message("gradients to clip", "weights themselves",
-                    "pass [p.grad for p in model.parameters()], or what the tape returned")
-        )
-
-
-def named(error: FastregError, labels: Sequence[str]) -> FastregError:
-    """Return a kernel's error with the positions in its message replaced by names."""
-    text = re.sub(
-        r"positions? (\d+)(?: and (\d+))?",
-        lambda m: " and ".join(labels[int(k)] for k in m.groups() if k is not None),
-        str(error),
-    )
-    return type(error)(text)
-
-
-class naming:
-    """Turn the positions in a kernel's errors into names, within a ``with`` block."""
-
-    __slots__ = ("_parameters",)
-
-    def __init__(self, parameters: Sequence[Parameter]) -> None:
-        self._parameters = parameters
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if isinstance(error, FastregError) and " position" in str(error):
-            raise named(error, [p.label for p in self._parameters]) from None

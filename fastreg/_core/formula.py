@@ -164,7 +164,7 @@ def prox(
 
 def check_matrix(shape: tuple[Any, ...], factor: Any) -> float:
     """Return the factor of a regularizer of rows, or raise unless it can work with these."""
-    factor = weight(factor, "factor")
+    checked = weight(factor, "factor")
     if len(shape) != 2:
         raise LayoutError(
             message(
@@ -173,7 +173,7 @@ def check_matrix(shape: tuple[Any, ...], factor: Any) -> float:
                 "reshape it, for example x.reshape(-1, x.shape[-1])",
             )
         )
-    return factor
+    return checked
 
 
 def orthogonal(

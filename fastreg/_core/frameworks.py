@@ -128,12 +128,12 @@ def is_torch_module(x: object) -> bool:
     return framework(x) == "torch" and _comes_from(type(x), "torch", "Module")
 
 
-def is_model(x: object) -> bool:
+def is_model(x: Any) -> bool:
     """Whether x is a model or layer of Keras 3 or tf_keras, or a ``tf.Module``."""
     return framework(x) in ("keras", "tensorflow") and _is_model_class(type(x))
 
 
-def is_variable(x: object) -> bool:
+def is_variable(x: Any) -> bool:
     """Whether x is a variable of Keras or TensorFlow: it has a name, and its value may change."""
     return framework(x) in ("keras", "tensorflow") and _is_variable_class(type(x))
 

@@ -16,17 +16,16 @@ from fastreg._core.containers import (
     Gathered,
     Parameter,
     address_of,
-    check_mutable,
     gather,
     joined,
     leaves,
-    naming,
 )
 from fastreg._core.frameworks import is_model, is_torch_module
 from fastreg._core.guard import Guard
 from fastreg._core.selection import Decision, chosen, print_decisions
 from fastreg._core.statistics import FloatsAndOthers, Stats, Titles, finite_or_raise
 from fastreg._core.tensors import tensors_of, written
+from fastreg._core.writing import check_mutable, naming
 from fastreg._kernels import Arrays, are_writable
 from fastreg.errors import FastregError, LayoutError, NonFiniteError, message
 

@@ -342,15 +342,15 @@ def _mask(parameters: Sequence[Parameter], mask: Any) -> list[Decision]:
     out = []
     for p in parameters:
         prefixes = [p.path[:k] for k in range(len(p.path), 0, -1)]
-        path = next((path for path in prefixes if path in marks), None)
-        if path is None:
-            path = next((by_name[n] for n in p.names if n in by_name), None)
-        if path is None:
+        found = next((path for path in prefixes if path in marks), None)
+        if found is None:
+            found = next((by_name[n] for n in p.names if n in by_name), None)
+        if found is None:
             raise ArgumentError(
                 message(f"a mask with an entry for {p.label}", "none", "add True or False for it")
             )
-        used.add(path)
-        out.append(Decision(p, bool(marks[path]), f"mask {bool(marks[path])}"))
+        used.add(found)
+        out.append(Decision(p, bool(marks[found]), f"mask {bool(marks[found])}"))
     aliases = {a for p in parameters for a in p.aliases}
     for path in marks:
         name = ".".join(map(str, path))

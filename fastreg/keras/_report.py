@@ -103,7 +103,7 @@ def _penalty(regularizer: Any, v: Any) -> float:
     return float(value.detach() if hasattr(value, "detach") else value)
 
 
-class PenaltyLogger(host.callbacks.Callback):  # type: ignore[misc]
+class PenaltyLogger(host.callbacks.Callback):
     """Log the penalty of every regularized variable at the end of each epoch.
 
     Writes ``penalty`` (the total) and ``penalty/<path>`` into the epoch's logs, so that History,

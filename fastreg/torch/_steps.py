@@ -14,8 +14,9 @@ from torch import Tensor
 from fastreg import model
 from fastreg._core import tensors
 from fastreg._core.arguments import Request, flag, number
-from fastreg._core.containers import Parameter, naming, refuse_weights
+from fastreg._core.containers import Parameter
 from fastreg._core.selection import chosen
+from fastreg._core.writing import naming, refuse_weights
 from fastreg._kernels import Arrays
 from fastreg.errors import FastregError, LayoutError, NonFiniteError, message
 from fastreg.torch import _eager, _native
