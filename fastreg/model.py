@@ -104,9 +104,7 @@ def plan(
     fastreg.errors.StaleError: expected the params that were planned; received at the top \
 another object as item 0; make the plan anew
     """
-    return Plan(
-        params, l1=l1, l2=l2, select=select, weights=weights, convention=convention
-    )
+    return Plan(params, l1=l1, l2=l2, select=select, weights=weights, convention=convention)
 
 
 def penalty(
@@ -466,9 +464,9 @@ def prox_(
     >>> x
     array([[2., 0., 0.]])
     """
-    Plan(
-        params, l1=l1, l2=l2, select=select, weights=weights, convention=convention
-    ).prox_(step, flush=flush)
+    Plan(params, l1=l1, l2=l2, select=select, weights=weights, convention=convention).prox_(
+        step, flush=flush
+    )
 
 
 def stats(params: Any, *, select: Select = None, integers: bool = False) -> Stats:

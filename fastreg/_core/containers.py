@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The arrays of a model: every kind of container flattened into names, and memory when it is wanted.
+"""The arrays of a model: every container flattened into names, and memory when it is wanted.
 
 A container is a list, tuple, mapping, a nested mix of them, an iterable of arrays or of
 (name, array) pairs, a torch module, a Keras model or layer, a ``tf.Module``, or a pytree node
@@ -10,7 +10,6 @@ An object with a shape and an element type is a leaf: read, or refused by name, 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -74,7 +73,17 @@ class Parameter:
         Other names that the same memory was found under: tied weights, which count once.
     """
 
-    __slots__ = ("_array", "aliases", "dtype", "dtype_name", "layer", "name", "original", "path", "shape")
+    __slots__ = (
+        "_array",
+        "aliases",
+        "dtype",
+        "dtype_name",
+        "layer",
+        "name",
+        "original",
+        "path",
+        "shape",
+    )
 
     def __init__(self, path: Path, original: Any, layer: Any = None) -> None:
         self.path = path
@@ -174,8 +183,11 @@ def _shape_of(x: Any, path: Path) -> tuple[Any, ...]:
         shape = getattr(x, "shape", None)
     except RuntimeError:
         raise LayoutError(
-            message(f"a parameter with a shape at {place(path)}", "one of a lazy module",
-                    "call the module once on a batch, which shapes it")
+            message(
+                f"a parameter with a shape at {place(path)}",
+                "one of a lazy module",
+                "call the module once on a batch, which shapes it",
+            )
         ) from None
     if type(shape) is tuple:
         return shape
@@ -268,7 +280,7 @@ def _untied(found: list[Parameter]) -> list[Parameter]:
 
 
 def _identity(p: Parameter, k: int) -> Any:
-    """Return what tells an array from the others: its memory, or its place if it has no identity."""
+    """Return what tells an array from the others: its memory, or its place where it has none."""
     x = p.original
     if type(x) is np.ndarray:
         if not x.size:
@@ -346,8 +358,11 @@ def _flat(
     walk.descend(tree, ())
     if not walk.out and isinstance(tree, Iterator):
         raise ArgumentError(
-            message("an iterator that still has arrays", "one that is used up, or empty",
-                    "make it anew, or pass a list")
+            message(
+                "an iterator that still has arrays",
+                "one that is used up, or empty",
+                "make it anew, or pass a list",
+            )
         )
     return walk.out
 
@@ -357,9 +372,7 @@ class _Walk:
 
     __slots__ = ("above", "gathered", "is_leaf", "keep_none", "out")
 
-    def __init__(
-        self, is_leaf: Callable[[Any], bool], gathered: Gathered, keep_none: bool
-    ) -> None:
+    def __init__(self, is_leaf: Callable[[Any], bool], gathered: Gathered, keep_none: bool) -> None:
         self.is_leaf = is_leaf
         self.gathered = gathered
         self.keep_none = keep_none
@@ -410,8 +423,11 @@ class _Walk:
                 continue
             if id(part) in self.above or prefix.count(".") > _MAX_DEPTH:
                 raise ArgumentError(
-                    message("a module that is not inside itself", f"one at {place((*path, prefix + name))}",
-                            "pass its parameters in a list")
+                    message(
+                        "a module that is not inside itself",
+                        f"one at {place((*path, prefix + name))}",
+                        "pass its parameters in a list",
+                    )
                 )
             self.above.add(id(part))
             self.module(part, path, f"{prefix}{name}.")
@@ -500,15 +516,22 @@ def _variables_of(model: Any, path: Path) -> Iterator[tuple[str, Any, Any]]:
     """Yield (name, variable, the layer that owns it) of a model or layer."""
     if getattr(model, "built", True) is False:
         raise ArgumentError(
-            message(f"a model or layer with weights at {place(path)}", "one that is not built",
-                    "call it once on a batch, or give it an Input")
+            message(
+                f"a model or layer with weights at {place(path)}",
+                "one that is not built",
+                "call it once on a batch, or give it an Input",
+            )
         )
     owners: dict[int, Any] = {}
     flatten = getattr(model, "_flatten_layers", None)
     if flatten is not None:
         for layer in flatten():  # a layer comes before those that it holds
-            for name in ("_trainable_variables", "_non_trainable_variables",
-                         "_trainable_weights", "_non_trainable_weights"):  # Keras 3, tf_keras
+            for name in (
+                "_trainable_variables",
+                "_non_trainable_variables",
+                "_trainable_weights",
+                "_non_trainable_weights",
+            ):  # Keras 3, tf_keras
                 for v in getattr(layer, name, ()):
                     owners[id(v)] = layer
     variables = getattr(model, "weights", None)

@@ -70,14 +70,16 @@ def refuse_weights(grads: Any) -> None:
     else:
         torch = loaded("torch")
         weights = any(
-            is_variable(x)
-            or (framework(x) == "torch" and isinstance(x, torch.nn.Parameter))
+            is_variable(x) or (framework(x) == "torch" and isinstance(x, torch.nn.Parameter))
             for x in (p.original for p in gather(grads, values=True).parameters)
         )
     if weights:
         raise ArgumentError(
-            message("gradients to clip", "weights themselves",
-                    "pass [p.grad for p in model.parameters()], or what the tape returned")
+            message(
+                "gradients to clip",
+                "weights themselves",
+                "pass [p.grad for p in model.parameters()], or what the tape returned",
+            )
         )
 
 

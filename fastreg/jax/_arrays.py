@@ -163,9 +163,7 @@ def like(
     parameters = found.gathered.parameters
     flat, structure = jax.tree.flatten(params)
     marked = structure.unflatten(map(_Mark, range(len(flat))))
-    places = {
-        path: mark.k for path, mark in leaves(marked, is_leaf=lambda x: isinstance(x, _Mark))
-    }
+    places = {path: mark.k for path, mark in leaves(marked, is_leaf=lambda x: isinstance(x, _Mark))}
     if places.keys() == {p.path for p in parameters}:
         new = {id(p): r for p, r in zip(found.parameters, results, strict=True)}
         each = {places[p.path]: new[id(p)] if id(p) in new else other(p) for p in parameters}

@@ -485,8 +485,12 @@ def check_big_half_activity():
     small = host_array(np.full((1000,), 1e-4, "float16"))
     assert number(fk.L2(0.5)(small)) > 4.9e-6
     bf16 = host_array(np.ones((1000,), "float32"))
-    bf16 = bf16.astype("bfloat16") if HOST in ("numpy", "jax") else (
-        bf16.bfloat16() if HOST == "torch" else __import__("tensorflow").cast(bf16, "bfloat16")
+    bf16 = (
+        bf16.astype("bfloat16")
+        if HOST in ("numpy", "jax")
+        else (
+            bf16.bfloat16() if HOST == "torch" else __import__("tensorflow").cast(bf16, "bfloat16")
+        )
     )
     assert number(fk.L2(0.01)(bf16)) == float(np.float32(10))  # Keras on numpy: 2.5625
 
@@ -828,13 +832,17 @@ def check_steps():
         (ValueError, "l1= or l2=", lambda: fk.prox_(model, 1.0)),
         (ValueError, "takes none", lambda: fk.decay_(model, 0.5, select="nothing")),
         (TypeError, "expected", lambda: fk.prox_([variable(np.ones((2, 2), "float32")),
-                                                  variable(np.ones((2, 2), "int32"))], 1.0, l1=1.0)),
+                                                  variable(np.ones((2, 2), "int32"))], 1, l1=1.0)),
     ):  # fmt: skip
         raises(kind, text, call)
     for w, old in zip(model.weights, last, strict=True):
         assert np.array_equal(as_numpy(w), old)
     if HOST in ("tensorflow", "tf_keras", "jax"):
-        raises(TypeError, "expected", lambda: fk.prox_([host_array(np.ones(2, "float32"))], 1.0, l1=1.0))
+        raises(
+            TypeError,
+            "expected",
+            lambda: fk.prox_([host_array(np.ones(2, "float32"))], 1.0, l1=1.0),
+        )
 
 
 def check_steps_under_mixed_precision():
