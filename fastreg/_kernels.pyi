@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
-from collections.abc import Iterable, Sequence
-from typing import Any, Self, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 from typing_extensions import disjoint_base
 
-_Weights: TypeAlias = float | Sequence[float]
-_Memory: TypeAlias = tuple[list[int], list[int], list[str]]
+from fastreg._core.dtypes import Dtype
 
-def value(x: Any, *, l1: float = 0.0, l2: float = 0.0, dtype: Any = None) -> Any: ...
+_Weights = float | list[float]
+
+def value(
+    x: Any, *, l1: float | None = None, l2: float | None = None, dtype: Any = None
+) -> Any: ...
 def sum_squares(x: Any, *, dtype: Any = None) -> Any: ...
 def sum_abs(x: Any, *, dtype: Any = None) -> Any: ...
 def l2_loss(x: Any, *, dtype: Any = None) -> Any: ...
@@ -15,8 +18,8 @@ def norm(x: Any, *, dtype: Any = None) -> Any: ...
 def gradient(
     x: Any,
     *,
-    l1: float = 0.0,
-    l2: float = 0.0,
+    l1: float | None = None,
+    l2: float | None = None,
     scale: float = 1.0,
     out: Any = None,
     accumulate: bool = False,
@@ -24,65 +27,69 @@ def gradient(
 def value_and_gradient(
     x: Any,
     *,
-    l1: float = 0.0,
-    l2: float = 0.0,
+    l1: Any = None,
+    l2: Any = None,
+    select: Any = None,
+    weights: Any = 1.0,
+    convention: str = "keras",
     scale: float = 1.0,
     out: Any = None,
-    accumulate: bool = False,
+    accumulate: bool | None = None,
     dtype: Any = None,
 ) -> tuple[Any, Any]: ...
-def plain_value(x: Any, l1: float, l2: float, dtype: str) -> Any: ...
-def plain_gradient(x: Any, l1: float, l2: float, scale: float, out: Any) -> Any: ...
-def plain_value_and_gradient(x: Any, l1: float, l2: float, out: Any, dtype: str) -> Any: ...
-def plain_list_value(arrays: Iterable[Any], l1: _Weights, l2: _Weights, dtype: str) -> Any: ...
-def list_value(
-    arrays: Iterable[Any], *, l1: _Weights = 0.0, l2: _Weights = 0.0, dtype: Any = None
-) -> Any: ...
-def are_writable(arrays: list[Any]) -> bool: ...
-def list_norm(arrays: Iterable[Any], *, l2: _Weights = 1.0, dtype: Any = None) -> Any: ...
-def list_gradient(
-    xs: list[Any],
-    l1: list[float],
-    l2: list[float],
-    outs: list[Any],
-    *,
-    scale: float = 1.0,
-    accumulate: bool = False,
+def set_containers(
+    is_array: Callable[[Any], bool], value_and_gradient: Callable[..., tuple[Any, Any]]
 ) -> None: ...
-def list_survey(arrays: list[Any]) -> tuple[Any, Any]: ...
-def dense_value(
-    memory: _Memory, l1: _Weights, l2: _Weights, dtype: Any, plain: bool = False
-) -> Any: ...
-def dense_norm(memory: _Memory, dtype: Any = None) -> Any: ...
-def dense_gradient(
-    memory: _Memory,
-    l1: _Weights,
-    l2: _Weights,
-    targets: list[int],
-    *,
-    scale: float = 1.0,
-    accumulate: bool = False,
-    fresh: bool = False,
-) -> bool: ...
-def dense_value_and_gradient(
-    memory: _Memory, l1: _Weights, l2: _Weights, targets: list[int], dtype: Any, plain: bool = False
-) -> Any: ...
-def dense_prox_(
-    memory: _Memory, l1: _Weights, l2: _Weights, step: float, flush: bool
-) -> bool: ...
-def are_the_items(container: Any, items: list[Any]) -> bool: ...
 
 @disjoint_base
-class Plan:
-    def __new__(cls, hosts: list[Any], l1: list[float], l2: list[float]) -> Self: ...
+class Options:
+    def __new__(
+        cls,
+        *,
+        level: str | None = None,
+        threads: int = 0,
+        bytes_per_thread: int = 0,
+        first_tier: int = 0,
+        error_factor: float = 0.0,
+    ) -> Self: ...
+    @property
+    def tier(self) -> int: ...
+
+@disjoint_base
+class Arrays:
+    def __init__(
+        self,
+        items: Sequence[Any],
+        l1: _Weights = 0.0,
+        l2: _Weights = 0.0,
+        *,
+        options: Options | None = None,
+    ) -> None: ...
+    @staticmethod
+    def dense(
+        owners: list[Any],
+        addresses: list[int],
+        lengths: list[int],
+        dtypes: list[Dtype],
+        l1: _Weights = 0.0,
+        l2: _Weights = 0.0,
+        *,
+        options: Options | None = None,
+    ) -> Arrays: ...
     def __len__(self) -> int: ...
     @property
     def n(self) -> int: ...
-    def value(self, dtype: Any = None) -> Any: ...
-    def norm(self, dtype: Any = None) -> Any: ...
-    def bind(self, targets: list[Any]) -> None: ...
+    def value(self, dtype: Any = None, number: bool = False) -> Any: ...
+    def norm(
+        self, dtype: Any = None, number: bool = False, times: list[float] | None = None
+    ) -> Any: ...
+    def bind(self, targets: list[Any], fresh: bool = False) -> None: ...
     def gradient(
-        self, targets: list[Any] | None = None, scale: float = 1.0, accumulate: bool = False
+        self,
+        targets: list[Any] | None = None,
+        scale: float = 1.0,
+        accumulate: bool = False,
+        fresh: bool = False,
     ) -> None: ...
     def value_and_gradient(
         self,
@@ -90,11 +97,15 @@ class Plan:
         scale: float = 1.0,
         accumulate: bool = False,
         dtype: Any = None,
+        number: bool = False,
+        fresh: bool = False,
     ) -> Any: ...
-    def survey(self) -> tuple[Any, Any]: ...
     def scale_(self, factor: float) -> None: ...
     def prox_(self, step: float, flush: bool = False) -> None: ...
+    def statistics(self) -> tuple[Any, Any]: ...
 
+def are_writable(arrays: list[Any]) -> bool: ...
+def are_the_items(container: Any, items: list[Any]) -> bool: ...
 def levels(*, all: bool = False) -> list[str]: ...
 def level() -> str | None: ...
 def has_openmp() -> bool: ...
@@ -103,37 +114,4 @@ def version() -> str: ...
 def num_threads() -> int: ...
 def set_process_threads(threads: int) -> int: ...
 def set_thread_threads(threads: int) -> int: ...
-def _measure(
-    arrays: Any,
-    op: str,
-    l1: _Weights,
-    l2: _Weights,
-    dtype_name: str,
-    isa: str | None = None,
-    threads: int = 1,
-    first_tier: int = 0,
-    error_scale: float = 1.0,
-    bytes_per_thread: int = 1,
-) -> tuple[float, int]: ...
-def _gradient(
-    x: Any,
-    l1: float,
-    l2: float,
-    scale: float,
-    out: Any,
-    accumulate: bool,
-    isa: str | None = None,
-) -> Any: ...
-def _value_and_gradient(
-    x: Any,
-    l1: float,
-    l2: float,
-    scale: float,
-    out: Any,
-    accumulate: bool,
-    isa: str | None = None,
-) -> tuple[Any, Any]: ...
-def _survey(
-    arrays: list[Any], isa: str | None = None, threads: int = 1, error_scale: float = 1.0
-) -> tuple[Any, Any]: ...
 def xla_handlers() -> dict[str, Any]: ...

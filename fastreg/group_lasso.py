@@ -20,18 +20,17 @@ import numpy.typing as npt
 
 from fastreg._core.arguments import Globs, Request, Select, Weight, flag, number, weights_of
 from fastreg._core.arrays import HostArray, check_targets, empty_like
-from fastreg._core.containers import Parameter, check_mutable, naming
+from fastreg._core.containers import Parameter
 from fastreg._core.dtypes import BF16, Dtype
 from fastreg._core.selection import Chosen, chosen
 from fastreg._core.tensors import tensors_of, written
+from fastreg._core.writing import check_mutable, naming
 from fastreg._kernels import Arrays
 from fastreg.errors import ArgumentError, DTypeError, message
 
 __all__ = ["Groups", "group_lasso_gradient", "group_lasso_prox_", "group_lasso_value"]
 
-Groups: TypeAlias = (
-    "int | tuple[int, ...] | Sequence[npt.NDArray[Any]] | Mapping[str, Any]"
-)
+Groups: TypeAlias = "int | tuple[int, ...] | Sequence[npt.NDArray[Any]] | Mapping[str, Any]"
 
 
 @dataclass(slots=True)
@@ -255,8 +254,11 @@ def _prepare(
             key = globs.find(p.names)
             if key is None:
                 raise ArgumentError(
-                    message(f"groups= with a name or glob for {p.label}", "none",
-                            "add it, or use select=")
+                    message(
+                        f"groups= with a name or glob for {p.label}",
+                        "none",
+                        "add it, or use select=",
+                    )
                 )
             of_this = groups[key]
         out.append(_cut(p, w, of_this, scaling))
@@ -287,8 +289,11 @@ def _cut(p: Parameter, weight: float, groups: Any, scaling: str) -> _Grouped:
         return _Grouped(p, view, [(*part, ...) for part in parts], weights, order)
     if isinstance(groups, (str, bytes)) or not hasattr(groups, "__len__"):
         raise ArgumentError(
-            message("an axis, axes, index arrays or a mapping as groups=", repr(groups)[:80],
-                    "pass one of them")
+            message(
+                "an axis, axes, index arrays or a mapping as groups=",
+                repr(groups)[:80],
+                "pass one of them",
+            )
         )
     flat = x if x.ndim else x.reshape(1)
     seen = np.zeros(x.size, np.bool_)
@@ -297,8 +302,11 @@ def _cut(p: Parameter, weight: float, groups: Any, scaling: str) -> _Grouped:
         index = np.asarray(group)
         if index.size and index.dtype.kind not in "iu":
             raise ArgumentError(
-                message(f"positions as integers in the groups of {p.label}", str(index.dtype),
-                        "pass arrays of integers")
+                message(
+                    f"positions as integers in the groups of {p.label}",
+                    str(index.dtype),
+                    "pass arrays of integers",
+                )
             )
         index = index.astype(np.int64).reshape(-1)
         if index.size and not (index.min() >= 0 and index.max() < x.size):
@@ -311,8 +319,11 @@ def _cut(p: Parameter, weight: float, groups: Any, scaling: str) -> _Grouped:
             )
         if seen[index].any() or np.unique(index).size < index.size:
             raise ArgumentError(
-                message(f"each position of {p.label} in one group at most", "one that is in two",
-                        "make the groups disjoint")
+                message(
+                    f"each position of {p.label} in one group at most",
+                    "one that is in two",
+                    "make the groups disjoint",
+                )
             )
         seen[index] = True
         parts.append(np.unravel_index(index, flat.shape))

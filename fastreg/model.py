@@ -32,10 +32,11 @@ from fastreg._core.arguments import (
     number,
 )
 from fastreg._core.arrays import HostArray, empty_like
-from fastreg._core.containers import Parameter, gather, is_array, refuse_weights
+from fastreg._core.containers import Parameter, gather, is_array
 from fastreg._core.plan import Plan, occurrences
 from fastreg._core.selection import chosen, explain, is_kernel_name
 from fastreg._core.statistics import Stats, Titles
+from fastreg._core.writing import refuse_weights
 from fastreg._kernels import Arrays
 from fastreg.errors import ArgumentError, message
 
@@ -103,9 +104,7 @@ def plan(
     fastreg.errors.StaleError: expected the params that were planned; received at the top \
 another object as item 0; make the plan anew
     """
-    return Plan(
-        params, l1=l1, l2=l2, select=select, weights=weights, convention=convention
-    )
+    return Plan(params, l1=l1, l2=l2, select=select, weights=weights, convention=convention)
 
 
 def penalty(
@@ -465,9 +464,9 @@ def prox_(
     >>> x
     array([[2., 0., 0.]])
     """
-    Plan(
-        params, l1=l1, l2=l2, select=select, weights=weights, convention=convention
-    ).prox_(step, flush=flush)
+    Plan(params, l1=l1, l2=l2, select=select, weights=weights, convention=convention).prox_(
+        step, flush=flush
+    )
 
 
 def stats(params: Any, *, select: Select = None, integers: bool = False) -> Stats:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What all of fastreg shares, and nobody else may import: element types, arguments, arrays, containers."""
+"""What all of fastreg shares and nobody else may import: types, arguments, arrays, containers."""

@@ -70,10 +70,7 @@ def number(
     ArgumentError
         (a ValueError) For one out of range.
     """
-    if type(x) is float:
-        value = x
-    else:
-        value = _as_float(x, what, where)
+    value = x if type(x) is float else _as_float(x, what, where)
     if least <= value <= most and (not finite or -_LARGEST <= value <= _LARGEST):
         return value
     if not finite and least == -math.inf and most == math.inf:
@@ -102,7 +99,11 @@ def _as_float(x: Any, what: str, where: str) -> float:
         )
     value = None
     plain = not isinstance(x, (str, bytes, bytearray, bool, np.bool_, complex, np.complexfloating))
-    if plain and getattr(x, "ndim", 0) == 0 and getattr(getattr(x, "dtype", None), "kind", "f") in "fiuVO":
+    if (
+        plain
+        and getattr(x, "ndim", 0) == 0
+        and getattr(getattr(x, "dtype", None), "kind", "f") in "fiuVO"
+    ):
         try:
             value = float(x)
         except OverflowError:
@@ -111,7 +112,9 @@ def _as_float(x: Any, what: str, where: str) -> float:
             value = None
     if value is None:
         raise DTypeError(
-            message(f"a number as {what}{place}", f"a {type(x).__name__}: {x!r}"[:160], "pass a float")
+            message(
+                f"a number as {what}{place}", f"a {type(x).__name__}: {x!r}"[:160], "pass a float"
+            )
         )
     return value
 
@@ -144,7 +147,7 @@ def not_differentiable(received: str, conversion: str) -> DTypeError:
 
 # -- Names and globs -------------------------------------------------------------------------------
 
-# What wrappers put before or between the names of what they hold: torch.compile, checkpointing, FSDP, DDP.
+# What wrappers put before or between names: torch.compile, checkpointing, FSDP, DDP.
 _WRAPPERS = re.compile(r"(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)[./]")
 
 
@@ -154,7 +157,9 @@ def spellings(name: str) -> tuple[str, ...]:
     bare = bare.removeprefix("module.")
     if bare == name and "/" not in name:
         return (name,)
-    return tuple(dict.fromkeys(n for n in (name, bare, name.replace("/", "."), bare.replace("/", "."))))
+    return tuple(
+        dict.fromkeys(n for n in (name, bare, name.replace("/", "."), bare.replace("/", ".")))
+    )
 
 
 @untraced

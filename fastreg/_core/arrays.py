@@ -45,7 +45,8 @@ class HostArray:
     @property
     def shape(self) -> tuple[int, ...]:
         """Extents of the array."""
-        return self.data.shape
+        shape: tuple[int, ...] = self.data.shape
+        return shape
 
     @property
     def size(self) -> int:
@@ -242,12 +243,19 @@ def _from_torch(torch: Any, x: Any) -> HostArray:
     """View a torch CPU tensor; bfloat16 through its bits, since NumPy cannot name it."""
     if not x.is_cpu:
         raise DTypeError(
-            message("a tensor in host memory", f"one on {x.device}", "call fastreg.torch, or pass x.cpu()")
+            message(
+                "a tensor in host memory",
+                f"one on {x.device}",
+                "call fastreg.torch, or pass x.cpu()",
+            )
         )
     if x.layout != torch.strided or x.is_nested:
         raise DTypeError(
-            message("a dense tensor", "a nested one" if x.is_nested else f"layout {x.layout}",
-                    "pass x.to_dense(), or x.coalesce().values() for the stored elements")
+            message(
+                "a dense tensor",
+                "a nested one" if x.is_nested else f"layout {x.layout}",
+                "pass x.to_dense(), or x.coalesce().values() for the stored elements",
+            )
         )
     if x.is_conj() or x.is_neg():
         x = x.resolve_conj().resolve_neg()
@@ -277,8 +285,11 @@ def check_storage(x: Any) -> None:
     last = x.storage_offset() + sum(s * (k - 1) for s, k in zip(x.stride(), x.shape, strict=True))
     if x.untyped_storage().nbytes() < (last + 1) * x.element_size():
         raise LayoutError(
-            message("a tensor that owns its elements", "one whose storage was freed or is too small",
-                    "call this where its parameters are gathered (FSDP: summon_full_params)")
+            message(
+                "a tensor that owns its elements",
+                "one whose storage was freed or is too small",
+                "call this where its parameters are gathered (FSDP: summon_full_params)",
+            )
         )
 
 
@@ -305,17 +316,18 @@ def check_target(x: AnyArray, out: AnyArray) -> None:
         raise LayoutError(
             message("an out whose elements are distinct", f"strides {out.strides}", "pass a copy")
         )
-    same = (
-        x.__array_interface__["data"][0] == out.__array_interface__["data"][0]
-        and [s for s, n in zip(x.strides, x.shape, strict=True) if n > 1]
-        == [s for s, n in zip(out.strides, out.shape, strict=True) if n > 1]
-    )
+    same = x.__array_interface__["data"][0] == out.__array_interface__["data"][0] and [
+        s for s, n in zip(x.strides, x.shape, strict=True) if n > 1
+    ] == [s for s, n in zip(out.strides, out.shape, strict=True) if n > 1]
     if same or not np.may_share_memory(x, out):
         return
     if _share_memory(x, out):
         raise LayoutError(
-            message("an out that is x itself or shares no memory with it", "a partial overlap",
-                    "pass another array")
+            message(
+                "an out that is x itself or shares no memory with it",
+                "a partial overlap",
+                "pass another array",
+            )
         )
 
 

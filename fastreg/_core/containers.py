@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The arrays of a model: every kind of container flattened into names, and memory when it is wanted.
+"""The arrays of a model: every container flattened into names, and memory when it is wanted.
 
 A container is a list, tuple, mapping, a nested mix of them, an iterable of arrays or of
 (name, array) pairs, a torch module, a Keras model or layer, a ``tf.Module``, or a pytree node
@@ -10,7 +10,6 @@ An object with a shape and an element type is a leaf: read, or refused by name, 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -28,20 +27,17 @@ from fastreg._core.frameworks import (
     untraced,
     unwrap,
 )
+from fastreg._core.pytrees import flattened_once
 from fastreg._core.text import printable
 from fastreg.errors import ArgumentError, DTypeError, FastregError, LayoutError, message
 
 __all__ = [
     "Gathered",
     "Parameter",
-    "check_mutable",
     "gather",
     "joined",
     "leaves",
-    "named",
-    "naming",
     "place",
-    "refuse_weights",
 ]
 
 # Deeper than any model; a container that holds itself is found before.
@@ -77,7 +73,17 @@ class Parameter:
         Other names that the same memory was found under: tied weights, which count once.
     """
 
-    __slots__ = ("_array", "aliases", "dtype", "dtype_name", "layer", "name", "original", "path", "shape")
+    __slots__ = (
+        "_array",
+        "aliases",
+        "dtype",
+        "dtype_name",
+        "layer",
+        "name",
+        "original",
+        "path",
+        "shape",
+    )
 
     def __init__(self, path: Path, original: Any, layer: Any = None) -> None:
         self.path = path
@@ -177,8 +183,11 @@ def _shape_of(x: Any, path: Path) -> tuple[Any, ...]:
         shape = getattr(x, "shape", None)
     except RuntimeError:
         raise LayoutError(
-            message(f"a parameter with a shape at {place(path)}", "one of a lazy module",
-                    "call the module once on a batch, which shapes it")
+            message(
+                f"a parameter with a shape at {place(path)}",
+                "one of a lazy module",
+                "call the module once on a batch, which shapes it",
+            )
         ) from None
     if type(shape) is tuple:
         return shape
@@ -271,7 +280,7 @@ def _untied(found: list[Parameter]) -> list[Parameter]:
 
 
 def _identity(p: Parameter, k: int) -> Any:
-    """Return what tells an array from the others: its memory, or its place if it has no identity."""
+    """Return what tells an array from the others: its memory, or its place where it has none."""
     x = p.original
     if type(x) is np.ndarray:
         if not x.size:
@@ -349,8 +358,11 @@ def _flat(
     walk.descend(tree, ())
     if not walk.out and isinstance(tree, Iterator):
         raise ArgumentError(
-            message("an iterator that still has arrays", "one that is used up, or empty",
-                    "make it anew, or pass a list")
+            message(
+                "an iterator that still has arrays",
+                "one that is used up, or empty",
+                "make it anew, or pass a list",
+            )
         )
     return walk.out
 
@@ -360,9 +372,7 @@ class _Walk:
 
     __slots__ = ("above", "gathered", "is_leaf", "keep_none", "out")
 
-    def __init__(
-        self, is_leaf: Callable[[Any], bool], gathered: Gathered, keep_none: bool
-    ) -> None:
+    def __init__(self, is_leaf: Callable[[Any], bool], gathered: Gathered, keep_none: bool) -> None:
         self.is_leaf = is_leaf
         self.gathered = gathered
         self.keep_none = keep_none
@@ -413,8 +423,11 @@ class _Walk:
                 continue
             if id(part) in self.above or prefix.count(".") > _MAX_DEPTH:
                 raise ArgumentError(
-                    message("a module that is not inside itself", f"one at {place((*path, prefix + name))}",
-                            "pass its parameters in a list")
+                    message(
+                        "a module that is not inside itself",
+                        f"one at {place((*path, prefix + name))}",
+                        "pass its parameters in a list",
+                    )
                 )
             self.above.add(id(part))
             self.module(part, path, f"{prefix}{name}.")
@@ -423,7 +436,7 @@ class _Walk:
     @staticmethod
     def is_registered(node: Any) -> bool:
         """Whether a node is of a class of somebody's own that JAX or optree knows."""
-        return not isinstance(node, (Mapping, list, tuple)) and _registered(node) is not None
+        return not isinstance(node, (Mapping, list, tuple)) and flattened_once(node) is not None
 
     def children(self, node: Any, path: Path) -> list[tuple[Any, Any]]:
         """Return a container's items with their keys, and note it if its items may be replaced."""
@@ -441,7 +454,7 @@ class _Walk:
             return self.items(node)
         if isinstance(node, (str, bytes)):
             raise _bad_leaf(path, node)
-        registered = _registered(node)
+        registered = flattened_once(node)
         if registered is not None:
             gathered.named = True
             return registered
@@ -483,7 +496,7 @@ def is_array(x: Any) -> bool:
         return True
     if home in ("keras", "tensorflow") and is_model(x):
         return False
-    if home == "numpy" and _registered(x) is not None:
+    if home == "numpy" and flattened_once(x) is not None:
         return False  # a box around an array, which passes on its attributes
     return (
         (hasattr(x, "shape") and hasattr(x, "dtype"))
@@ -503,15 +516,22 @@ def _variables_of(model: Any, path: Path) -> Iterator[tuple[str, Any, Any]]:
     """Yield (name, variable, the layer that owns it) of a model or layer."""
     if getattr(model, "built", True) is False:
         raise ArgumentError(
-            message(f"a model or layer with weights at {place(path)}", "one that is not built",
-                    "call it once on a batch, or give it an Input")
+            message(
+                f"a model or layer with weights at {place(path)}",
+                "one that is not built",
+                "call it once on a batch, or give it an Input",
+            )
         )
     owners: dict[int, Any] = {}
     flatten = getattr(model, "_flatten_layers", None)
     if flatten is not None:
         for layer in flatten():  # a layer comes before those that it holds
-            for name in ("_trainable_variables", "_non_trainable_variables",
-                         "_trainable_weights", "_non_trainable_weights"):  # Keras 3, tf_keras
+            for name in (
+                "_trainable_variables",
+                "_non_trainable_variables",
+                "_trainable_weights",
+                "_non_trainable_weights",
+            ):  # Keras 3, tf_keras
                 for v in getattr(layer, name, ()):
                     owners[id(v)] = layer
     variables = getattr(model, "weights", None)
@@ -519,31 +539,6 @@ def _variables_of(model: Any, path: Path) -> Iterator[tuple[str, Any, Any]]:
         variables = model.variables
     for v in variables:
         yield variable_name(v), v, owners.get(id(v), model)
-
-
-def _registered(node: Any) -> list[tuple[Any, Any]] | None:
-    """Flatten one level of a pytree node that JAX or optree knows; None if neither does."""
-    tree_util = loaded("jax.tree_util")
-    # JAX warns of iterables that it takes for leaves; asking first avoids that.
-    if tree_util is not None and not tree_util.all_leaves([node]):
-        flat = tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)[0]
-        if not (len(flat) == 1 and flat[0][1] is node):
-            return [(_jax_key(entries[0]) if entries else 0, child) for entries, child in flat]
-    optree = loaded("optree")
-    if optree is not None:
-        paths, children, _ = optree.tree_flatten_with_path(
-            node, is_leaf=lambda x: x is not node, none_is_leaf=True
-        )
-        if not (len(children) == 1 and children[0] is node):
-            return [(p[0] if p else 0, c) for p, c in zip(paths, children, strict=True)]
-    return None
-
-
-def _jax_key(entry: Any) -> Any:
-    for attribute in ("name", "key", "idx"):
-        if hasattr(entry, attribute):
-            return getattr(entry, attribute)
-    return str(entry)
 
 
 def joined(path: Path) -> str:
@@ -602,90 +597,3 @@ def _memory(x: Any) -> Any:
         x = x.value() if callable(getattr(x, "value", None)) else x
         return np.asarray(x)
     return x
-
-
-# -- Writing ---------------------------------------------------------------------------------------
-
-# Frameworks whose arrays are values: nothing may change their memory.
-_IMMUTABLE = {"jax": "JAX", "tensorflow": "TensorFlow"}
-_PURE = {
-    "jax": "use the pure functions of fastreg.jax",
-    "tensorflow": "use fastreg.tensorflow or fastreg.keras, which assign",
-}
-
-
-def check_mutable(parameters: Sequence[Parameter]) -> None:
-    """Refuse to write memory that belongs to values: of JAX, TensorFlow and NumPy's scalars.
-
-    What can be told from the memory alone (read-only, overlapping, integers) the kernels check.
-
-    Raises
-    ------
-    DTypeError
-        Naming the place.
-    """
-    for p in parameters:
-        if type(p.original) is np.ndarray:
-            continue
-        x = unwrap(p.original)
-        home = framework(x)
-        owner = _IMMUTABLE.get(home)
-        if isinstance(x, np.generic):
-            owner = "NumPy's scalars"
-        address = getattr(x, "data_ptr", None)
-        if callable(address) and p.size and address() != address_of(p.array.data):
-            owner = "a lazy view"
-        if owner is not None:
-            raise DTypeError(
-                message(
-                    f"an array whose memory may change at {p.label}",
-                    f"one of {owner}, which is immutable",
-                    _PURE.get(home, "work on a NumPy copy and put the result back"),
-                )
-            )
-
-
-def refuse_weights(grads: Any) -> None:
-    """Refuse weights where gradients are meant: clipping would scale them."""
-    if is_torch_module(grads) or is_model(grads):
-        weights = True
-    elif type(grads) is list and all(type(x) is np.ndarray for x in grads):
-        return
-    else:
-        torch = loaded("torch")
-        weights = any(
-            is_variable(x)
-            or (framework(x) == "torch" and isinstance(x, torch.nn.Parameter))
-            for x in (p.original for p in gather(grads, values=True).parameters)
-        )
-    if weights:
-        raise ArgumentError(
-            message("gradients to clip", "weights themselves",
-                    "pass [p.grad for p in model.parameters()], or what the tape returned")
-        )
-
-
-def named(error: FastregError, labels: Sequence[str]) -> FastregError:
-    """Return a kernel's error with the positions in its message replaced by names."""
-    text = re.sub(
-        r"positions? (\d+)(?: and (\d+))?",
-        lambda m: " and ".join(labels[int(k)] for k in m.groups() if k is not None),
-        str(error),
-    )
-    return type(error)(text)
-
-
-class naming:
-    """Turn the positions in a kernel's errors into names, within a ``with`` block."""
-
-    __slots__ = ("_parameters",)
-
-    def __init__(self, parameters: Sequence[Parameter]) -> None:
-        self._parameters = parameters
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if isinstance(error, FastregError) and " position" in str(error):
-            raise named(error, [p.label for p in self._parameters]) from None

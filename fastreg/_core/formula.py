@@ -116,7 +116,7 @@ class Operations(ABC):
 
 
 def penalty(ops: Operations, x: Any, l1: float, l2: float, work: str, result: str) -> Any:
-    """Return ``l1 * sum(|x|) + l2 * sum(x**2)``, computed in `work`; a weight of 0 removes its term."""
+    """Return ``l1 * sum(|x|) + l2 * sum(x**2)``, computed in `work`; 0 removes a term."""
     y = ops.cast(x, work)
     total = None
     if l1 != 0.0:
@@ -145,9 +145,7 @@ def gradient(ops: Operations, x: Any, u: Any, l1: float, l2: float, work: str) -
     return ops.cast(ops.zeros_like(y) if total is None else total, own)
 
 
-def prox(
-    ops: Operations, x: Any, step: float, l1: float, l2: float, flush: bool, work: str
-) -> Any:
+def prox(ops: Operations, x: Any, step: float, l1: float, l2: float, flush: bool, work: str) -> Any:
     """Return ``sign(x) * max(|x| - step * l1, 0) / (1 + 2 * step * l2)``, like x, zeros positive.
 
     NaN stays NaN; `flush` turns results that are subnormal in x's type into 0.
@@ -164,7 +162,7 @@ def prox(
 
 def check_matrix(shape: tuple[Any, ...], factor: Any) -> float:
     """Return the factor of a regularizer of rows, or raise unless it can work with these."""
-    factor = weight(factor, "factor")
+    checked = weight(factor, "factor")
     if len(shape) != 2:
         raise LayoutError(
             message(
@@ -173,12 +171,10 @@ def check_matrix(shape: tuple[Any, ...], factor: Any) -> float:
                 "reshape it, for example x.reshape(-1, x.shape[-1])",
             )
         )
-    return factor
+    return checked
 
 
-def orthogonal(
-    ops: Operations, x: Any, factor: float, rows: bool, work: str, result: str
-) -> Any:
+def orthogonal(ops: Operations, x: Any, factor: float, rows: bool, work: str, result: str) -> Any:
     """Return ``factor`` times the mean magnitude of the cosines between a matrix' rows.
 
     0 for fewer than two rows, and with factor 0 whatever x holds.

@@ -35,7 +35,13 @@ __all__ = [
     "unwrap",
 ]
 
-NAMES = {"numpy": "NumPy", "torch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX", "keras": "Keras"}
+NAMES = {
+    "numpy": "NumPy",
+    "torch": "PyTorch",
+    "tensorflow": "TensorFlow",
+    "jax": "JAX",
+    "keras": "Keras",
+}
 """Frameworks by the names used here, as people write them."""
 
 # Top-level package of a class -> the framework. tf_keras' variables and tensors are TensorFlow's.
@@ -123,19 +129,23 @@ def _comes_from(kind: type, package: str, name: str) -> bool:
     )
 
 
+def _class_of(x: Any) -> Any:
+    return type(x)
+
+
 def is_torch_module(x: object) -> bool:
     """Whether x is a ``torch.nn.Module``, whatever else it can be taken for."""
     return framework(x) == "torch" and _comes_from(type(x), "torch", "Module")
 
 
-def is_model(x: object) -> bool:
+def is_model(x: Any) -> bool:
     """Whether x is a model or layer of Keras 3 or tf_keras, or a ``tf.Module``."""
-    return framework(x) in ("keras", "tensorflow") and _is_model_class(type(x))
+    return framework(x) in ("keras", "tensorflow") and _is_model_class(_class_of(x))
 
 
-def is_variable(x: object) -> bool:
+def is_variable(x: Any) -> bool:
     """Whether x is a variable of Keras or TensorFlow: it has a name, and its value may change."""
-    return framework(x) in ("keras", "tensorflow") and _is_variable_class(type(x))
+    return framework(x) in ("keras", "tensorflow") and _is_variable_class(_class_of(x))
 
 
 @lru_cache(_MOST_KNOWN)

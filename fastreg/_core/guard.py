@@ -58,8 +58,9 @@ class Guard:
             (None if isinstance(holder, (dict, list, tuple)) else holder, holder, items, name)
             for holder, items, name in gathered.holders
         ]
-        self._references = [weakref.ref(p.original) for p in parameters
-                            if isinstance(p.original, np.ndarray)]
+        self._references = [
+            weakref.ref(p.original) for p in parameters if isinstance(p.original, np.ndarray)
+        ]
         others = [p for p in parameters if type(p.original) is not np.ndarray]
         held = [(p, unwrap(p.original)) for p in others]
         self._values = [(p, x) for p, x in held if x is not p.original]
@@ -122,8 +123,11 @@ class Guard:
     def _stale(self, where: Parameter | str, received: str) -> StaleError:
         label = where if isinstance(where, str) else where.label
         return StaleError(
-            message(f"the {self._what} that were planned", f"at {label} {received}",
-                    "make the plan anew")
+            message(
+                f"the {self._what} that were planned",
+                f"at {label} {received}",
+                "make the plan anew",
+            )
         )
 
 

@@ -16,17 +16,16 @@ from fastreg._core.containers import (
     Gathered,
     Parameter,
     address_of,
-    check_mutable,
     gather,
     joined,
     leaves,
-    naming,
 )
 from fastreg._core.frameworks import is_model, is_torch_module
 from fastreg._core.guard import Guard
 from fastreg._core.selection import Decision, chosen, print_decisions
 from fastreg._core.statistics import FloatsAndOthers, Stats, Titles, finite_or_raise
 from fastreg._core.tensors import tensors_of, written
+from fastreg._core.writing import check_mutable, naming
 from fastreg._kernels import Arrays, are_writable
 from fastreg.errors import FastregError, LayoutError, NonFiniteError, message
 
@@ -34,7 +33,7 @@ __all__ = ["Plan", "occurrences", "own_views"]
 
 
 class Plan:
-    """A model's arrays, chosen, weighted and described to the kernels once: see :func:`fastreg.plan`.
+    """A model's arrays, chosen, weighted and described once: see :func:`fastreg.plan`.
 
     A call then costs one look at the containers and one call of the kernels. Before each, the plan
     checks that what it was made of is still there, and raises StaleError instead of reading stale
@@ -118,8 +117,11 @@ class Plan:
 
     def __reduce__(self) -> Any:
         raise TypeError(
-            message("something that can be copied", "a Plan, which stands for memory of this process",
-                    "make the plan anew")
+            message(
+                "something that can be copied",
+                "a Plan, which stands for memory of this process",
+                "make the plan anew",
+            )
         )
 
     @property
@@ -276,9 +278,7 @@ class Plan:
                 strays.append(path)
             else:
                 by_place.setdefault(at, []).append((path, leaf))
-        missing = [
-            p for k, p in enumerate(self._all) if id(p) in included and k not in by_place
-        ]
+        missing = [p for k, p in enumerate(self._all) if id(p) in included and k not in by_place]
         if strays or missing:
             # By position only where there are no names: a misspelt one must not move the others.
             unnamed = all(isinstance(key, int) for path, _ in entries for key in path)
@@ -326,7 +326,7 @@ class Plan:
         self._write(lambda: self._arrays.scale_(1.0 - rate))
 
     def clip_by_global_norm_(self, max_norm: float, *, nonfinite: str = "raise") -> Any:
-        """Scale the arrays to a norm of at most max_norm: see :func:`fastreg.clip_by_global_norm_`."""
+        """Scale the arrays to a norm: see :func:`fastreg.clip_by_global_norm_`."""
         max_norm = number(max_norm, "max_norm", least=0.0, finite=False)
         flag(nonfinite, "nonfinite", "raise", "keep")
         self._ready_to_write()
@@ -362,8 +362,11 @@ class Plan:
             for p in self._parameters:
                 if not p.array.data.flags.writeable:
                     raise LayoutError(
-                        message(f"a writable array at {p.label}", "a read-only one",
-                                "pass a copy of it, or leave it out with select=")
+                        message(
+                            f"a writable array at {p.label}",
+                            "a read-only one",
+                            "pass a copy of it, or leave it out with select=",
+                        )
                     )
             self._mutable = True
 

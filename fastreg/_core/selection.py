@@ -21,7 +21,16 @@ from fastreg._core.frameworks import untraced
 from fastreg._core.text import Column, Table, lines_for, printable, shape_text, terminal_width
 from fastreg.errors import ArgumentError, LayoutError, message
 
-__all__ = ["Chosen", "Decision", "Select", "chosen", "decide", "explain", "is_kernel_name", "print_decisions"]
+__all__ = [
+    "Chosen",
+    "Decision",
+    "Select",
+    "chosen",
+    "decide",
+    "explain",
+    "is_kernel_name",
+    "print_decisions",
+]
 
 _BIAS = re.compile(r"(^|_)bias(es)?(_|$)|^intercept_?$")
 _SCALE = re.compile(r"^(gamma|beta|scale|offset|shift)$")
@@ -84,7 +93,7 @@ class Chosen(NamedTuple):
         return [p.original for p in self.parameters]
 
     def arranged(self, params: Any, new: Sequence[Any]) -> Any:
-        """Return what was made for each array that is in, such as its gradient, as params holds them.
+        """Return what was made for each array that is in, such as gradients, as params holds them.
 
         For one array that alone; for a container with names a dict by name; for lists and tuples
         lists nested alike, with None for what is not in or was counted before; otherwise a list.
@@ -109,8 +118,11 @@ class Chosen(NamedTuple):
         if len(set(names)) < len(names):
             twice = printable(Counter(names).most_common(1)[0][0], 80)
             raise LayoutError(
-                message("arrays of distinct names", f"two called '{twice}'",
-                        "pass a list of the arrays, or out=")
+                message(
+                    "arrays of distinct names",
+                    f"two called '{twice}'",
+                    "pass a list of the arrays, or out=",
+                )
             )
         return names
 
@@ -119,9 +131,7 @@ def _like(
     node: Any, places: Iterator[tuple[tuple[Any, ...], Any]], new: Mapping[tuple[Any, ...], Any]
 ) -> list[Any]:
     return [
-        _like(child, places, new)
-        if isinstance(child, (list, tuple))
-        else new.get(next(places)[0])
+        _like(child, places, new) if isinstance(child, (list, tuple)) else new.get(next(places)[0])
         for child in node
     ]
 
@@ -151,8 +161,12 @@ def chosen(
     gathered = gather(params, values=values)
     select = request.select
     if select is None and (everything or not gathered.named):
-        return Chosen(gathered, [Decision(p, True, "given") for p in gathered.parameters],
-                      gathered.parameters, request)
+        return Chosen(
+            gathered,
+            [Decision(p, True, "given") for p in gathered.parameters],
+            gathered.parameters,
+            request,
+        )
     decisions = decide(gathered, select)
     found = [d.parameter for d in decisions if d.included]
     if not found and decisions and (select is None or isinstance(select, (str, re.Pattern))):
@@ -261,7 +275,7 @@ _MOST_CLASSES = 1024  # classes made in a loop must not pile up
 
 @untraced
 def _rule_of_name(name: str, has_layer: bool) -> str:
-    """Return why a name is not a kernel's, or nothing; with a layer, only what its class cannot tell."""
+    """Return why a name is no kernel's, or nothing; with a layer, what its class cannot tell."""
     key = (name, has_layer)
     rule = _rules.get(key)
     if rule is None:
@@ -342,15 +356,15 @@ def _mask(parameters: Sequence[Parameter], mask: Any) -> list[Decision]:
     out = []
     for p in parameters:
         prefixes = [p.path[:k] for k in range(len(p.path), 0, -1)]
-        path = next((path for path in prefixes if path in marks), None)
-        if path is None:
-            path = next((by_name[n] for n in p.names if n in by_name), None)
-        if path is None:
+        found = next((path for path in prefixes if path in marks), None)
+        if found is None:
+            found = next((by_name[n] for n in p.names if n in by_name), None)
+        if found is None:
             raise ArgumentError(
                 message(f"a mask with an entry for {p.label}", "none", "add True or False for it")
             )
-        used.add(path)
-        out.append(Decision(p, bool(marks[path]), f"mask {bool(marks[path])}"))
+        used.add(found)
+        out.append(Decision(p, bool(marks[found]), f"mask {bool(marks[found])}"))
     aliases = {a for p in parameters for a in p.aliases}
     for path in marks:
         name = ".".join(map(str, path))

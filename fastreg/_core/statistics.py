@@ -149,9 +149,7 @@ class Stats:
         self.left_out = left_out
 
     @classmethod
-    def of(
-        cls, titles: Titles, rows: AnyArray, total: Any, *, integers: bool = True
-    ) -> Stats:
+    def of(cls, titles: Titles, rows: AnyArray, total: Any, *, integers: bool = True) -> Stats:
         """Put together titles, rows and total; say whether integers are in the total."""
         notes, left_out = titles.notes, () if integers else titles.integers
         if left_out:

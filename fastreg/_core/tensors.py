@@ -58,9 +58,7 @@ def dense(xs: Sequence[Any]) -> Dense | None:
 
 def _is_recording(torch: Any) -> bool:
     """Whether tensors may stand for others: in a program being recorded, under a transform."""
-    return bool(
-        torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active()
-    )
+    return bool(torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active())
 
 
 def are_distinct(xs: Sequence[Any]) -> bool:
@@ -110,7 +108,7 @@ def is_dense(steps: Sequence[tuple[int, int]], step: int) -> bool:
 
 
 def tensors_of(originals: Sequence[Any]) -> list[Any]:
-    """Return torch's tensors among objects, those that Keras variables hold too, for :func:`written`."""
+    """Return torch's tensors among objects, Keras variables' too, for :func:`written`."""
     if loaded("torch") is None:
         return []
     tensors = [x for x in map(unwrap, originals) if framework(x) == "torch"]

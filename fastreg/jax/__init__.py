@@ -211,7 +211,7 @@ def gradient(
     jax.Array, or a pytree of params' structure
         Of the arrays' shapes and dtypes: what ``jax.grad`` gives, 0 for arrays that are not in (and
         no gradient, of type ``float0``, for integers among those). What is no pytree of arrays for
-        JAX (a model, pairs of names and arrays) gives a dict by names.
+        JAX (a model, pairs of names and arrays) gives a dict of those that are in, by name.
 
     Raises
     ------
@@ -314,7 +314,7 @@ def prox(
     Returns
     -------
     jax.Array, or a pytree of params' structure
-        With the arrays that are not in as they are; a dict by names as in :func:`gradient`.
+        With the arrays that are not in as they are; a dict by name as in :func:`gradient`.
 
     Raises
     ------

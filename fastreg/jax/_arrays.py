@@ -157,22 +157,15 @@ def like(
     -------
     pytree
         Of the structure of params. What is no pytree of its arrays for JAX (models, pairs of names
-        and arrays, variables that stand there twice) gives a dict by names, or a list if there are
-        none.
+        and arrays, variables that stand there twice) gives what other backends give: a dict by
+        names, or lists if there are none, of the arrays that are in.
     """
     parameters = found.gathered.parameters
-    new = {id(p): r for p, r in zip(found.parameters, results, strict=True)}
-    each = [new[id(p)] if id(p) in new else other(p) for p in parameters]
-    if found.gathered.single:
-        return each[0]
     flat, structure = jax.tree.flatten(params)
     marked = structure.unflatten(map(_Mark, range(len(flat))))
-    places = {
-        path: mark.k for path, mark in leaves(marked, is_leaf=lambda x: isinstance(x, _Mark))
-    }
+    places = {path: mark.k for path, mark in leaves(marked, is_leaf=lambda x: isinstance(x, _Mark))}
     if places.keys() == {p.path for p in parameters}:
-        by_place = {places[p.path]: e for p, e in zip(parameters, each, strict=True)}
-        return structure.unflatten(by_place[k] for k in range(len(flat)))
-    if found.gathered.named:
-        return {p.name: e for p, e in zip(parameters, each, strict=True)}
-    return each
+        new = {id(p): r for p, r in zip(found.parameters, results, strict=True)}
+        each = {places[p.path]: new[id(p)] if id(p) in new else other(p) for p in parameters}
+        return structure.unflatten(each[k] for k in range(len(flat)))
+    return found.arranged(params, results)

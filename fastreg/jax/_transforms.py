@@ -158,8 +158,7 @@ def _make_directional() -> Any:
     def batch(args: Any, dims: Any, *, rank: int, **p: Any) -> Any:
         size = next(a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None)
         front = [
-            a[None] if d is None else jnp.moveaxis(a, d, 0)
-            for a, d in zip(args, dims, strict=True)
+            a[None] if d is None else jnp.moveaxis(a, d, 0) for a, d in zip(args, dims, strict=True)
         ]
         xs, ts = halves(front)
         ts = [jnp.broadcast_to(t, (size, *t.shape[1:])) for t in ts]

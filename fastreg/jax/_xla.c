@@ -137,7 +137,7 @@ static fr_xla_error *prepare(job *j, const fr_xla_call *call, int64_t others)
         char text[160];
         snprintf(text, sizeof text,
                  "expected XLA FFI structs of version %d.%d; received version %d.%d with other "
-                 "sizes; update fastreg or use fastreg.jax.route(\"ops\")",
+                 "sizes; update fastreg or use fastreg.jax.route(\"native\")",
                  FR_XLA_MAJOR, FR_XLA_MINOR, call->api->api_version.major_version,
                  call->api->api_version.minor_version);
         return fail(call, FR_XLA_UNIMPLEMENTED, text);

@@ -76,6 +76,7 @@ __all__ = [
     "value_and_gradient",
 ]
 
+
 def register(keras: Any) -> None:
     """Register fastreg's classes with one Keras, so that its models keep them when loaded.
 
@@ -101,9 +102,7 @@ def register(keras: Any) -> None:
 # -- Attaching ------------------------------------------------------------------------------------
 
 
-def attach(
-    model: Any, regularizer: Any, *, select: Select = None, replace: bool = False
-) -> Report:
+def attach(model: Any, regularizer: Any, *, select: Select = None, replace: bool = False) -> Report:
     """Penalise the weights of a model that has been built already.
 
     Setting ``layer.kernel_regularizer`` after a layer was built does nothing in Keras; this sets
@@ -157,8 +156,11 @@ def attach(
         )
     if isinstance(regularizer, str) and _is_nothing(found):
         raise ArgumentError(
-            message("a regularizer that penalises something",
-                    f"{regularizer!r}, whose weights are 0", "pass for example l1_l2(1e-5, 1e-4)")
+            message(
+                "a regularizer that penalises something",
+                f"{regularizer!r}, whose weights are 0",
+                "pass for example l1_l2(1e-5, 1e-4)",
+            )
         )
     return _attach.attach(model, of_keras(found), select, replace)
 

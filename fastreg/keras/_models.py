@@ -61,9 +61,7 @@ def gradient(params: Any, request: Request, scale: float) -> Any:
     return value_and_gradient(params, request, scale, None)[1]
 
 
-def value_and_gradient(
-    params: Any, request: Request, scale: float, dtype: Any
-) -> tuple[Any, Any]:
+def value_and_gradient(params: Any, request: Request, scale: float, dtype: Any) -> tuple[Any, Any]:
     """Return the penalty of a model and its gradients, in no graph."""
     request.require_weight()
     params = list(params) if isinstance(params, Iterator) else params
@@ -152,8 +150,11 @@ def _write(
     for p in parameters:
         if not is_variable(p.original):
             raise DTypeError(
-                message(f"a variable at {p.label}", "an array of JAX, which is immutable",
-                        "use fastreg.jax.prox or fastreg.jax.decay, which return new arrays")
+                message(
+                    f"a variable at {p.label}",
+                    "an array of JAX, which is immutable",
+                    "use fastreg.jax.prox or fastreg.jax.decay, which return new arrays",
+                )
             )
     if all(map(_is_near, tensors)):
         new = list(map(np.array, tensors))

@@ -50,9 +50,7 @@ def decay(params: Any, select: Any, rate: Any) -> Any:
     if reads_memory(xs):
         new = _changed(xs, Arrays.scale_, 0.0, 0.0, 1.0 - rate)
     else:
-        new = [
-            tf.cast(_factor(1.0 - rate, x) * tf.cast(x, exact_dtype(x)), x.dtype) for x in xs
-        ]
+        new = [tf.cast(_factor(1.0 - rate, x) * tf.cast(x, exact_dtype(x)), x.dtype) for x in xs]
     return _assigned(variables, new)
 
 

@@ -90,9 +90,7 @@ def value_and_gradients(
     pairs = [fresh_like(x) for x in xs]
     arrays = Arrays([memory_of(x) for x in xs], l1, l2)
     targets = [memory for _, memory in pairs]
-    v = arrays.value_and_gradient(
-        targets, u, dtype=by_name(dtype.name), number=True, fresh=True
-    )
+    v = arrays.value_and_gradient(targets, u, dtype=by_name(dtype.name), number=True, fresh=True)
     return tf.constant(v, dtype), [g for g, _ in pairs]
 
 

@@ -42,9 +42,7 @@ __all__ = [
 ]
 
 
-def _is_plain(
-    params: Any, l1: Any, l2: Any, select: Any, weights: Any, convention: Any
-) -> bool:
+def _is_plain(params: Any, l1: Any, l2: Any, select: Any, weights: Any, convention: Any) -> bool:
     """Whether a call is about one tensor and two numbers: small calls are to cost little."""
     return (
         isinstance(params, Tensor)

@@ -76,9 +76,7 @@ def register() -> None:
     )
     library.impl("fastreg::gradient", everywhere)(_run_gradient)
     library.register_fake("fastreg::gradient", _fake_gradient)
-    library.register_autograd(
-        "fastreg::gradient", Gradient.backward, setup_context=_keep_gradient
-    )
+    library.register_autograd("fastreg::gradient", Gradient.backward, setup_context=_keep_gradient)
 
 
 def hide(functions: Iterable[Callable[..., Any]]) -> None:

@@ -18,8 +18,19 @@ from fastreg._core.dtypes import ACCEPTED, ALL, BF16, result_dtype
 from fastreg.errors import DTypeError, FastregError, LayoutError, NotAnArrayError, message
 from fastreg.torch._modes import ORDINARY, home
 
-__all__ = ["DTYPES", "FLOATS", "as_type", "check_differentiable", "describe", "empty_like",
-           "host", "refuse", "result_type", "scalar", "targets"]
+__all__ = [
+    "DTYPES",
+    "FLOATS",
+    "as_type",
+    "check_differentiable",
+    "describe",
+    "empty_like",
+    "host",
+    "refuse",
+    "result_type",
+    "scalar",
+    "targets",
+]
 
 
 DTYPES = {getattr(torch, d.name): d for d in ALL if hasattr(torch, d.name)}
@@ -44,19 +55,29 @@ def refuse(x: object) -> FastregError:
         )
     if torch.nn.parameter.is_lazy(x):
         return LayoutError(
-            message("a parameter with a shape", f"an {type(x).__name__} of a lazy module",
-                    "call the module once on a batch, which shapes it")
+            message(
+                "a parameter with a shape",
+                f"an {type(x).__name__} of a lazy module",
+                "call the module once on a batch, which shapes it",
+            )
         )
     if home(x) == "torch.masked":
         return DTypeError(
-            message("a tensor without a mask", f"a {type(x).__name__}",
-                    "pass x.get_data()[x.get_mask()]")
+            message(
+                "a tensor without a mask",
+                f"a {type(x).__name__}",
+                "pass x.get_data()[x.get_mask()]",
+            )
         )
     if x.layout != torch.strided or x.is_nested:
         layout = "a nested tensor" if x.is_nested else f"layout {x.layout}"
         return DTypeError(
-            message("a dense tensor", layout, "pass x.to_dense(), or x.coalesce().values() for "
-                    "the penalty of the stored elements")
+            message(
+                "a dense tensor",
+                layout,
+                "pass x.to_dense(), or x.coalesce().values() for "
+                "the penalty of the stored elements",
+            )
         )
     return DTypeError(
         message(f"a tensor of {ACCEPTED}", f"{x.dtype}", "convert it, for example with x.float()")
@@ -66,9 +87,7 @@ def refuse(x: object) -> FastregError:
 def result_type(x: Tensor, dtype: Any = None) -> torch.dtype:
     """Return the torch dtype of a result: x's own, float64 for integers, or the one asked for."""
     own = x.dtype
-    if type(x) not in ORDINARY and (
-        torch.nn.parameter.is_lazy(x) or home(x) == "torch.masked"
-    ):
+    if type(x) not in ORDINARY and (torch.nn.parameter.is_lazy(x) or home(x) == "torch.masked"):
         raise refuse(x)
     if own not in FLOATS:
         if own not in DTYPES:

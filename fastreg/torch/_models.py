@@ -23,8 +23,17 @@ from fastreg.torch import _dispatch, _eager, _native
 from fastreg.torch._memory import as_type, check_differentiable, refuse, result_type
 from fastreg.torch._modes import compiling, on_cpu
 
-__all__ = ["Taken", "at", "global_norm", "gradient", "penalty", "stats", "take", "tensors_in",
-           "value_and_gradient"]
+__all__ = [
+    "Taken",
+    "at",
+    "global_norm",
+    "gradient",
+    "penalty",
+    "stats",
+    "take",
+    "tensors_in",
+    "value_and_gradient",
+]
 
 
 @dataclass(frozen=True, slots=True)

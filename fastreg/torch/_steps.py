@@ -14,8 +14,9 @@ from torch import Tensor
 from fastreg import model
 from fastreg._core import tensors
 from fastreg._core.arguments import Request, flag, number
-from fastreg._core.containers import Parameter, naming, refuse_weights
+from fastreg._core.containers import Parameter
 from fastreg._core.selection import chosen
+from fastreg._core.writing import naming, refuse_weights
 from fastreg._kernels import Arrays
 from fastreg.errors import FastregError, LayoutError, NonFiniteError, message
 from fastreg.torch import _eager, _native
@@ -85,15 +86,21 @@ def _check_grad(p: Parameter, x: Tensor, grad: Tensor | None) -> None:
         return
     if grad.layout != torch.strided or grad.is_nested:
         raise LayoutError(
-            message(f"a dense grad at {p.label}", f"one of layout {grad.layout}",
-                    "make the layer's gradient dense (sparse=False), or leave it out")
+            message(
+                f"a dense grad at {p.label}",
+                f"one of layout {grad.layout}",
+                "make the layer's gradient dense (sparse=False), or leave it out",
+            )
         )
     if on_cpu(x) and grad.is_neg():
         raise _lazy(p)
     if x.numel() and grad.data_ptr() == x.data_ptr():
         raise LayoutError(
-            message(f"a grad with memory of its own at {p.label}", "the tensor's own memory",
-                    "set it to None, or to a copy")
+            message(
+                f"a grad with memory of its own at {p.label}",
+                "the tensor's own memory",
+                "set it to None, or to a copy",
+            )
         )
 
 
@@ -161,8 +168,11 @@ def _check_leaf(p: Parameter, x: Tensor) -> None:
     _check_memory(p, x)
     if not x.is_leaf:
         raise LayoutError(
-            message(f"a leaf, such as a parameter, at {p.label}", "a result of other tensors",
-                    "pass the parameters that it was computed from")
+            message(
+                f"a leaf, such as a parameter, at {p.label}",
+                "a result of other tensors",
+                "pass the parameters that it was computed from",
+            )
         )
 
 
@@ -173,8 +183,11 @@ def _check_memory(p: Parameter, x: Tensor) -> None:
         raise at(p.name, e) from None
     if in_graph(x):
         raise LayoutError(
-            message(f"a tensor with memory at {p.label}", f"a {type(x).__name__} on {x.device}",
-                    "call this outside of compiled or traced functions")
+            message(
+                f"a tensor with memory at {p.label}",
+                f"a {type(x).__name__} on {x.device}",
+                "call this outside of compiled or traced functions",
+            )
         )
 
 
@@ -202,16 +215,17 @@ def clip_by_global_norm_(grads: Any, max_norm: float, nonfinite: str) -> Tensor:
     for p, x in zip(found.parameters, xs, strict=True):
         _check_memory(p, x)
     # Gradients of a sum are often one object, which counts as often as it stands there.
-    each = [
-        x.detach() for p, x in zip(found.parameters, xs, strict=True) for _ in (p, *p.aliases)
-    ]
+    each = [x.detach() for p, x in zip(found.parameters, xs, strict=True) for _ in (p, *p.aliases)]
     norm = _native.norm(each, _native.wide(xs[0].device))
     before = float(norm)
     if not math.isfinite(before) and nonfinite == "raise":
         bad = [p.label for p, x in zip(found.parameters, xs, strict=True) if not x.isfinite().all()]
         raise NonFiniteError(
-            message("finite arrays", f"NaN or infinity in {', '.join(bad[:10]) or 'their norm'}",
-                    "skip the step, or pass nonfinite='keep'")
+            message(
+                "finite arrays",
+                f"NaN or infinity in {', '.join(bad[:10]) or 'their norm'}",
+                "skip the step, or pass nonfinite='keep'",
+            )
         )
     if before > most and math.isfinite(before):
         with torch.no_grad():

@@ -64,8 +64,10 @@ def same(a, b):
 def numpy_gradient(x, l1, l2, scale=1.0):
     """fastreg.gradient of the same memory, as a tensor."""
     out = torch.empty(x.shape, dtype=x.dtype)
-    target = out.view(torch.int16).numpy().view(np.uint16) if x.dtype == torch.bfloat16 else (
-        out.numpy()
+    target = (
+        out.view(torch.int16).numpy().view(np.uint16)
+        if x.dtype == torch.bfloat16
+        else (out.numpy())
     )
     if x.dtype == torch.bfloat16:
         target = fastreg.bf16_view(target)
@@ -363,9 +365,7 @@ def test_backward_twice():
 
 
 @pytest.mark.parametrize("factor", [1.0, 2.0])
-@pytest.mark.parametrize(
-    "one", [R.L2(0.5), R.OrthogonalRegularizer(0.5)], ids=["L2", "orthogonal"]
-)
+@pytest.mark.parametrize("one", [R.L2(0.5), R.OrthogonalRegularizer(0.5)], ids=["L2", "orthogonal"])
 def test_an_input_written_to_since_is_an_error_whatever_the_factor(one, factor):
     x = sample(3, 3, requires_grad=True)
     y = one(x) * factor
@@ -624,7 +624,9 @@ def test_46_other_verbs_compile():
 
 
 def test_46_a_process_that_has_not_met_the_backend(tmp_path, soak):
-    code = f"BACKEND = {'inductor' if soak else 'aot_eager'!r}" + """
+    code = (
+        f"BACKEND = {'inductor' if soak else 'aot_eager'!r}"
+        + """
 import torch
 from fastreg import regularizers as R
 x = torch.arange(9.0, requires_grad=True)
@@ -633,6 +635,7 @@ y = f(x)
 y.backward()
 print(y.item(), x.grad.tolist())
 """
+    )
     env = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     out = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
+import sys
+from pathlib import Path
 
 import drivers
 import pytest
@@ -12,21 +15,18 @@ import pytest
 from fastreg import _kernels
 
 PACKAGE = drivers.ROOT / "fastreg"
-MODULES = sorted(PACKAGE.glob("*.py"))
+MODULES = sorted(PACKAGE.rglob("*.py"))
 C_FILES = sorted(p for p in drivers.CSRC.rglob("*") if p.suffix in {".c", ".h", ".inc"})
 TEST_FILES = sorted((drivers.ROOT / "tests").rglob("*.[pch]*"))
-FRAMEWORKS = {"torch", "tensorflow", "jax", "jaxlib", "keras"}
+FRAMEWORKS = {"torch", "tensorflow", "jax", "jaxlib", "keras", "tf_keras"}
 # Packages that are asked for when a function needs them, never when a module is imported.
 OPTIONAL = FRAMEWORKS | {"ml_dtypes", "rich", "safetensors", "threadpoolctl", "scipy", "sklearn"}
-
-# Who may import whom within the package: thin to thick, one way. Rooms that are not named stand
-# above those that are, and may import any of them, but not the public face.
-ARROWS = {
-    "errors": set(),
-    "arrays": {"errors"},
-    "_kernels": {"arrays", "errors"},
-    "functional": {"_kernels"},
-    "runtime": {"_kernels", "errors"},
+# The frameworks that a backend may import; the others bring theirs along.
+OWN = {
+    "torch": {"torch"},
+    "tensorflow": {"tensorflow"},
+    "jax": {"jax"},
+    "keras": {"keras", "tf_keras"},
 }
 
 
@@ -40,9 +40,7 @@ def imports(tree: ast.AST, top_level: bool) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            package = ["fastreg"] * (node.level > 0)
-            module = ".".join(package + [node.module] * (node.module is not None))
-            found |= {f"{module}.{alias.name}" for alias in node.names}
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
             continue
         if not (top_level and isinstance(node, inner)):
@@ -50,37 +48,64 @@ def imports(tree: ast.AST, top_level: bool) -> set[str]:
     return found
 
 
-def rooms(names: set[str]) -> set[str]:
-    """Modules of the package among dotted names."""
-    known = {p.stem for p in MODULES} | {"_kernels"}
-    return {name.split(".")[1] for name in names if name.startswith("fastreg.")} & known
+def name_of(path) -> str:
+    return str(path.relative_to(PACKAGE).with_suffix(""))
 
 
 # -- Python -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
-def test_python_arrows(path):
-    """Modules import along the arrows, and nothing optional when they are imported."""
-    tree = ast.parse(path.read_text())
-    outer = {name.split(".")[0] for name in imports(tree, top_level=True)}
-    allowed = {path.stem.partition("_")[0]} & FRAMEWORKS  # tensorflow_routes.py is TensorFlow's
+def test_layers():
+    """The layers of pyproject.toml hold: thick modules import thin ones, and no circle stands."""
+    if importlib.util.find_spec("importlinter") is None:
+        pytest.skip("import-linter is not installed")
+    done = drivers.run([Path(sys.executable).with_name("lint-imports")], cwd=drivers.ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 broken" in done.stdout
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_nothing_optional_is_imported(path):
+    """Modules import nothing optional when they are imported, but a backend its own framework."""
+    outer = {name.split(".")[0] for name in imports(ast.parse(path.read_text()), top_level=True)}
+    allowed = OWN.get(path.relative_to(PACKAGE).parts[0], set())
     assert not outer & (OPTIONAL - allowed)
-    everywhere = imports(tree, top_level=False)
-    if path.stem in ARROWS:
-        assert rooms(everywhere) <= ARROWS[path.stem]
-        assert "fastreg" not in everywhere
 
 
-def test_the_seam_imports_along_the_arrows():
-    """The Cython file too, which `ast` cannot read."""
+def test_the_binding_imports_along_the_arrows():
+    """The Cython file too, which the linter cannot read."""
     text = (PACKAGE / "_kernels.pyx").read_text()
-    named = set(re.findall(r"^\s*(?:from|import) fastreg\.(\w+)", text, re.M))
-    named |= set(re.findall(r"^from fastreg import (\w+)", text, re.M))
-    assert named == ARROWS["_kernels"]
+    named = set(re.findall(r"^from (fastreg[.\w]*) import", text, re.M))
+    assert named == {"fastreg._core", "fastreg._core.dtypes", "fastreg.errors"}
+    modules = set(re.findall(r"^from fastreg\._core import (\w+)", text, re.M))
+    assert modules == {"arguments", "arrays"}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
+# Who includes whom in csrc, by folders and the files at the top: what csrc/README.md draws.
+def test_c_includes_have_no_circle():
+    """No header or unit of the C library includes, through others, itself."""
+    files = {p.name: p for p in C_FILES}
+    graph = {
+        name: {Path(i).name for i in re.findall(r'#\s*include\s*"([^"]+)"', p.read_text())}
+        & files.keys()
+        for name, p in files.items()
+    }
+
+    def below(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, " -> ".join((*above, name))
+        for other in graph[name]:
+            below(other, (*above, name))
+
+    for name in graph:
+        below(name, ())
+    # Mathematics and exact arithmetic know nothing of calls, threads or layouts.
+    thin = {p.name for p in C_FILES if p.parent.name in {"kernels", "exact", "isa"}}
+    above = {p.name for p in C_FILES if p.parent == drivers.CSRC} - {"common.h", "lists.h"}
+    for name in thin:
+        assert not graph[name] & above, name
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_no_code_from_data(path):
     """No module evaluates, unpickles or imports what data names."""
     tree = ast.parse(path.read_text())
@@ -99,6 +124,23 @@ def test_import_brings_no_framework():
     loaded = set(drivers.python(code).split())
     assert not loaded & OPTIONAL
     assert {"fastreg", "numpy"} <= loaded
+
+
+def test_import_is_thin():
+    """`import fastreg` loads no parser of files, no command line, and nothing thick."""
+    code = "import sys, numpy; before = set(sys.modules); import fastreg\n"
+    code += "print(*sorted(set(sys.modules) - before))"
+    more = set(drivers.python(code).split())
+    assert not more & {"zipfile", "mmap", "ast", "argparse", "dataclasses", "inspect"}
+    assert not {m for m in more if m.startswith(("fastreg.cli", "fastreg.regularizers"))}
+
+
+def test_frameworks_are_loaded_when_they_are_named():
+    """`fastreg.regularizers` and the backends are there at once, and without theirs an error is."""
+    drivers.python("import fastreg; assert fastreg.regularizers.L2(0.01).l2 == 0.01")
+    code = "import sys; sys.modules['torch'] = None\nimport fastreg\ntry:\n    fastreg.torch\n"
+    code += "except ModuleNotFoundError as e:\n    print(e)"
+    assert "expected the package torch" in drivers.python(code)
 
 
 def test_every_file_names_its_licence():
@@ -124,8 +166,8 @@ def test_c_knows_nothing_of_python():
 
 
 def test_one_file_knows_openmp():
-    """omp.h, pragmas and functions of OpenMP are in parallel.c only."""
-    assert including(r"omp\.h|#\s*pragma omp|\bomp_\w+\(") == ["parallel.c"]
+    """omp.h, pragmas and functions of OpenMP are in one file only."""
+    assert including(r"omp\.h|#\s*pragma omp|\bomp_\w+\(") in (["parallel.c"], ["threads.c"])
 
 
 def test_one_file_asks_the_processor():

@@ -19,7 +19,6 @@ import oracle
 import pytest
 
 import fastreg
-from fastreg import functional
 
 FLOATS = {"f16": np.float16, "bf16": ml_dtypes.bfloat16, "f32": np.float32, "f64": np.float64}
 INTEGERS = {
@@ -531,9 +530,7 @@ def test_half_gradients_of_any_weights(name, isa, soak):
             l1, l2, scale = 0.0, near_tie_weight(rng, oracle.FORMATS[name].precision), 1.0
         outs = [start.copy(), start.copy()]
         for out, level in zip(outs, ("baseline", isa), strict=True):
-            hooks.gradient(
-                x, l1=l1, l2=l2, scale=scale, out=out, accumulate=i % 2 == 0, isa=level
-            )
+            hooks.gradient(x, l1=l1, l2=l2, scale=scale, out=out, accumulate=i % 2 == 0, isa=level)
         assert flat_bits(outs[0]) == flat_bits(outs[1]), (l1, l2, scale)
 
 

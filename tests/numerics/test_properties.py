@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+import hooks
 import numpy as np
 import oracle
 import pytest
@@ -16,10 +17,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from oracle import DTYPES, FORMATS
 
-import hooks
-
 import fastreg
-from fastreg import functional
 
 names = pytest.mark.parametrize("name", FORMATS)
 quick = settings(deadline=None, max_examples=150)

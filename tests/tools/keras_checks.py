@@ -485,8 +485,12 @@ def check_big_half_activity():
     small = host_array(np.full((1000,), 1e-4, "float16"))
     assert number(fk.L2(0.5)(small)) > 4.9e-6
     bf16 = host_array(np.ones((1000,), "float32"))
-    bf16 = bf16.astype("bfloat16") if HOST in ("numpy", "jax") else (
-        bf16.bfloat16() if HOST == "torch" else __import__("tensorflow").cast(bf16, "bfloat16")
+    bf16 = (
+        bf16.astype("bfloat16")
+        if HOST in ("numpy", "jax")
+        else (
+            bf16.bfloat16() if HOST == "torch" else __import__("tensorflow").cast(bf16, "bfloat16")
+        )
     )
     assert number(fk.L2(0.01)(bf16)) == float(np.float32(10))  # Keras on numpy: 2.5625
 

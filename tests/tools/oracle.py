@@ -313,7 +313,7 @@ def round_float(value: float, name: str) -> int:
 
 
 def gradient_element(x: float, l1: float, l2: float, scale: float, name: str) -> int:
-    """Bits of RN(fma(2*l2*scale, x, l1*scale*sign(x))), sign(+-0) = +0, without terms of weight 0."""
+    """Bits of RN(fma(2*l2*scale, x, l1*scale*sign(x))), sign(+-0) = +0; 0 removes a term."""
     slope = l2 * (2.0 * scale) if l2 > abs(scale) else (2.0 * l2) * scale
     jump = x if math.isnan(x) else l1 * scale * float((x > 0) - (x < 0))
     if l1 == 0.0 and l2 == 0.0:

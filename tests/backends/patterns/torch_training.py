@@ -19,9 +19,7 @@ Y = torch.tensor(Y)
 def train(term, steps=20, half=False):
     """Losses of a training whose loss has ``term(model, prediction)`` added."""
     torch.manual_seed(0)
-    model = torch.nn.Sequential(
-        torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10)
-    )
+    model = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
     scale = 1024.0 if half else 1.0
     losses = []
@@ -55,9 +53,7 @@ PATTERNS = {
         lambda m, _: penalty(m.parameters(), l2=1e-3),
     ),
     "weights without biases, elastic net": (
-        lambda m, _: sum(
-            1e-4 * p.abs().sum() + 1e-3 * p.square().sum() for p in weights(m)
-        ),
+        lambda m, _: sum(1e-4 * p.abs().sum() + 1e-3 * p.square().sum() for p in weights(m)),
         lambda m, _: sum(elastic(p) for p in weights(m)),
     ),
     "norm of the parameters": (

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What may be written in place, and how a kernel's refusal is told to the user."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fastreg._core.containers import Parameter, address_of, gather
+from fastreg._core.frameworks import (
+    framework,
+    is_model,
+    is_torch_module,
+    is_variable,
+    loaded,
+    unwrap,
+)
+from fastreg.errors import ArgumentError, DTypeError, FastregError, message
+
+__all__ = ["check_mutable", "named", "naming", "refuse_weights"]
+
+# Frameworks whose arrays are values: nothing may change their memory.
+_IMMUTABLE = {"jax": "JAX", "tensorflow": "TensorFlow"}
+_PURE = {
+    "jax": "use the pure functions of fastreg.jax",
+    "tensorflow": "use fastreg.tensorflow or fastreg.keras, which assign",
+}
+
+
+def check_mutable(parameters: Sequence[Parameter]) -> None:
+    """Refuse to write memory that belongs to values: of JAX, TensorFlow and NumPy's scalars.
+
+    What can be told from the memory alone (read-only, overlapping, integers) the kernels check.
+
+    Raises
+    ------
+    DTypeError
+        Naming the place.
+    """
+    for p in parameters:
+        if type(p.original) is np.ndarray:
+            continue
+        x = unwrap(p.original)
+        home = framework(x)
+        owner = _IMMUTABLE.get(home)
+        if isinstance(x, np.generic):
+            owner = "NumPy's scalars"
+        address = getattr(x, "data_ptr", None)
+        if callable(address) and p.size and address() != address_of(p.array.data):
+            owner = "a lazy view"
+        if owner is not None:
+            raise DTypeError(
+                message(
+                    f"an array whose memory may change at {p.label}",
+                    f"one of {owner}, which is immutable",
+                    _PURE.get(home, "work on a NumPy copy and put the result back"),
+                )
+            )
+
+
+def refuse_weights(grads: Any) -> None:
+    """Refuse weights where gradients are meant: clipping would scale them."""
+    if is_torch_module(grads) or is_model(grads):
+        weights = True
+    elif type(grads) is list and all(type(x) is np.ndarray for x in grads):
+        return
+    else:
+        torch = loaded("torch")
+        weights = any(
+            is_variable(x) or (framework(x) == "torch" and isinstance(x, torch.nn.Parameter))
+            for x in (p.original for p in gather(grads, values=True).parameters)
+        )
+    if weights:
+        raise ArgumentError(
+            message(
+                "gradients to clip",
+                "weights themselves",
+                "pass [p.grad for p in model.parameters()], or what the tape returned",
+            )
+        )
+
+
+def named(error: FastregError, labels: Sequence[str]) -> FastregError:
+    """Return a kernel's error with the positions in its message replaced by names."""
+    text = re.sub(
+        r"positions? (\d+)(?: and (\d+))?",
+        lambda m: " and ".join(labels[int(k)] for k in m.groups() if k is not None),
+        str(error),
+    )
+    return type(error)(text)
+
+
+class naming:
+    """Turn the positions in a kernel's errors into names, within a ``with`` block."""
+
+    __slots__ = ("_parameters",)
+
+    def __init__(self, parameters: Sequence[Parameter]) -> None:
+        self._parameters = parameters
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if isinstance(error, FastregError) and " position" in str(error):
+            raise named(error, [p.label for p in self._parameters]) from None
