@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Wrong input, in every room: Keras' class of exception, and a text that says what to do."""
+"""Wrong input, in every backend: Keras' class of exception, and a text that says what to do."""
 
 import re
 
@@ -7,40 +7,40 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from fastreg import errors, hosts, regularizers
+from fastreg import errors, regularizers
+from fastreg._core import frameworks
 
-ROOMS = ("numpy", "torch", "tensorflow", "jax")
+BACKENDS = ("numpy", "torch", "tensorflow", "jax")
 TEXT = re.compile(r"expected .+; received .+; .+", re.DOTALL)
 
 
-class Host:
-    """A room and the ways to make its tensors."""
+class Framework:
+    """A backend and the ways to make its tensors."""
 
     def __init__(self, name):
-        module = "numpy" if name == "numpy" else name
-        self.framework = pytest.importorskip(module, reason=f"{module} is not installed")
+        self.module = pytest.importorskip(name, reason=f"{name} is not installed")
         self.name = name
-        self.room = hosts.room(self.tensor(np.ones(2, np.float32)))
+        self.backend = frameworks.backend(self.tensor(np.ones(2, np.float32)))
 
     def tensor(self, a):
         if self.name == "torch":
-            return self.framework.from_numpy(a)
+            return self.module.from_numpy(a)
         if self.name == "tensorflow":
-            return self.framework.constant(a)
-        return self.framework.numpy.asarray(a) if self.name == "jax" else a
+            return self.module.constant(a)
+        return self.module.numpy.asarray(a) if self.name == "jax" else a
 
     def float8(self):
         if self.name == "torch":
-            return self.framework.ones(3).to(self.framework.float8_e4m3fn)
+            return self.module.ones(3).to(self.module.float8_e4m3fn)
         if self.name == "tensorflow":
-            return self.framework.cast([1.0], self.framework.dtypes.experimental.float8_e4m3fn)
+            return self.module.cast([1.0], self.module.dtypes.experimental.float8_e4m3fn)
         a = np.ones(3, ml_dtypes.float8_e4m3fn)
-        return self.framework.numpy.asarray(a) if self.name == "jax" else a
+        return self.module.numpy.asarray(a) if self.name == "jax" else a
 
 
-@pytest.fixture(scope="module", params=ROOMS)
-def host(request):
-    return Host(request.param)
+@pytest.fixture(scope="module", params=BACKENDS)
+def given(request):
+    return Framework(request.param)
 
 
 def refused(call, builtin):
@@ -56,21 +56,25 @@ ALL = [*PENALTIES, regularizers.OrthogonalRegularizer()]
 
 
 @pytest.mark.parametrize("one", ALL, ids=lambda r: type(r).__name__)
-def test_elements_without_a_penalty(host, one):
-    """TypeError: complex, 8-bit floats; strings and objects where the host has them."""
+def test_elements_without_a_penalty(given, one):
+    """TypeError: complex, 8-bit floats; strings and objects where the framework has them."""
     calls = [one, getattr(one, "value_and_gradient", one), one.gradient]
-    for x, named in ((host.tensor(np.ones((2, 2), np.complex64)), "complex64"),
-                     (host.float8(), "float8")):  # fmt: skip
+    for x, named in ((given.tensor(np.ones((2, 2), np.complex64)), "complex64"),
+                     (given.float8(), "float8")):  # fmt: skip
         for call in calls:
             assert named in refused(lambda call=call, x=x: call(x), TypeError)
-    if host.name == "tensorflow":
-        assert "string" in refused(lambda: one(host.framework.constant([["a"]])), TypeError)
-    if host.name == "numpy":
+    if given.name == "tensorflow":
+        assert "string" in refused(lambda: one(given.module.constant([["a"]])), TypeError)
+    if given.name == "numpy":
         for dtype in ("U1", object, "M8[s]", [("a", "f4")]):
             refused(lambda dtype=dtype: one(np.zeros((2, 2), dtype)), TypeError)
 
 
-@pytest.mark.parametrize("bad", [[1.0], (1.0, 2.0), 1.0, 3, None, "x", {}, object()], ids=repr)
+NO_ARRAYS = {"list": [1.0], "tuple": (1.0, 2.0), "float": 1.0, "int": 3, "None": None, "text": "x",
+             "dict": {}, "object": object()}  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", NO_ARRAYS.values(), ids=NO_ARRAYS)
 @pytest.mark.parametrize("one", ALL, ids=lambda r: type(r).__name__)
 def test_what_is_no_array(bad, one):
     """Keras' AttributeError, which is a TypeError too."""
@@ -79,46 +83,52 @@ def test_what_is_no_array(bad, one):
         refused(lambda call=call: call(bad), TypeError)
 
 
-def test_what_is_no_tensor_of_the_room(host):
-    for bad in (None, "x", object()):
-        refused(lambda bad=bad: host.room.penalty(bad, l2=1.0), TypeError)
-        refused(lambda bad=bad: host.room.gradient(bad, l2=1.0), TypeError)
-        refused(lambda bad=bad: host.room.orthogonal(bad, factor=1.0), TypeError)
+def test_what_is_no_tensor_of_the_backend(given):
+    # torch and NumPy take a lone None for a container that holds nothing.
+    nothing = () if given.name in ("numpy", "torch") else (None,)
+    refused(lambda: given.backend.orthogonal(None, factor=1.0), TypeError)
+    for bad in (*nothing, "x", object()):
+        refused(lambda bad=bad: given.backend.penalty(bad, l2=1.0), TypeError)
+        refused(lambda bad=bad: given.backend.gradient(bad, l2=1.0), TypeError)
+        refused(lambda bad=bad: given.backend.orthogonal(bad, factor=1.0), TypeError)
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 2, 2)])
-def test_wrong_rank(host, shape):
-    x = host.tensor(np.ones(shape, np.float32))
+def test_wrong_rank(given, shape):
+    x = given.tensor(np.ones(shape, np.float32))
     one = regularizers.OrthogonalRegularizer()
     for call in (one, one.gradient, one.value_and_gradient):
         assert "rank 2" in refused(lambda call=call: call(x), ValueError)
 
 
-def test_gradients_of_integers(host):
+def test_gradients_of_integers(given):
     for dtype in (np.int32, np.uint8, bool):
-        x = host.tensor(np.ones((2, 2), dtype))
+        x = given.tensor(np.ones((2, 2), dtype))
         for one in ALL:
             for call in (one.gradient, one.value_and_gradient):
                 refused(lambda call=call, x=x: call(x), TypeError)
 
 
 @pytest.mark.parametrize("verb", ["penalty", "gradient", "value_and_gradient", "orthogonal"])
-def test_weights_that_are_none(host, verb):
-    x = host.tensor(np.ones((2, 2), np.float32))
-    call = getattr(host.room, verb)
+def test_weights_that_are_none(given, verb):
+    x = given.tensor(np.ones((2, 2), np.float32))
+    call = getattr(given.backend, verb)
     for name in ["factor"] if verb == "orthogonal" else ["l1", "l2"]:
         for number in (-1.0, -1e-300, np.inf, -np.inf, np.nan):
             refused(lambda number=number, name=name: call(x, **{name: number}), ValueError)
-        for other in ("0.1", "a", 1j, b"1", {}, [0.5], object()):
+        # A mapping or a list is a weight for each array where there may be several.
+        several = () if verb != "orthogonal" and given.name != "numpy" else ({}, [0.5])
+        for other in ("0.1", "a", 1j, b"1", object(), *several):
             refused(lambda other=other, name=name: call(x, **{name: other}), TypeError)
 
 
-@pytest.mark.parametrize("dtype", ["int32", "float8_e4m3fn", "nonsense", np.int64, 3, object()])
-def test_types_that_no_penalty_has(host, dtype):
-    x = host.tensor(np.ones((2, 2), np.float32))
-    refused(lambda: host.room.penalty(x, l2=1.0, dtype=dtype), TypeError)
-    refused(lambda: host.room.value_and_gradient(x, l2=1.0, dtype=dtype), TypeError)
-    refused(lambda: host.room.orthogonal(x, factor=1.0, dtype=dtype), TypeError)
+@pytest.mark.parametrize("dtype", ["int32", "float8_e4m3fn", "nonsense", np.int64, 3, object()],
+                         ids=["int32", "float8", "nonsense", "np.int64", "3", "object"])  # fmt: skip
+def test_types_that_no_penalty_has(given, dtype):
+    x = given.tensor(np.ones((2, 2), np.float32))
+    refused(lambda: given.backend.penalty(x, l2=1.0, dtype=dtype), TypeError)
+    refused(lambda: given.backend.value_and_gradient(x, l2=1.0, dtype=dtype), TypeError)
+    refused(lambda: given.backend.orthogonal(x, factor=1.0, dtype=dtype), TypeError)
     with pytest.raises(ValueError, match=r"argument dtype: expected .*; received .*; "):
         regularizers.L2(dtype=dtype)
 
