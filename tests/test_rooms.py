@@ -124,8 +124,8 @@ def test_c_knows_nothing_of_python():
 
 
 def test_one_file_knows_openmp():
-    """omp.h, pragmas and functions of OpenMP are in parallel.c only."""
-    assert including(r"omp\.h|#\s*pragma omp|\bomp_\w+\(") == ["parallel.c"]
+    """omp.h, pragmas and functions of OpenMP are in threads.c only."""
+    assert including(r"omp\.h|#\s*pragma omp|\bomp_\w+\(") == ["threads.c"]
 
 
 def test_one_file_asks_the_processor():
@@ -260,4 +260,4 @@ def test_streamed_stores_are_fenced(objects):
     ]
     # Two 16-bit elements at a time, as baseline has them, are not worth it.
     assert len(streaming) >= 4 * 3 - 2
-    assert "sfence" in objects["pass"]["fr_pass"]
+    assert "sfence" in objects["pass"]["pass_share"]
