@@ -302,4 +302,4 @@ def test_streamed_stores_are_fenced(objects):
     ]
     # Two 16-bit elements at a time, as baseline has them, are not worth it.
     assert len(streaming) >= 4 * 3 - 2
-    assert "sfence" in objects["pass"]["fr_pass"]
+    assert "sfence" in objects["pass"]["pass_share"]

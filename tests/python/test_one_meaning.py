@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""One table: every kind of input, in every function of every backend, means the same number.
+
+The kernel of each input holds 2, 2, 2, 2 (Σx² = 16), its bias and its scale 3, 3 (Σx² = 18 each). A
+container with names means the kernel, a list means all its arrays, norms and statistics mean all.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import math
+from collections import OrderedDict, namedtuple
+
+import numpy as np
+import pytest
+
+import fastreg
+from fastreg.errors import ArgumentError
+
+Named = namedtuple("Named", "kernel bias")
+L2 = 0.5
+BACKENDS = ("numpy", "torch", "tensorflow", "jax", "keras")
+
+
+def kernel() -> np.ndarray:
+    return np.full((2, 2), 2.0, np.float32)
+
+
+def bias() -> np.ndarray:
+    return np.full(2, 3.0, np.float32)
+
+
+# input -> (how it is made of `a`, the backend's array; Σx² of a penalty; Σx² of all)
+INPUTS = {
+    "list": (lambda a: [a(kernel()), a(bias())], 34.0, 34.0),
+    "tuple": (lambda a: (a(kernel()), a(bias())), 34.0, 34.0),
+    "nested list": (lambda a: [[a(kernel())], [a(bias()), None]], 34.0, 34.0),
+    "generator": (lambda a: (a(x()) for x in (kernel, bias)), 34.0, 34.0),
+    "dict": (lambda a: {"kernel": a(kernel()), "bias": a(bias())}, 16.0, 34.0),
+    "ordered": (lambda a: OrderedDict(kernel=a(kernel()), bias=a(bias())), 16.0, 34.0),
+    "nested": (lambda a: {"d": {"kernel": a(kernel()), "bias": a(bias())}}, 16.0, 34.0),
+    "named tuple": (lambda a: Named(a(kernel()), a(bias())), 16.0, 34.0),
+    "list of dicts": (lambda a: [{"kernel": a(kernel())}, {"bias": a(bias())}], 16.0, 34.0),
+    "pairs": (lambda a: [("kernel", a(kernel())), ("bias", a(bias()))], 16.0, 34.0),
+    "norm by its name": (lambda a: {"kernel": a(kernel()), "ln": {"scale": a(bias())}}, 16.0, 34.0),
+    "lone array": (lambda a: a(kernel()), 16.0, 16.0),
+    "lone vector": (lambda a: a(bias()), 18.0, 18.0),
+    "tied": (lambda a: tied(a), 16.0, None),
+}
+
+
+def tied(a):
+    x = a(kernel())
+    return {"kernel": x, "again": x}
+
+
+def arrays_of(backend: str):
+    """Return what makes an array of a backend that may be a weight: variables where there are."""
+    if backend == "numpy":
+        return np.array
+    if backend == "torch":
+        torch = pytest.importorskip("torch")
+        return lambda x: torch.nn.Parameter(torch.from_numpy(x))
+    if backend == "jax":
+        return pytest.importorskip("jax").numpy.asarray
+    if backend == "tensorflow":
+        return pytest.importorskip("tensorflow").Variable
+    keras = pytest.importorskip("keras")
+    return lambda x: keras.Variable(x)
+
+
+def module_of(backend: str):
+    return fastreg if backend == "numpy" else importlib.import_module(f"fastreg.{backend}")
+
+
+def number(x) -> float:
+    return float(x.detach() if hasattr(x, "detach") else x)
+
+
+def same(x, squares: float) -> bool:
+    return math.isclose(number(x), squares, rel_tol=1e-6)
+
+
+CELLS = list(itertools.product(INPUTS, BACKENDS))
+
+
+def made(kind: str, backend: str):
+    make, penalty, everything = INPUTS[kind]
+    if kind == "tied" and backend == "jax":
+        penalty = 32.0  # immutable arrays have no identity: each counts
+    return (lambda: make(arrays_of(backend))), penalty, everything
+
+
+@pytest.mark.parametrize(("kind", "backend"), CELLS)
+def test_penalty(kind, backend):
+    make, squares, _ = made(kind, backend)
+    assert same(module_of(backend).penalty(make(), l2=L2), L2 * squares)
+    if kind != "generator":
+        assert same(fastreg.penalty(make(), l2=L2), L2 * squares)
+
+
+@pytest.mark.parametrize(("kind", "backend"), CELLS)
+def test_value_and_gradient(kind, backend):
+    make, squares, _ = made(kind, backend)
+    value, gradient = module_of(backend).value_and_gradient(make(), l2=L2)
+    assert same(value, L2 * squares)
+    flat = fastreg.stats(gradient) if gradient is not None else None
+    assert flat is not None
+    assert math.isclose(flat.total["sum_squares"], (2 * L2) ** 2 * squares, rel_tol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "backend"), CELLS)
+def test_plan(kind, backend):
+    make, squares, _ = made(kind, backend)
+    container = make()
+    assert same(fastreg.plan(container, l2=L2).value(), L2 * squares)
+
+
+@pytest.mark.parametrize(("kind", "backend"), CELLS)
+def test_norm_and_statistics(kind, backend):
+    make, _, squares = made(kind, backend)
+    if squares is None:
+        pytest.skip("a norm counts what stands twice twice, statistics count it once")
+    assert same(module_of(backend).global_norm(make()), math.sqrt(squares))
+    assert same(module_of(backend).stats(make()).total["sum_squares"], squares)
+
+
+@pytest.mark.parametrize(("kind", "backend"), CELLS)
+def test_prox_and_decay(kind, backend):
+    make, squares, _ = made(kind, backend)
+    if kind == "generator":
+        pytest.skip("its arrays are gone when they could be looked at")
+    module = module_of(backend)
+    for name, arguments, rest in (("prox", (0.0,), 1.0), ("decay", (0.5,), 0.25)):
+        container = make()
+        how = {"l2": L2} if name == "prox" else {}
+        function = getattr(module, name + "_", None) or getattr(module, name)
+        result = function(container, *arguments, **how)
+        after = container if result is None else result
+        assert same(fastreg.penalty(after, l2=1.0), rest * squares)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kind", ["list", "dict", "nested", "lone vector"])
+def test_refusals(kind, backend):
+    make, *_ = made(kind, backend)
+    module = module_of(backend)
+    prox = getattr(module, "prox_", None) or module.prox
+    for call in (module.penalty, module.value_and_gradient, lambda p: prox(p, 0.1)):
+        with pytest.raises(ArgumentError, match="l1= or l2="):
+            call(make())
+    for how in ({"l2": -1.0}, {"l1": math.nan}, {"l2": 1.0, "convention": "torch"}):
+        with pytest.raises(ArgumentError):
+            module.penalty(make(), **how)
+    for how in ({"l2": "1"}, {"l2": True}, {"l1": 1j}):
+        with pytest.raises(TypeError):
+            module.penalty(make(), **how)
+    for select in ("typo*", "re:typo"):
+        with pytest.raises(ArgumentError, match="takes none"):
+            module.penalty(make(), l2=1.0, select=select)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_modules_and_models(frozen):
+    torch, keras = pytest.importorskip("torch"), pytest.importorskip("keras")
+    net = torch.nn.ModuleDict({"bn_proj": torch.nn.Linear(2, 2), "ln": torch.nn.LayerNorm([2, 2])})
+    torch.nn.init.constant_(net["bn_proj"].weight, 2.0)
+    net["bn_proj"].weight.requires_grad_(not frozen)
+    model = keras.Sequential(
+        [
+            keras.Input((2,)),
+            keras.layers.Dense(
+                2, name="bn_proj", kernel_initializer=keras.initializers.Constant(2)
+            ),
+            keras.layers.LayerNormalization(),
+        ]
+    )
+    model.layers[0].trainable = not frozen
+    for params, module in ((net, fastreg.torch), (model, fastreg.keras)):
+        for penalty in (fastreg.penalty, module.penalty):
+            if frozen:
+                with pytest.raises(ArgumentError, match="takes none"):
+                    penalty(params, l2=L2)
+            else:
+                assert same(penalty(params, l2=L2), L2 * 16.0)
+            for select in (
+                "*bn_proj*weight",
+                "*bn_proj.kernel",
+                "*bn_proj/kernel",
+                "re:proj.*(w|k)e",
+            ):
+                try:
+                    assert same(penalty(params, l2=L2, select=select), L2 * 16.0)
+                except ArgumentError:
+                    assert ("kernel" in select) is (params is net) or "weight" in select
+
+
+@pytest.mark.parametrize("select", [None, "kernels", "*kernel", "*.kernel", "re:kernel$"])
+def test_attach_speaks_the_same_language(select):
+    keras = pytest.importorskip("keras")
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, kernel_initializer="ones")])
+    report = fastreg.keras.attach(model, fastreg.keras.L2(0.5), select=select)
+    assert [row.action for row in report] == ["attached", "skipped"]
+    assert same(sum(model.losses), number(fastreg.penalty(model, l2=0.5, select=select)))
+
+
+def test_attach_refuses_a_rule_that_takes_nothing():
+    keras = pytest.importorskip("keras")
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    for select in ("typo", "re:typo"):
+        with pytest.raises(ArgumentError, match="takes none"):
+            fastreg.keras.attach(model, "l2", select=select)
+    with pytest.raises(ArgumentError):
+        fastreg.keras.attach(model, "l1l2")
+
+
+def test_clip_takes_gradients_only():
+    torch = pytest.importorskip("torch")
+    net = torch.nn.Linear(2, 2)
+    before = net.weight.detach().clone()
+    for weights in (net, net.parameters(), list(net.parameters()), dict(net.named_parameters())):
+        with pytest.raises(ArgumentError, match="weights themselves"):
+            fastreg.clip_by_global_norm_(weights, 1e-3)
+        weights = net.parameters() if not isinstance(weights, (list, dict)) else weights
+        with pytest.raises(ArgumentError):
+            fastreg.torch.clip_by_global_norm_(weights, 1e-3)
+    assert torch.equal(net.weight, before)

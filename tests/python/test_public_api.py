@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The public names of every module are those of public_api.txt, and nothing else is public.
+
+A change of the interface changes that file: `python tests/python/test_public_api.py` writes it anew.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+import fastreg
+
+FILE = Path(__file__).with_name("public_api.txt")
+MODULES = ("", "errors", "functional", "group_lasso", "model", "regularizers", "runtime")
+BACKENDS = ("torch", "tensorflow", "jax", "keras")
+
+
+def names(module: str) -> list[str]:
+    found = importlib.import_module(f"fastreg.{module}" if module else "fastreg")
+    return [f"fastreg.{module}.{name}".replace("..", ".") for name in sorted(found.__all__)]
+
+
+def listed(module: str) -> list[str]:
+    prefix = f"fastreg.{module}." if module else "fastreg."
+    lines = FILE.read_text().split()
+    return [x for x in lines if x.startswith(prefix) and "." not in x.removeprefix(prefix)]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: m or "fastreg")
+def test_public_names(module):
+    assert names(module) == listed(module)
+
+
+@pytest.mark.parametrize("module", BACKENDS)
+def test_public_names_of_a_backend(module):
+    pytest.importorskip(module, reason=f"{module} is not installed")
+    assert names(module) == listed(module)
+
+
+def test_dir_shows_the_public_names():
+    assert dir(fastreg) == sorted(fastreg.__all__)
+    for name in fastreg.__all__:
+        if name not in BACKENDS or importlib.util.find_spec(name) is not None:
+            assert getattr(fastreg, name) is not None
+
+
+if __name__ == "__main__":
+    lines = [name for module in (*MODULES, *BACKENDS) for name in names(module)]
+    FILE.write_text("".join(f"{line}\n" for line in lines))
