@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+import fastreg
 from benchmarks.engine.calls import L2, Case, Operands, aligned, fill
 from benchmarks.engine.race import plan
-from fastreg import functional
 
 Shapes = list[tuple[int, ...]]
 

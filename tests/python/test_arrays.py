@@ -10,14 +10,12 @@ import warnings
 import weakref
 from fractions import Fraction
 
+import hooks
 import ml_dtypes
 import numpy as np
 import pytest
 
-import hooks
-
 import fastreg
-from fastreg import functional
 from fastreg._core import arrays
 from fastreg.errors import ArgumentError, DTypeError, FastregError, LayoutError
 
@@ -209,7 +207,9 @@ def test_what_is_refused(kind):
         assert isinstance(caught.value, TypeError)
         assert isinstance(caught.value, FastregError)
         # Of a list it is the first item that is no array.
-        assert named in str(caught.value) or (kind in ("list", "tuple") and "float" in str(caught.value))
+        assert named in str(caught.value) or (
+            kind in ("list", "tuple") and "float" in str(caught.value)
+        )
 
 
 @pytest.mark.parametrize("device", [(2, 0), (2, 3), (10, 0), (8, 0), (13, 1)])
@@ -323,7 +323,9 @@ def test_no_weight_at_all():
     assert fastreg.value(X, l2=0.0) == fastreg.penalty([X], l1=0.0) == 0.0
 
 
-@pytest.mark.parametrize("weight", [np.float32(0.5), np.float64(0.5), 1, np.array(0.5), np.int64(1), Fraction(1, 2)])
+@pytest.mark.parametrize(
+    "weight", [np.float32(0.5), np.float64(0.5), 1, np.array(0.5), np.int64(1), Fraction(1, 2)]
+)
 def test_weights_of_any_number_type(weight):
     """Numbers of Python and NumPy are weights of one array and of lists."""
     assert fastreg.value(X, l1=weight, dtype="f64") == float(weight) * 5.75

@@ -145,8 +145,14 @@ def test_a_container_met_twice_is_fine():
 
 
 @pytest.mark.parametrize(
-    "other", [lambda x: x, lambda x: x[:], lambda x: x.T, lambda x: x[::-1, ::-1],
-              lambda x: x.reshape(1, 2, 1, 3)]
+    "other",
+    [
+        lambda x: x,
+        lambda x: x[:],
+        lambda x: x.T,
+        lambda x: x[::-1, ::-1],
+        lambda x: x.reshape(1, 2, 1, 3),
+    ],
 )
 def test_the_same_memory_counts_once(other):
     x = new(2, 3)
@@ -338,8 +344,17 @@ def test_select(select, want):
 
 @pytest.mark.parametrize(
     "select",
-    ["re:(", 3, 1.5, lambda name, x: "yes", lambda name, x: x > 0, {"a": True},
-     {"a": True, "b": True, "c": True}, {"a": {"kernel": "yes", "bias": True}, "b": True}, b"all"],
+    [
+        "re:(",
+        3,
+        1.5,
+        lambda name, x: "yes",
+        lambda name, x: x > 0,
+        {"a": True},
+        {"a": True, "b": True, "c": True},
+        {"a": {"kernel": "yes", "bias": True}, "b": True},
+        b"all",
+    ],
 )
 def test_bad_select(select):
     params = {"a": {"kernel": new(2, 2), "bias": new(3)}, "b": {"kernel": new(2, 2)}}
@@ -413,8 +428,11 @@ def test_explain_fits_a_terminal(monkeypatch):
             return True
 
     monkeypatch.setenv("COLUMNS", "80")
-    params = {f"encoder.layer.{k}.attention.output.dense.{part}": new(2, 2)
-              for k in range(3) for part in ("weight", "bias", "LayerNorm.weight")}
+    params = {
+        f"encoder.layer.{k}.attention.output.dense.{part}": new(2, 2)
+        for k in range(3)
+        for part in ("weight", "bias", "LayerNorm.weight")
+    }
     text = Terminal()
     fastreg.explain(params, file=text)
     assert max(map(len, text.getvalue().splitlines())) <= 80

@@ -21,7 +21,7 @@ from oracle import DTYPES, FORMATS
 from slow_plan import SlowPlan, joined, prox_exact, weighted_bits
 
 import fastreg
-from fastreg import _kernels, model
+from fastreg import model
 from fastreg.errors import ArgumentError, DTypeError, LayoutError, NonFiniteError, StaleError
 
 bf16 = ml_dtypes.bfloat16
@@ -89,9 +89,7 @@ def test_near_ties_cut_into_lists(source):
         cuts = sorted(rng.sample(range(len(x) + 1), min(3, len(x))))
         parts = np.split(x, cuts)
         rng.shuffle(parts)
-        got = fastreg.penalty(
-            copies(parts), l1=l1, l2=l2, select="all", dtype=DTYPES[source]
-        )
+        got = fastreg.penalty(copies(parts), l1=l1, l2=l2, select="all", dtype=DTYPES[source])
         assert float(got) == want
 
 
@@ -877,8 +875,23 @@ def test_group_lasso_specials():
 
 @pytest.mark.parametrize(
     "groups",
-    [2, -3, (0, 0), (), (0, 5), "rows", None, 1.5, [[0, 0]], [[0], [0]], [[9]], [[-1]], [[0.5]],
-     {"other": 0}, True],
+    [
+        2,
+        -3,
+        (0, 0),
+        (),
+        (0, 5),
+        "rows",
+        None,
+        1.5,
+        [[0, 0]],
+        [[0], [0]],
+        [[9]],
+        [[-1]],
+        [[0.5]],
+        {"other": 0},
+        True,
+    ],
 )
 def test_bad_groups(groups):
     x = np.ones((2, 2))

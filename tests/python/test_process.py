@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import fastreg
-from fastreg import _kernels, functional
+from fastreg import _kernels
 from fastreg.errors import ArgumentError
 
 pytestmark = [
@@ -177,7 +177,8 @@ import fastreg
 import hooks
 x = np.resize(np.array([0.1, -3.3], np.float32), 1_500_003)
 def call(threads, tier=0):
-    return hooks.measure(x[:100_003], "value", "f32", l1=0.1, l2=0.3, threads=threads, first_tier=tier)[0]
+    how = dict(l1=0.1, l2=0.3, threads=threads, first_tier=tier)
+    return hooks.measure(x[:100_003], "value", "f32", **how)[0]
 truth, gradient = call(1, 2), fastreg.gradient(x[:1000], l1=0.1).tobytes()
 for threads in map(int, sys.argv[1].split()):  # teams while threads are allowed
     assert call(threads) == truth
@@ -219,7 +220,8 @@ import hooks
 x = np.resize(np.array([0.1, -3.3], np.float32), 5_000_003)
 out = np.empty_like(x)
 def call(threads, tier=0):
-    return hooks.measure(x[::2], "value", "f32", l1=0.1, l2=0.3, threads=threads, first_tier=tier)[0]
+    how = dict(l1=0.1, l2=0.3, threads=threads, first_tier=tier)
+    return hooks.measure(x[::2], "value", "f32", **how)[0]
 truth = call(1, 2)
 pages = int(open("/proc/self/statm").read().split()[0])
 limit = pages * resource.getpagesize() + (2 << 20)

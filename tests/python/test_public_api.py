@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The public names of every module are those of public_api.txt, and nothing else is public.
 
-A change of the interface changes that file: `python tests/python/test_public_api.py` writes it anew.
+A change of the interface changes that file: run this file with Python to write it anew.
 """
 
 from __future__ import annotations

@@ -71,7 +71,9 @@ def test_elements_without_a_penalty(host, one):
             refused(lambda dtype=dtype: one(np.zeros((2, 2), dtype)), TypeError)
 
 
-@pytest.mark.parametrize("bad", [[1.0], (1.0, 2.0), 1.0, 3, None, "x", {}, object()], ids=lambda x: type(x).__name__)
+@pytest.mark.parametrize(
+    "bad", [[1.0], (1.0, 2.0), 1.0, 3, None, "x", {}, object()], ids=lambda x: type(x).__name__
+)
 @pytest.mark.parametrize("one", ALL, ids=lambda r: type(r).__name__)
 def test_what_is_no_array(bad, one):
     """Keras' AttributeError, which is a TypeError too."""
@@ -114,7 +116,11 @@ def test_weights_that_are_none(host, verb):
             refused(lambda other=other, name=name: call(x, **{name: other}), TypeError)
 
 
-@pytest.mark.parametrize("dtype", ["int32", "float8_e4m3fn", "nonsense", np.int64, 3, object()], ids=lambda x: type(x).__name__)
+@pytest.mark.parametrize(
+    "dtype",
+    ["int32", "float8_e4m3fn", "nonsense", np.int64, 3, object()],
+    ids=lambda x: type(x).__name__,
+)
 def test_types_that_no_penalty_has(host, dtype):
     x = host.tensor(np.ones((2, 2), np.float32))
     refused(lambda: host.backend.penalty(x, l2=1.0, dtype=dtype), TypeError)

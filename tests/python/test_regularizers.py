@@ -370,9 +370,7 @@ def test_31_to_33_gradients_at_specials(dtype):
     x = np.array([0.0, -0.0, 1, -2, np.nan, np.inf, -np.inf], dtype)
     one, two = R.L1(0.5).gradient(x), R.L2(0.5).gradient(x)
     assert one.dtype == two.dtype == dtype
-    np.testing.assert_array_equal(
-        one.astype(float)[:5], [0, 0, 0.5, -0.5, np.nan]
-    )
+    np.testing.assert_array_equal(one.astype(float)[:5], [0, 0, 0.5, -0.5, np.nan])
     assert one[5:].astype(float).tolist() == [0.5, -0.5]
     np.testing.assert_array_equal(two.astype(float), [0, -0.0, 1, -2, np.nan, np.inf, -np.inf])
     assert np.signbit(two[:2].astype(float)).tolist() == [False, True]
