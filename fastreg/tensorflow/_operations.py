@@ -66,7 +66,7 @@ class _Operations(formula.Operations):
 
     def tiny(self, dtype: str) -> float:
         kind: Any = tf.as_dtype(dtype).as_numpy_dtype
-        return float(ml_dtypes.finfo(kind).smallest_normal)  # type: ignore[no-untyped-call]
+        return float(ml_dtypes.finfo(kind).smallest_normal)
 
     def largest_in_rows(self, x: Any) -> Any:
         return tf.reduce_max(x, axis=1, keepdims=True)
