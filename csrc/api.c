@@ -1,35 +1,168 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * The public functions of values, gradients and proximal steps, and the short way for small arrays.
+ * All public functions. Arguments are checked here and nowhere else, and the floating-point environment is
+ * entered here for the calling thread.
  */
-#include "call.h"
 #include "dispatch.h"
+#include "host.h"
 #include "machine.h"
+#include "statistics.h"
+#include "threads.h"
+#include "tiers.h"
+
+/* -- Arguments ------------------------------------------------------------------------------------- */
+
+/* Weights and steps: finite and >= 0, -0 too. By their bits, for no floating-point environment has been
+ * entered yet, in which -5e-324 might pass for 0. */
+FR_INLINE int is_good_number(double w)
+{
+    return fr_bits(w) < fr_bits(FR_INFINITY) || fr_bits(w) == fr_bits(-0.0);
+}
+
+/* Check one array; *n receives its number of elements. */
+static fastreg_status check_array(const fastreg_array *a, int writes, uint64_t *n)
+{
+    if (fr_itemsize(a->dtype) == 0)
+        return FASTREG_BAD_DTYPE;
+    if (!is_good_number(a->l1) || !is_good_number(a->l2))
+        return FASTREG_BAD_WEIGHT;
+    if (a->ndim < 0 || a->ndim > FASTREG_MAX_NDIM)
+        return FASTREG_BAD_SHAPE;
+    if (a->ndim > 0 && !a->shape)
+        return FASTREG_NULL_POINTER;
+    uint64_t elements = 1;
+    int empty = 0, too_many = 0;
+    for (int d = 0; d < a->ndim; ++d) {
+        const uint64_t extent = (uint64_t)a->shape[d];
+        if (extent > (uint64_t)INT64_MAX)
+            return FASTREG_BAD_SHAPE;
+        empty |= extent == 0;
+        /* The product of two numbers below 2^31 needs no division to be judged. */
+        too_many |= (elements | extent) >> 31 && extent && elements > (uint64_t)INT64_MAX / extent;
+        elements *= extent;
+    }
+    if (too_many && !empty)
+        return FASTREG_BAD_SHAPE;
+    if (elements && !a->data)
+        return FASTREG_NULL_POINTER;
+    if (writes && a->gradient && !fr_is_float(a->dtype))
+        return FASTREG_BAD_DTYPE;
+    *n = elements;
+    return FASTREG_OK;
+}
+
+static fr_request request(fr_operation operation, const fastreg_array *arrays, size_t count)
+{
+    const fr_request r = {.operation = operation,
+                          .arrays = arrays,
+                          .count = count,
+                          .store = FR_STORE_fresh,
+                          .scale = 1.0};
+    return r;
+}
+
+/* Check the arguments, and complete a request whose arrays, operation and numbers are set. format: of the
+ * result, NULL if there is none. */
+static fastreg_status check(fr_request *r, const fastreg_options *o, const fr_format *format)
+{
+    const int writes = fr_writes(r->operation);
+    uint64_t nbytes = 0, written = 0;
+    int wide = 0;
+    if (r->count && !r->arrays)
+        return FASTREG_NULL_POINTER;
+    if (fr_sums(r->operation) && !format)
+        return FASTREG_BAD_DTYPE;
+    if (!is_good_number(r->step))
+        return FASTREG_BAD_SCALE;
+    if (o->threads < 0)
+        return FASTREG_BAD_THREADS;
+    r->elements = 0;
+    for (size_t k = 0; k < r->count; ++k) {
+        const fastreg_array *const a = &r->arrays[k];
+        uint64_t n = 0;
+        const fastreg_status s = check_array(a, writes, &n);
+        if (s != FASTREG_OK)
+            return s;
+        if (n > (uint64_t)INT64_MAX - r->elements)
+            return FASTREG_BAD_SHAPE;
+        r->elements += n;
+        nbytes += n * fr_itemsize(a->dtype);
+        if (writes && a->gradient)
+            written += n * fr_itemsize(a->dtype);
+        wide |= fr_kernel_type(a->dtype) == FR_FLOAT_f64;
+    }
+    r->kernels = fr_dispatch(o->level);
+    if (!r->kernels)
+        return FASTREG_BAD_LEVEL;
+    if (written && r->operation != FR_PROX && r->store == FR_STORE_fresh &&
+        written >= fr_host_stream_threshold())
+        r->store = FR_STORE_streamed;
+    /* Tier 0 has 44 bits: too few for an f64 result, and f64 squares are not exact there. */
+    r->tier = FR_MAX(o->first_tier, wide || (format && format->precision > 24));
+    r->narrow = r->tier == 0 && format && format->precision <= 11;
+    r->poll = o->poll;
+    r->poll_context = o->poll_context;
+    r->threads = fr_threads_for(nbytes + written, o->threads, o->bytes_per_thread);
+    return FASTREG_OK;
+}
+
+static const fastreg_options defaults = {0};
+
+static double factor_of(const fastreg_options *o)
+{
+    return o->error_factor != 0.0 ? o->error_factor : 1.0;
+}
+
+/* -- Values, gradients and proximal steps ---------------------------------------------------------- */
+
+/* The call that a request and its other arguments make. Without sums there is no format and no value. */
+static fastreg_status call(fr_request *r, const fastreg_options *options, const fr_format *format,
+                           int root, double *value)
+{
+    const fastreg_options *const o = options ? options : &defaults;
+    const int sums = fr_sums(r->operation);
+    if (sums && !value)
+        return FASTREG_NULL_POINTER;
+    fastreg_status s = check(r, o, format);
+    if (FR_UNLIKELY(s != FASTREG_OK))
+        return s;
+    const fr_environment saved = fr_environment_enter();
+    const fr_rounding how = {format, root, factor_of(o)};
+    if (sums) {
+        double v = 0.0;
+        int tier = 0;
+        s = fr_climb(r, &how, &v, &tier);
+        if (s == FASTREG_OK) {
+            *value = v;
+            if (o->tier)
+                *o->tier = tier;
+        }
+    } else {
+        fr_progress p;
+        fr_progress_begin(&p, r, NULL);
+        fr_pass(&p);
+        if (fr_is_stopped(&p))
+            s = FASTREG_INTERRUPTED;
+    }
+    fr_environment_leave(saved);
+    return s;
+}
 
 /* One dense array of at most SHORT elements, nothing forced: a single kernel call on this thread
- * decides nearly always. The general way would do the same with job, shares and merge around it,
- * which is most of the time of a call this small (64 f32: 100 ns against 35). Returns 0 to be
- * called there. */
+ * decides nearly always. The general way would do the same with a request, shares and merge around it,
+ * which is most of the time of a call this small (64 f32: 100 ns against 25). */
 enum { SHORT = 2048 };
 
-static int short_value(const fastreg_array *a, const fastreg_options *o, fastreg_dtype result,
-                       int root, double *value)
+/* Returns 0 if the general way must do it. */
+static int short_value(const fastreg_array *a, size_t n, const fastreg_options *o,
+                       const fr_format *format, int root, double *value)
 {
-    if (a->strides || (unsigned)a->dtype > FASTREG_F64 || (unsigned)result > FASTREG_F64 ||
-        !a->data || a->ndim < 0 || a->ndim > 4 || (a->ndim && !a->shape) ||
-        !fr_weight_is_good(a->l1) || !fr_weight_is_good(a->l2) ||
-        (o && (o->level || o->first_tier || o->error_factor != 0.0 || o->threads < 0)))
-        return 0;
-    size_t n = 1;
-    for (int d = 0; d < a->ndim; ++d)
-        if ((size_t)a->shape[d] > SHORT || (n *= (size_t)a->shape[d]) > SHORT)
-            return 0;
     const fr_kernels *const kernels = fr_dispatch(NULL);
-    const int penalty = fr_penalty_of(a);
+    const int penalty = fr_penalty_of(a->l1, a->l2);
     if (!kernels || penalty < 0)
         return 0;
-    const fr_float_kernels *const k = kernels->of[a->dtype]; /* the float dtypes come first */
-    const int tier = a->dtype == FASTREG_F64 || result == FASTREG_F64;
+    const fr_float_kernels *const k = kernels->of[a->dtype];
+    const int tier = a->dtype == FASTREG_F64 || format->precision > 24;
     fr_sum sum[2];
     double anchor[2] = {0.0, 0.0};
     if (!tier)
@@ -44,10 +177,10 @@ static int short_value(const fastreg_array *a, const fastreg_options *o, fastreg
     if (root)
         total = fr_sum_sqrt(total, fr_sqrt(total.high));
     double v;
-    if (!fr_sum_decide(&total, fr_format_of(result), 1.0, &v))
+    if (!fr_sum_decide(&total, format, 1.0, &v))
         return 0;
     *value = v;
-    if (o && o->tier)
+    if (o->tier)
         *o->tier = tier;
     return 1;
 }
@@ -55,15 +188,20 @@ static int short_value(const fastreg_array *a, const fastreg_options *o, fastreg
 static fastreg_status value_of(const fastreg_array *arrays, size_t count, fastreg_dtype result,
                                const fastreg_options *options, int root, double *value)
 {
-    if (FR_LIKELY(count == 1 && arrays && value)) {
+    const fastreg_options *const o = options ? options : &defaults;
+    const fr_format *const format = fr_format_of(result);
+    uint64_t n;
+    if (FR_LIKELY(count == 1 && arrays && value && format && o->threads >= 0) && !o->level &&
+        !o->first_tier && fr_bits(o->error_factor) == 0 && !arrays->strides &&
+        fr_is_float(arrays->dtype) && check_array(arrays, 0, &n) == FASTREG_OK && n - 1 < SHORT) {
         const fr_environment saved = fr_environment_enter();
-        const int done = short_value(arrays, options, result, root, value);
+        const int done = short_value(arrays, (size_t)n, o, format, root, value);
         fr_environment_leave(saved);
-        if (done)
+        if (FR_LIKELY(done))
             return FASTREG_OK;
     }
-    fr_job job = {.arrays = arrays, .count = count, .value = 1};
-    return fr_call(&job, options, result, root, value);
+    fr_request r = request(FR_VALUE, arrays, count);
+    return call(&r, o, format, root, value);
 }
 
 fastreg_status fastreg_value(const fastreg_array *arrays, size_t count, fastreg_dtype result,
@@ -78,34 +216,58 @@ fastreg_status fastreg_norm(const fastreg_array *arrays, size_t count, fastreg_d
     return value_of(arrays, count, result, options, 1, value);
 }
 
+static int store_of(int accumulate) { return accumulate ? FR_STORE_accumulated : FR_STORE_fresh; }
+
 fastreg_status fastreg_gradient(const fastreg_array *arrays, size_t count, double scale,
                                 int accumulate, const fastreg_options *options)
 {
-    fr_job job = {
-        .arrays = arrays, .count = count, .gradient = 1, .accumulate = accumulate, .scale = scale};
-    return fr_call(&job, options, FASTREG_F64, 0, NULL);
+    fr_request r = request(FR_GRADIENT, arrays, count);
+    r.store = store_of(accumulate);
+    r.scale = scale;
+    return call(&r, options, NULL, 0, NULL);
 }
 
 fastreg_status fastreg_value_and_gradient(const fastreg_array *arrays, size_t count, double scale,
                                           int accumulate, fastreg_dtype result,
                                           const fastreg_options *options, double *value)
 {
-    fr_job job = {.arrays = arrays,
-                  .count = count,
-                  .value = 1,
-                  .gradient = 1,
-                  .accumulate = accumulate,
-                  .scale = scale};
-    return fr_call(&job, options, result, 0, value);
+    fr_request r = request(FR_BOTH, arrays, count);
+    r.store = store_of(accumulate);
+    r.scale = scale;
+    return call(&r, options, fr_format_of(result), 0, value);
 }
 
 fastreg_status fastreg_prox(const fastreg_array *arrays, size_t count, double step, int flush,
                             const fastreg_options *options)
 {
-    fr_job job = {
-        .arrays = arrays, .count = count, .gradient = 1, .prox = 1, .flush = flush, .scale = step};
-    return fr_call(&job, options, FASTREG_F64, 0, NULL);
+    fr_request r = request(FR_PROX, arrays, count);
+    r.step = step;
+    r.flush = flush;
+    return call(&r, options, NULL, 0, NULL);
 }
+
+/* -- Statistics ------------------------------------------------------------------------------------ */
+
+fastreg_status fastreg_statistics_of(const fastreg_array *arrays, size_t count,
+                                     const fastreg_options *options, fastreg_statistics *rows,
+                                     fastreg_statistics *total)
+{
+    const fastreg_options *const o = options ? options : &defaults;
+    fr_request r = request(FR_STATISTICS, arrays, count);
+    if (count && !rows)
+        return FASTREG_NULL_POINTER;
+    fastreg_status s = check(&r, o, &fr_format_f64);
+    if (s != FASTREG_OK)
+        return s;
+    const fr_environment saved = fr_environment_enter();
+    s = fr_statistics(&r, factor_of(o), rows, total);
+    fr_environment_leave(saved);
+    return s;
+}
+
+/* -- Elements -------------------------------------------------------------------------------------- */
+
+size_t fastreg_itemsize(fastreg_dtype dtype) { return fr_itemsize(dtype); }
 
 /* The f32 that equals `value`, if there is a normal one (or +0): moving bits needs no environment. */
 static int pack_normal_f32(double value, void *element)
@@ -174,6 +336,8 @@ fastreg_status fastreg_unpack(fastreg_dtype dtype, const void *element, double *
     return status;
 }
 
+/* -- Statuses -------------------------------------------------------------------------------------- */
+
 const char *fastreg_status_text(fastreg_status status)
 {
     switch (status) {
@@ -198,3 +362,42 @@ const char *fastreg_status_text(fastreg_status status)
     }
     return "unknown status";
 }
+
+/* -- What is in use -------------------------------------------------------------------------------- */
+
+const char *fastreg_level(void)
+{
+    const fr_kernels *const k = fr_dispatch(NULL);
+    return k ? k->name : NULL;
+}
+
+const char *fastreg_level_name(size_t i, int *available)
+{
+    int unasked;
+    return fr_dispatch_name(i, available ? available : &unasked);
+}
+
+int fastreg_has_openmp(void) { return fr_threads_exist(); }
+
+/* set: that of the process, or of this thread. */
+static fastreg_status set_threads(int (*set)(int), int threads, int *previous)
+{
+    if (threads < 0)
+        return FASTREG_BAD_THREADS;
+    const int old = set(threads);
+    if (previous)
+        *previous = old;
+    return FASTREG_OK;
+}
+
+fastreg_status fastreg_set_num_threads(int threads, int *previous)
+{
+    return set_threads(fr_threads_set, threads, previous);
+}
+
+fastreg_status fastreg_set_thread_num_threads(int threads, int *previous)
+{
+    return set_threads(fr_threads_set_own, threads, previous);
+}
+
+int fastreg_get_num_threads(void) { return fr_threads(); }

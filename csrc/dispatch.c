@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "dispatch.h"
-#include "fastreg.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -131,17 +130,10 @@ const fr_kernels *fr_dispatch(const char *name)
     return atomic_load_explicit(&chosen, memory_order_relaxed);
 }
 
-const char *fastreg_level(void)
-{
-    const fr_kernels *const k = fr_dispatch(NULL);
-    return k ? k->name : NULL;
-}
-
-const char *fastreg_level_name(size_t i, int *available)
+const char *fr_dispatch_name(size_t i, int *available)
 {
     if (i >= LEVELS)
         return NULL;
-    if (available)
-        *available = (int)i <= cpu_levels();
+    *available = (int)i <= cpu_levels();
     return tables[i]->name;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * Chooses one kernel table, once. The only room that asks the processor what it can do.
+ * Chooses one kernel table, once. The only file that asks the processor what it can do.
  */
 #ifndef FR_DISPATCH_H
 #define FR_DISPATCH_H
@@ -9,5 +9,8 @@
 
 /* The table by name, or the chosen one for NULL; NULL if there is none to run. */
 FR_HIDDEN const fr_kernels *fr_dispatch(const char *name);
+
+/* The i-th level, slowest first, or NULL past the last; *available: whether this processor has it. */
+FR_HIDDEN const char *fr_dispatch_name(size_t i, int *available);
 
 #endif

@@ -1,33 +1,26 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "pass.h"
 #include "machine.h"
+#include "threads.h"
 #include "walk.h"
 
-/* A stretch is what one kernel call handles. Longer: fewer folds; shorter: a tighter error bound and, where
+/* A chunk is what one kernel call handles. Longer: fewer folds; shorter: a tighter error bound and, where
  * sums and gradient take a loop each, x still in L1 when its gradient is taken. Folding costs about 25
  * ns: 2 % of 8192 elements in L2. Reading x for the value while the lines of its gradient before are
  * streamed out wants shorter ones still (64 Mi f32, one thread: 33 GB/s with 1024, 28 with 2048). */
 enum {
-    STRETCH = 8192,
-    STRETCH_WITH_GRADIENT = 2048,
-    STRETCH_STREAMED = 1024,
+    CHUNK = 8192,
+    CHUNK_WITH_GRADIENT = 2048,
+    CHUNK_STREAMED = 1024,
     ELEMENTS_PER_POLL = 1 << 16
 };
 
-/* No cache line may be split between streamed stretches: writing half of it past the cache and half
+/* No cache line may be split between streamed chunks: writing half of it past the cache and half
  * through it costs 300 ns, and NumPy's large arrays begin 16 bytes into a line. */
 enum { LINE = 64 };
 
 /* What a gradient without terms is taken at: a slope of 0 times 0 is +0. */
-static const double zeros[STRETCH_WITH_GRADIENT];
-
-size_t fr_elements(const fastreg_array *a)
-{
-    size_t n = 1;
-    for (int d = 0; d < a->ndim; ++d)
-        n *= (size_t)a->shape[d];
-    return n;
-}
+static const double zeros[CHUNK_WITH_GRADIENT];
 
 /* |x[i]| of 64-bit integers. */
 FR_INLINE uint64_t fr_magnitude(const void *x, size_t i, fastreg_dtype dtype)
@@ -38,25 +31,29 @@ FR_INLINE uint64_t fr_magnitude(const void *x, size_t i, fastreg_dtype dtype)
 }
 
 typedef struct {
-    fr_job *job;
+    fr_progress *progress;
+    const fr_request *request;
+    int here; /* on the thread that called fastreg */
+    size_t since_poll;
+    double anchor[2];
+    fr_found found;
+    /* Of the array at hand. A kernel that it does not need is NULL. */
+    double l1, l2;
+    int penalty; /* which sums are wanted, -1: none */
+    int anchored;
+    fr_sum moment[2]; /* of |x| and x*x */
     const fr_float_kernels *kernels;
     fr_gradient_kernel *gradient;
-    fr_both_kernel *both; /* NULL where sums and gradient take a loop each */
+    fr_both_kernel *both; /* sums and gradient in one loop */
     fr_prox_kernel *prox;
-    fr_survey_kernel *survey;
+    fr_statistics_kernel *statistics;
     fr_slope slope;
     fr_shrinkage shrinkage;
-    int penalty, anchored;
     int vanishes; /* both weights are 0: the gradient is 0 whatever x holds */
-    double anchor[2];
-    fr_sum moment[2]; /* of |x| and x*x */
-    fr_found found;
-    size_t since_poll;
-    int asks;
-} fr_pass_state;
+} fr_state;
 
-/* The stretch that no bound covers: NaN, inf, or only large? */
-static void look_for_specials(fr_pass_state *s, const void *x, size_t n, int type)
+/* The chunk that no bound covers: NaN, inf, or only large? */
+static void look_for_specials(fr_state *s, const void *x, size_t n, int type)
 {
     fr_sum absolute[2];
     s->kernels->plain[FR_PENALTY_l1](x, n, absolute);
@@ -78,7 +75,7 @@ static void look_for_specials(fr_pass_state *s, const void *x, size_t n, int typ
 }
 
 /* both: with the gradient, into g. */
-FR_INLINE void add_stretch(fr_pass_state *s, const void *x, void *g, size_t n, int type, int both)
+FR_INLINE void add_chunk(fr_state *s, const void *x, void *g, size_t n, int type, int both)
 {
     fr_sum sum[2];
     if (both) {
@@ -87,13 +84,14 @@ FR_INLINE void add_stretch(fr_pass_state *s, const void *x, void *g, size_t n, i
             return;
         }
     } else if (s->anchored) {
-        if (FR_UNLIKELY(!(s->survey ? s->survey(x, n, s->anchor, sum, &s->found.survey)
-                                    : s->kernels->anchored[s->penalty](x, n, s->anchor, sum)))) {
+        if (FR_UNLIKELY(!(s->statistics
+                              ? s->statistics(x, n, s->anchor, sum, &s->found.counts)
+                              : s->kernels->anchored[s->penalty](x, n, s->anchor, sum)))) {
             look_for_specials(s, x, n, type);
             return;
         }
     } else
-        (s->job->narrow ? s->kernels->narrow : s->kernels->plain)[s->penalty](x, n, sum);
+        (s->request->narrow ? s->kernels->narrow : s->kernels->plain)[s->penalty](x, n, sum);
     for (int which = 0; which < 2; ++which) {
         if (s->penalty != FR_PENALTY_l1l2 && s->penalty != which)
             continue;
@@ -106,22 +104,23 @@ FR_INLINE void add_stretch(fr_pass_state *s, const void *x, void *g, size_t n, i
     }
 }
 
-/* Should the pass end here? Asked once per stretch; the caller's poll only now and then. */
-FR_INLINE int stopped(fr_pass_state *s, size_t n)
+/* Should the pass end here? Asked once per chunk; the caller's poll only now and then. */
+FR_INLINE int stopped(fr_state *s, size_t n)
 {
     if (FR_LIKELY((s->since_poll += n) < ELEMENTS_PER_POLL))
         return 0;
     s->since_poll = 0;
-    if (s->asks && s->job->poll && s->job->poll(s->job->poll_context))
-        atomic_store_explicit(&s->job->stopped, 1, memory_order_relaxed);
-    return atomic_load_explicit(&s->job->stopped, memory_order_relaxed);
+    const fr_request *const r = s->request;
+    if (s->here && r->poll && r->poll(r->poll_context))
+        atomic_store_explicit(&s->progress->stopped, 1, memory_order_relaxed);
+    return fr_is_stopped(s->progress);
 }
 
-FR_INLINE void do_stretch(fr_pass_state *s, const void *x, void *g, size_t n, int type)
+FR_INLINE void do_chunk(fr_state *s, const void *x, void *g, size_t n, int type)
 {
-    const int both = s->both && !(s->job->streamed && (uintptr_t)g % LINE);
+    const int both = s->both && !(s->request->store == FR_STORE_streamed && (uintptr_t)g % LINE);
     if (s->penalty >= 0)
-        add_stretch(s, x, g, n, type, both);
+        add_chunk(s, x, g, n, type, both);
     if (both)
         return;
     if (s->gradient)
@@ -131,100 +130,120 @@ FR_INLINE void do_stretch(fr_pass_state *s, const void *x, void *g, size_t n, in
 }
 
 /* 64-bit integers have more bits than a double: their sums are tier 2's. */
-static void add_wide_integers(fr_pass_state *s, const void *x, size_t n, fastreg_dtype dtype)
+static void add_wide_integers(fr_state *s, const void *x, size_t n, fastreg_dtype dtype)
 {
     s->found.unbounded = 1;
-    for (size_t i = 0; i < n && s->survey; ++i) {
+    for (size_t i = 0; i < n && s->statistics; ++i) {
         const uint64_t m = fr_magnitude(x, i, dtype);
-        s->found.survey.zeros += m == 0;
-        s->found.survey.largest = FR_MAX(s->found.survey.largest, (double)m);
+        s->found.counts.zeros += m == 0;
+        s->found.counts.largest = FR_MAX(s->found.counts.largest, (double)m);
     }
 }
 
 /* Strided arrays, short rows and integers. Apart, because of the buffers on its stack. */
-static FR_NOINLINE int walk_array(fr_pass_state *s, const fastreg_array *a, size_t first, size_t n)
+static FR_NOINLINE int walk_array(fr_state *s, const fastreg_array *a, size_t first, size_t n)
 {
     fr_walk w;
     const int writes = s->gradient || s->prox;
-    const size_t stretch = writes ? STRETCH_WITH_GRADIENT : STRETCH;
-    fr_walk_start(&w, a, first, n, writes, s->job->accumulate);
-    while (fr_walk_next(&w, stretch)) {
+    const size_t chunk = writes ? CHUNK_WITH_GRADIENT : CHUNK;
+    fr_walk_start(&w, a, first, n, writes, s->request->store == FR_STORE_accumulated);
+    while (fr_walk_next(&w, chunk)) {
         if (FR_UNLIKELY(w.type < 0))
             add_wide_integers(s, w.x, w.n, w.dtype);
         else
-            do_stretch(s, w.x, w.g, w.n, w.type);
+            do_chunk(s, w.x, w.g, w.n, w.type);
         if (FR_UNLIKELY(stopped(s, w.n)))
             return 0;
     }
     return 1;
 }
 
-static size_t stretch_of_gradient(const fr_pass_state *s)
+static size_t chunk_of_gradient(const fr_state *s)
 {
     if (s->gradient && s->vanishes)
-        return STRETCH_WITH_GRADIENT;
-    if (s->both || !s->job->value)
-        return STRETCH;
-    return s->job->streamed ? STRETCH_STREAMED : STRETCH_WITH_GRADIENT;
+        return CHUNK_WITH_GRADIENT;
+    if (s->both || s->penalty < 0)
+        return CHUNK;
+    return s->request->store == FR_STORE_streamed ? CHUNK_STREAMED : CHUNK_WITH_GRADIENT;
+}
+
+/* Choose the kernels for an array. Returns 0 if there is nothing to do. */
+static int choose_kernels(fr_state *s, const fastreg_array *a)
+{
+    const fr_request *const r = s->request;
+    const fr_operation operation = r->operation;
+    const int type = fr_kernel_type(a->dtype), writes = fr_writes(operation) && a->gradient;
+    s->l1 = r->weights ? r->weights[0] : a->l1;
+    s->l2 = r->weights ? r->weights[1] : a->l2;
+    const int penalty = fr_penalty_of(s->l1, s->l2);
+    s->penalty = fr_sums(operation) ? penalty : -1;
+    if (s->penalty < 0 && !writes)
+        return 0;
+    /* Squares of f64 are exact in anchored lanes only. */
+    const int first_tier = type == FR_FLOAT_f64;
+    s->anchored = r->tier >= 1 || first_tier;
+    s->kernels = r->kernels->of[type < 0 ? FR_FLOAT_f64 : type];
+    s->statistics = operation == FR_STATISTICS ? s->kernels->statistics : NULL;
+    s->gradient = NULL;
+    s->both = NULL;
+    s->prox = NULL;
+    if (writes && operation == FR_PROX) {
+        s->prox = s->kernels->prox;
+        s->shrinkage.threshold = r->step * s->l1;
+        s->shrinkage.divisor = 1.0 + fr_twice(s->l2, r->step);
+        s->shrinkage.flush = r->flush;
+    } else if (writes) {
+        s->vanishes = penalty < 0;
+        s->slope = fr_slope_of(s->l1, s->l2, s->vanishes ? 1.0 : r->scale);
+        s->gradient = s->kernels->gradient[r->store];
+        /* The one loop for both sums as the first tier of its type does. */
+        if (s->penalty >= 0 && s->anchored == first_tier)
+            s->both = s->kernels->both[s->penalty][r->store];
+    }
+    return 1;
+}
+
+/* Add the weighted sums of an array to what was found. */
+static void add_weighted(fr_state *s)
+{
+    if (s->statistics) {
+        fr_sum_add(&s->found.moment[0], s->moment[0]);
+        fr_sum_add(&s->found.moment[1], s->moment[1]);
+    } else if (s->penalty >= 0) {
+        if (s->penalty != FR_PENALTY_l2)
+            fr_sum_add(&s->found.sum, fr_sum_weighted(s->l1, s->moment[0]));
+        if (s->penalty != FR_PENALTY_l1)
+            fr_sum_add(&s->found.sum, fr_sum_weighted(s->l2, s->moment[1]));
+    }
 }
 
 /* Elements [first, first + n) of one array; 0 if the pass was stopped. */
-static int pass_array(fr_pass_state *s, const fastreg_array *a, size_t first, size_t n)
+static int pass_array(fr_state *s, const fastreg_array *a, size_t first, size_t n)
 {
-    fr_job *const job = s->job;
-    const int type = fr_kernel_type(a->dtype), gradient = job->gradient && a->gradient;
-    s->penalty = job->value ? fr_penalty_of(a) : -1;
-    if (s->penalty < 0 && !gradient)
+    if (!choose_kernels(s, a))
         return 1;
-    s->kernels = job->kernels->of[type < 0 ? FR_FLOAT_f64 : type];
-    s->anchored = job->tier >= 1 || type == FR_FLOAT_f64;
+    const int writes = s->gradient || s->prox;
     /* The anchors of the array before stay as guesses: a list's arrays are often alike. */
     s->moment[0] = s->moment[1] = (fr_sum){0.0, 0.0, 0.0};
-    s->gradient = NULL;
-    s->both = NULL;
-    s->prox = gradient && job->prox ? s->kernels->prox : NULL;
-    s->survey = job->survey ? s->kernels->survey : NULL;
-    if (s->prox) {
-        s->shrinkage.threshold = job->scale * a->l1;
-        s->shrinkage.divisor = 1.0 + fr_twice(a->l2, job->scale);
-        s->shrinkage.flush = job->flush;
-    } else if (gradient) {
-        const int store = job->accumulate ? FR_STORE_accumulated
-                          : job->streamed ? FR_STORE_streamed
-                                          : FR_STORE_fresh;
-        s->gradient = s->kernels->gradient[store];
-        s->vanishes = fr_penalty_of(a) < 0;
-        s->slope = fr_slope_of(a->l1, a->l2, s->vanishes ? 1.0 : job->scale);
-        if (s->penalty >= 0 && s->anchored == (type == FR_FLOAT_f64))
-            s->both = s->kernels->both[s->penalty][store];
-    }
-    if (type >= 0 && a->dtype < FASTREG_BOOL && fr_is_dense(a, gradient)) {
-        const size_t item = fastreg_itemsize(a->dtype), end = first + n;
-        const size_t stretch = gradient ? stretch_of_gradient(s) : STRETCH;
+    if (fr_is_float(a->dtype) && fr_is_dense(a, writes)) {
+        const size_t item = fr_itemsize(a->dtype), end = first + n;
+        const size_t chunk = writes ? chunk_of_gradient(s) : CHUNK;
         for (size_t i = first, m; i < end; i += m) {
-            m = FR_MIN(stretch, end - i);
-            if (gradient && job->streamed && m == stretch)
+            m = FR_MIN(chunk, end - i);
+            if (s->gradient && s->request->store == FR_STORE_streamed && m == chunk)
                 m -= (uintptr_t)((char *)a->gradient + (i + m) * item) % LINE / item;
-            do_stretch(s, (const char *)a->data + i * item,
-                       gradient ? (char *)a->gradient + i * item : NULL, m, type);
+            do_chunk(s, (const char *)a->data + i * item,
+                     writes ? (char *)a->gradient + i * item : NULL, m, (int)a->dtype);
             if (FR_UNLIKELY(stopped(s, m)))
                 return 0;
         }
     } else if (!walk_array(s, a, first, n))
         return 0;
-    if (s->survey) {
-        fr_sum_add(&s->found.moment[0], s->moment[0]);
-        fr_sum_add(&s->found.moment[1], s->moment[1]);
-    } else if (s->penalty >= 0) {
-        if (s->penalty != FR_PENALTY_l2)
-            fr_sum_add(&s->found.sum, fr_sum_weighted(a->l1, s->moment[0]));
-        if (s->penalty != FR_PENALTY_l1)
-            fr_sum_add(&s->found.sum, fr_sum_weighted(a->l2, s->moment[1]));
-    }
+    add_weighted(s);
     return 1;
 }
 
-/* The exact tier, for one stretch of any kernel type. */
+/* The exact tier, for one chunk of any kernel type. */
 static void add_exactly(fr_found *found, fr_moment *absolute, fr_moment *square, const void *x,
                         size_t n, int type, fastreg_dtype dtype)
 {
@@ -252,56 +271,38 @@ static void add_exactly(fr_found *found, fr_moment *absolute, fr_moment *square,
     }
 }
 
-static FR_NOINLINE int exact_array(fr_pass_state *s, const fastreg_array *a, size_t first, size_t n,
+static FR_NOINLINE int exact_array(fr_state *s, const fastreg_array *a, size_t first, size_t n,
                                    fr_total *total)
 {
+    const double *const weights = s->request->weights;
+    const double l1 = weights ? weights[0] : a->l1, l2 = weights ? weights[1] : a->l2;
     fr_walk w;
     fr_moment absolute, square;
-    if (fr_penalty_of(a) < 0)
+    if (fr_penalty_of(l1, l2) < 0)
         return 1;
     memset(&absolute, 0, sizeof absolute);
     memset(&square, 0, sizeof square);
     fr_walk_start(&w, a, first, n, 0, 0);
-    while (fr_walk_next(&w, STRETCH)) {
-        add_exactly(&s->found, a->l1 != 0.0 ? &absolute : NULL, a->l2 != 0.0 ? &square : NULL, w.x,
-                    w.n, w.type, a->dtype);
+    while (fr_walk_next(&w, CHUNK)) {
+        add_exactly(&s->found, l1 != 0.0 ? &absolute : NULL, l2 != 0.0 ? &square : NULL, w.x, w.n,
+                    w.type, a->dtype);
         if (FR_UNLIKELY(stopped(s, w.n)))
             return 0;
     }
-    if (a->l1 != 0.0)
-        fr_total_add(total, a->l1, &absolute);
-    if (a->l2 != 0.0)
-        fr_total_add(total, a->l2, &square);
+    if (l1 != 0.0)
+        fr_total_add(total, l1, &absolute);
+    if (l2 != 0.0)
+        fr_total_add(total, l2, &square);
     return 1;
 }
 
-/* The rest is set for each array. */
-static void begin(fr_pass_state *s, fr_job *job, int here)
-{
-    s->job = job;
-    memset(&s->found, 0, sizeof s->found);
-    s->anchor[0] = job->anchor[0], s->anchor[1] = job->anchor[1];
-    s->since_poll = 0;
-    s->asks = here;
-}
-
-void fr_pass_survey(fr_job *job, const fastreg_array *a, int here)
-{
-    fr_pass_state s;
-    begin(&s, job, here);
-    if (job->elements)
-        (void)pass_array(&s, a, 0, job->elements);
-    job->anchor[0] = s.anchor[0], job->anchor[1] = s.anchor[1];
-    job->found = s.found;
-}
-
 /* Arrays of the list that meet elements [low, high), one after another. */
-static void pass_list(fr_pass_state *s, uint64_t low, uint64_t high, fr_total *total)
+static void pass_list(fr_state *s, uint64_t low, uint64_t high, fr_total *total)
 {
-    const fr_job *const job = s->job;
+    const fr_request *const r = s->request;
     uint64_t at = 0;
-    for (size_t k = 0; k < job->count && at < high; ++k) {
-        const fastreg_array *const a = &job->arrays[k];
+    for (size_t k = 0; k < r->count && at < high; ++k) {
+        const fastreg_array *const a = &r->arrays[k];
         const uint64_t n = fr_elements(a), end = at + n;
         if (n && end > low) {
             const uint64_t first = low > at ? low - at : 0;
@@ -313,44 +314,71 @@ static void pass_list(fr_pass_state *s, uint64_t low, uint64_t high, fr_total *t
     }
 }
 
-static void merge(fr_job *job, const fr_found *f, const fr_total *total)
+static void merge(fr_progress *p, const fr_found *f, const fr_total *total)
 {
-    while (atomic_flag_test_and_set_explicit(&job->lock, memory_order_acquire))
+    while (atomic_flag_test_and_set_explicit(&p->lock, memory_order_acquire))
         ;
-    fr_found_add(&job->found, f);
+    fr_found_add(&p->found, f);
     if (total)
-        fr_total_merge(job->total, total);
-    atomic_flag_clear_explicit(&job->lock, memory_order_release);
+        fr_total_merge(p->total, total);
+    atomic_flag_clear_explicit(&p->lock, memory_order_release);
 }
 
-static FR_NOINLINE void exact_share(fr_pass_state *s, uint64_t low, uint64_t high)
+static FR_NOINLINE void exact_share(fr_state *s, uint64_t low, uint64_t high)
 {
     fr_total total;
     memset(&total, 0, sizeof total);
     pass_list(s, low, high, &total);
-    merge(s->job, &s->found, &total);
+    merge(s->progress, &s->found, &total);
 }
 
-void fr_pass(void *job_, int i, int shares, int here)
+/* Share i of `shares`. here: on the thread that called fastreg. */
+static void pass_share(void *progress, int i, int shares, int here)
 {
-    fr_job *const job = job_;
+    fr_progress *const p = progress;
+    const fr_request *const r = p->request;
     /* Shares are ranges of elements, cut at multiples of 64 so that streamed lines stay whole. */
-    const uint64_t each = (job->elements / (uint64_t)shares + 63) & ~UINT64_C(63);
-    const uint64_t low = FR_MIN(each * (uint64_t)i, job->elements);
-    const uint64_t high = i == shares - 1 ? job->elements : FR_MIN(low + each, job->elements);
-    fr_pass_state s;
-    begin(&s, job, here);
-    if (FR_UNLIKELY(atomic_load_explicit(&job->stopped, memory_order_relaxed)))
+    const uint64_t each = (r->elements / (uint64_t)shares + 63) & ~UINT64_C(63);
+    const uint64_t low = FR_MIN(each * (uint64_t)i, r->elements);
+    const uint64_t high = i == shares - 1 ? r->elements : FR_MIN(low + each, r->elements);
+    fr_state s;
+    if (FR_UNLIKELY(fr_is_stopped(p)))
         return;
-    const fr_environment saved = fr_environment_enter();
-    if (job->tier < 2) {
-        pass_list(&s, low, high, NULL);
-        merge(job, &s.found, NULL);
-    } else
+    s.progress = p;
+    s.request = r;
+    s.here = here;
+    s.since_poll = 0;
+    s.anchor[0] = p->anchor[0], s.anchor[1] = p->anchor[1];
+    memset(&s.found, 0, sizeof s.found);
+    if (p->total)
         exact_share(&s, low, high);
+    else {
+        pass_list(&s, low, high, NULL);
+        merge(p, &s.found, NULL);
+    }
     if (shares == 1)
-        job->anchor[0] = s.anchor[0], job->anchor[1] = s.anchor[1];
-    if (job->streamed)
+        p->anchor[0] = s.anchor[0], p->anchor[1] = s.anchor[1];
+    if (r->store == FR_STORE_streamed)
         fr_stream_end();
-    fr_environment_leave(saved);
+}
+
+void fr_progress_begin(fr_progress *p, const fr_request *request, fr_total *total)
+{
+    p->request = request;
+    p->total = total;
+    p->anchor[0] = p->anchor[1] = 0.0;
+    atomic_init(&p->stopped, 0);
+    atomic_flag_clear(&p->lock);
+}
+
+void fr_pass(fr_progress *p)
+{
+    memset(&p->found, 0, sizeof p->found);
+    fr_threads_run(p->request->threads, pass_share, p);
+}
+
+void fr_pass_alone(fr_progress *p, int here)
+{
+    memset(&p->found, 0, sizeof p->found);
+    pass_share(p, 0, 1, here);
 }

@@ -1,53 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "walk.h"
-#include "kernels/kernels.h"
-
-size_t fastreg_itemsize(fastreg_dtype dtype)
-{
-    switch (dtype) {
-#define X(name, type, constant)                                                                    \
-    case constant:                                                                                 \
-        return sizeof(type);
-        FR_FLOATS(X)
-        FR_INTEGERS(X)
-#undef X
-    }
-    return 0;
-}
-
-int fr_kernel_type(fastreg_dtype dtype)
-{
-    switch (dtype) {
-#define X(name, type, constant)                                                                    \
-    case constant:                                                                                 \
-        return FR_FLOAT_##name;
-        FR_FLOATS(X)
-#undef X
-    case FASTREG_I64:
-    case FASTREG_U64:
-        return -1;
-    default:
-        return FR_FLOAT_f64;
-    }
-}
-
-static int is_dense(const fastreg_array *a, const ptrdiff_t *strides)
-{
-    ptrdiff_t step = (ptrdiff_t)fastreg_itemsize(a->dtype);
-    if (!strides)
-        return 1;
-    for (int d = a->ndim - 1; d >= 0; --d) {
-        if (a->shape[d] != 1 && strides[d] != step)
-            return 0;
-        step *= a->shape[d];
-    }
-    return 1;
-}
-
-int fr_is_dense(const fastreg_array *a, int gradient)
-{
-    return is_dense(a, a->strides) && (!gradient || is_dense(a, a->gradient_strides));
-}
+#include "dtype.h"
 
 /* Rank of a dimension from outside to inside: broadcast dimensions first, then falling steps. Those of x
  * have been turned. */
@@ -70,7 +23,7 @@ static void swap_dimensions(fr_walk *w, int a, int b)
  * depend on the order of the elements, and a gradient goes where its element came from. */
 static void arrange(fr_walk *w, const fastreg_array *a)
 {
-    const ptrdiff_t item = (ptrdiff_t)fastreg_itemsize(a->dtype);
+    const ptrdiff_t item = (ptrdiff_t)fr_itemsize(a->dtype);
     ptrdiff_t xstep = item, gstep = item;
     int nd = 0;
     for (int d = a->ndim - 1; d >= 0; --d) {
@@ -141,10 +94,10 @@ void fr_walk_start(fr_walk *w, const fastreg_array *a, size_t first, size_t coun
     w->read.g = a->gradient;
     arrange(w, a);
     const int inner = w->ndim - 1;
-    const ptrdiff_t item = (ptrdiff_t)fastreg_itemsize(a->dtype);
+    const ptrdiff_t item = (ptrdiff_t)fr_itemsize(a->dtype);
     /* Rows shorter than half a buffer are worth collecting into one. */
     w->direct = w->xs[inner] == item && (!gradient || w->gs[inner] == item) &&
-                (w->ndim == 1 || w->shape[inner] >= FR_STAGE / 2) && a->dtype < FASTREG_BOOL;
+                (w->ndim == 1 || w->shape[inner] >= FR_STAGE / 2) && fr_is_float(a->dtype);
     for (int d = inner; d >= 0; --d) {
         const size_t n = (size_t)w->shape[d];
         const ptrdiff_t i = (ptrdiff_t)(d > 0 ? first % n : first);
@@ -239,7 +192,7 @@ static void widen(double *to, const unsigned char *from, size_t n, fastreg_dtype
 
 int fr_walk_next(fr_walk *w, size_t limit)
 {
-    const size_t item = fastreg_itemsize(w->dtype);
+    const size_t item = fr_itemsize(w->dtype);
     const int inner = w->ndim - 1;
     while (w->pending) {
         const size_t n = FR_MIN(w->pending, row_left(w, &w->write));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
  * Walks any strided array in memory order and hands it out as contiguous runs of a type that
- * kernels take. Contiguous stretches are handed out in place; the rest goes through a buffer of
+ * kernels take. Contiguous runs are handed out in place; the rest goes through a buffer of
  * STAGE elements on the stack, integers as f64. No array is ever copied whole.
  */
 #ifndef FR_WALK_H
@@ -35,12 +35,6 @@ typedef struct {
     _Alignas(64) unsigned char staged_x[FR_STAGE * 8];
     _Alignas(64) unsigned char staged_g[FR_STAGE * 8];
 } fr_walk;
-
-/* The kernel type of a dtype: its own, f64 for integers of up to 32 bits, -1 for 64-bit integers. */
-FR_HIDDEN int fr_kernel_type(fastreg_dtype dtype);
-
-/* 1 if the elements lie one after another in C order, in data and (if asked) gradient. */
-FR_HIDDEN int fr_is_dense(const fastreg_array *a, int gradient);
 
 /* Start at element `first` (counted in the walk's own order, the same for every call) for `count`. */
 FR_HIDDEN void fr_walk_start(fr_walk *w, const fastreg_array *a, size_t first, size_t count,

@@ -181,14 +181,14 @@ def reference_value(operation: str, x: Any) -> float:
         "sum_abs": (1.0, 0.0),
         "l2_loss": (0.0, 0.5),
         "value": (L1, L2),
-        "list_value": (0.0, L2),
+        "penalty": (0.0, L2),
     }.get(operation, (0.0, L2))
     if operation == "norm":
         return float(fastreg.norm(x, dtype=np.float64))
-    if operation == "list_norm":
-        return float(fastreg.functional.list_norm(x))
-    if operation == "list_value":
-        return float(fastreg.functional.list_value(x, l2=L2))
+    if operation == "global_norm":
+        return float(fastreg.global_norm(x))
+    if operation == "penalty":
+        return float(fastreg.penalty(x, l2=L2))
     return float(fastreg.value(x, l1=weights[0], l2=weights[1], dtype=np.float64))
 
 

@@ -211,18 +211,18 @@ def numpy_list(arrays: list[np.ndarray], l2: float) -> Any:
     return l2 * sum(float(np.vdot(x, x)) for x in arrays)
 
 
-@rival("list_value", "numpy.vdot loop")
+@rival("penalty", "numpy.vdot loop")
 def _(o: Operands) -> Call:
     return Call(numpy_list, o.x, L2)
 
 
-def numpy_list_norm(arrays: list[np.ndarray]) -> Any:
+def numpy_global_norm(arrays: list[np.ndarray]) -> Any:
     return math.sqrt(sum(float(np.vdot(x, x)) for x in arrays))
 
 
-@rival("list_norm", "numpy.vdot loop")
+@rival("global_norm", "numpy.vdot loop")
 def _(o: Operands) -> Call:
-    return Call(numpy_list_norm, o.x)
+    return Call(numpy_global_norm, o.x)
 
 
 def python_fsum(x: np.ndarray) -> float:
@@ -492,18 +492,18 @@ def torch_foreach_norm(tensors: list[Any]) -> Any:
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
 
 
-@rival("list_norm", "torch _foreach_norm", threaded=True, framework="torch")
+@rival("global_norm", "torch _foreach_norm", threaded=True, framework="torch")
 def _(o: Operands) -> Call:
     return Call(torch_foreach_norm, [_tensor(x) for x in o.x])
 
 
-@rival("list_norm", "torch get_total_norm", threaded=True, framework="torch")
+@rival("global_norm", "torch get_total_norm", threaded=True, framework="torch")
 def _(o: Operands) -> Call:
     torch = need("torch")
     return Call(torch.nn.utils.get_total_norm, [_tensor(x) for x in o.x])
 
 
-@rival("list_norm", "torch clip_grad_norm_", threaded=True, framework="torch")
+@rival("global_norm", "torch clip_grad_norm_", threaded=True, framework="torch")
 def _(o: Operands) -> Call:
     """Clipping also scales; with an infinite bound by 1."""
     torch = need("torch")
@@ -519,7 +519,7 @@ def torch_list(tensors: list[Any], l2: float) -> Any:
     return l2 * sum(t.square().sum() for t in tensors)
 
 
-@rival("list_value", "torch square().sum() loop", threaded=True, framework="torch")
+@rival("penalty", "torch square().sum() loop", threaded=True, framework="torch")
 def _(o: Operands) -> Call:
     return Call(torch_list, [_tensor(x) for x in o.x], L2)
 
@@ -550,7 +550,7 @@ def _jitted(operation: str) -> Any:
         "sum_squares": lambda x: jnp.sum(x * x),
         "sum_abs": lambda x: jnp.sum(jnp.abs(x)),
         "value_and_gradient_new": jax.value_and_grad(lambda x: L2 * jnp.sum(x * x)),
-        "list_value": lambda xs: L2 * sum(jnp.sum(x * x) for x in xs),
+        "penalty": lambda xs: L2 * sum(jnp.sum(x * x) for x in xs),
     }
     return jax.jit(functions[operation])
 
@@ -562,7 +562,7 @@ def _jax_call(operation: str, o: Operands) -> Call:
     return Call(_blocking, function, arguments)
 
 
-for _operation in ("sum_squares", "sum_abs", "value_and_gradient_new", "list_value"):
+for _operation in ("sum_squares", "sum_abs", "value_and_gradient_new", "penalty"):
     rival(_operation, "jax jit", dtypes=ALL, threaded=True, framework="jax")(
         functools.partial(_jax_call, _operation)
     )
@@ -575,7 +575,7 @@ def _optax_norm() -> Any:
     return _jax().jit(optax.tree.norm if hasattr(optax, "tree") else optax.global_norm)
 
 
-@rival("list_norm", "optax jit", threaded=True, framework="jax")
+@rival("global_norm", "optax jit", threaded=True, framework="jax")
 def _(o: Operands) -> Call:
     function = _optax_norm()
     arrays = [_jax_array(x) for x in o.x]

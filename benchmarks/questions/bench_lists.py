@@ -137,10 +137,10 @@ _FEW = ("numpy.vdot loop", "torch _foreach_norm", "torch get_total_norm")
 
 
 @plan(_cases, make=make, quick_rivals=_FEW, frameworks=("torch", "jax"))
-def test_list_value(race):
-    race(functional.list_value, l2=L2)
+def test_penalty(race):
+    race(fastreg.penalty, l2=L2)
 
 
 @plan(_cases, make=make, quick_rivals=_FEW, frameworks=("torch", "jax"))
-def test_list_norm(race):
-    race(functional.list_norm)
+def test_global_norm(race):
+    race(fastreg.global_norm)

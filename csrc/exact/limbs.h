@@ -13,7 +13,7 @@
 
 __extension__ typedef unsigned __int128 fr_u128;
 
-/* Sums of |x| and x*x over one stretch of an array. f64 squares reach down to 2^-2148 and up to
+/* Sums of |x| and x*x over one chunk of an array. f64 squares reach down to 2^-2148 and up to
  * 2^2048; 2^63 of them to 2^2111. */
 #define FR_MOMENT_BASE  (-2176)
 #define FR_MOMENT_LIMBS 70

@@ -70,7 +70,7 @@ typedef void fr_plain_kernel(const void *x, size_t n, fr_sum sum[2]);
 /* The narrow ones are those of f32 lanes for half precision, good for results of 11 bits, and the plain
  * ones for the other types.
  *
- * The same to about 2^-85. anchor: guesses, 0 at first, kept between stretches of one array.
+ * The same to about 2^-85. anchor: guesses, 0 at first, kept between chunks of one array.
  * Returns 0 for NaN, infinities and sums above 2^1000. */
 typedef int fr_anchored_kernel(const void *x, size_t n, double anchor[2], fr_sum sum[2]);
 
@@ -85,16 +85,16 @@ typedef void fr_gradient_kernel(const void *x, void *out, size_t n, const fr_slo
 typedef int fr_both_kernel(const void *x, void *out, size_t n, double anchor[2], fr_sum sum[2],
                            const fr_slope *s);
 
-/* What a survey counts: the largest |x| that is not NaN, zeros, subnormals (of x's type), NaNs and
+/* What statistics count: the largest |x| that is not NaN, zeros, subnormals (of x's type), NaNs and
  * infinities. */
 typedef struct {
     double largest;
     uint64_t zeros, subnormals, nans, infs;
-} fr_survey;
+} fr_counts;
 
-/* The anchored kernel for both sums, and what [x, x + n) holds added to *s. */
-typedef int fr_survey_kernel(const void *x, size_t n, double anchor[2], fr_sum sum[2],
-                             fr_survey *s);
+/* The anchored kernel for both sums, and what [x, x + n) holds added to *c. */
+typedef int fr_statistics_kernel(const void *x, size_t n, double anchor[2], fr_sum sum[2],
+                                 fr_counts *c);
 
 /* threshold = step l1, divisor = 1 + 2 step l2; flush: subnormal results become 0. */
 typedef struct {
@@ -110,7 +110,7 @@ typedef struct {
     fr_anchored_kernel *anchored[FR_PENALTY_COUNT];
     fr_gradient_kernel *gradient[FR_STORE_COUNT];
     fr_both_kernel *both[FR_PENALTY_COUNT][FR_STORE_COUNT];
-    fr_survey_kernel *survey;
+    fr_statistics_kernel *statistics;
     fr_prox_kernel *prox;
 } fr_float_kernels;
 

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastreg._core.dtypes import ACCEPTED, BF16, Dtype, by_name
-from fastreg._core.frameworks import framework, loaded
+from fastreg._core.frameworks import framework, is_model, is_torch_module, loaded
 from fastreg.errors import DTypeError, LayoutError, message
 
 __all__ = [
@@ -129,6 +129,15 @@ def host_array(x: object) -> HostArray:
         return _from_dlpack(x)
     if hasattr(x, "__array_interface__"):
         return _from_ndarray(_view_of(x))
+    if isinstance(x, (list, tuple, dict)) or is_torch_module(x) or is_model(x):
+        raise DTypeError(
+            message(
+                "one array",
+                describe(x),
+                "pass it to fastreg.penalty or value_and_gradient, which take containers, or "
+                "numpy.asarray(x) of numbers",
+            )
+        )
     try:
         view = memoryview(x)  # type: ignore[arg-type]
     except (TypeError, ValueError):

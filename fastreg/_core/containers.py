@@ -256,6 +256,8 @@ def gather(params: Any, *, values: bool = False) -> Gathered:
         (a ValueError) If a container holds itself or is more than 100 deep, for a model that has
         not been built, and an iterator that yields nothing.
     """
+    if params is None:
+        raise _bad_leaf((), params)
     out = Gathered()
     found = [Parameter(path, leaf, layer) for path, leaf, layer in _flat(params, out)]
     out.parameters = found if values and not _is_tied(params) else _untied(found)

@@ -142,7 +142,11 @@ static unsigned long long gradients(unsigned step)
                                                           : v < 0.0  ? -1.0
                                                           : isnan(v) ? v
                                                                      : 0.0;
-                    float want = (float)fma(slope, v, jump * sign);
+                    /* A weight of 0 removes its term. */
+                    float want = l1 == 0.0 && l2 == 0.0 ? 0.0f
+                                 : l2 == 0.0            ? (float)(jump * sign)
+                                 : l1 == 0.0            ? (float)(slope * v)
+                                                        : (float)fma(slope, v, jump * sign);
                     if (accumulate)
                         want = old[i] + want;
                     uint32_t got_bits, bits;

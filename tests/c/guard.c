@@ -11,7 +11,7 @@
 #include "fastreg.h"
 #include "harness.h"
 #include "kernels/kernels.h"
-#include "parallel.h"
+#include "host.h"
 
 #include <math.h>
 #include <signal.h>
@@ -151,9 +151,9 @@ static void sweep_sums(const fr_float_kernels *k, const unsigned char *x, size_t
         cases += 3;
     }
     double anchor[2] = {0.0, 0.0};
-    fr_survey survey = {0};
-    now.what = "survey";
-    if (!k->survey(x, n, anchor, sum, &survey))
+    fr_counts counts = {0};
+    now.what = "statistics";
+    if (!k->statistics(x, n, anchor, sum, &counts))
         fail("no sum");
     ++cases;
 }
@@ -186,7 +186,7 @@ static void sweep_stores(const fr_float_kernels *k, const unsigned char *x, size
         for (int p = 0; p < FR_PENALTY_COUNT; ++p) {
             /* What they ask of their callers. */
             if (!k->both[p][store] || (store == FR_STORE_streamed && (uintptr_t)o % 64) ||
-                (p == FR_PENALTY_l2 && e->slope[0].step != 0.0))
+                p != e->slope[0].terms)
                 continue;
             fr_sum sum[2];
             double anchor[2] = {0.0, 0.0};
@@ -218,8 +218,8 @@ static void sweep_kernels(const char *level, size_t longest)
         for (int back = 0; back < 2; ++back)
             for (size_t gap = 0; gap < 64; ++gap) {
                 const size_t item = items[dtype], most = gap ? FR_MIN(longest, 700) : longest;
-                /* Both terms next to the page, else one: two are slow where there is no FMA. */
-                e.slope[1] = fr_slope_of(0.3, gap ? 0.0 : 0.01);
+                /* Both terms next to the page, else one or the other: two are slow where there is no FMA. */
+                e.slope[1] = fr_slope_of(gap % 2 ? 0.0 : 0.01, gap && gap % 2 == 0 ? 0.0 : 0.15, 1.0);
                 e.slope[0] = e.slope[1];
                 e.slope[0].narrow = 0;
                 unsigned char *const first = back ? in + ROOM - gap - most * item : in + gap;
@@ -353,7 +353,7 @@ static void sweep_streamed(const char *level)
         int back;
         size_t gap;
     } places[] = {{1, 0}, {0, 62}, {1, 8}, {0, 1}};
-    const size_t nbytes = fr_parallel_stream_threshold() + 12345 * 8,
+    const size_t nbytes = fr_host_stream_threshold() + 12345 * 8,
                  room = (nbytes + 2 * PAGE) & ~(size_t)(PAGE - 1);
     unsigned char *const in = guarded(room), *const out = guarded(room);
     for (int dtype = 0; dtype < BASELINES; ++dtype) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
  * What the library asks of the world outside, and what it makes of the answers: cgroup files, variables, thread
- * creation, the affinity mask, the size of the cache, CPUID. parallel.c and dispatch.c are included here with
+ * creation, the affinity mask, the size of the cache, CPUID. host.c, threads.c and dispatch.c are included here with
  * that world replaced, so that no rights and no other machine are needed. Prints "good", or the first line that
  * does not hold. Each case is a process of its own: what is asked is asked once.
  *
@@ -89,14 +89,17 @@ static long world_sysconf(int name) { return name == _SC_LEVEL3_CACHE_SIZE ? cac
 #define pthread_attr_setstacksize world_setstacksize
 #define sysconf                   world_sysconf
 
-#define fastreg_set_num_threads        outside_set_num_threads
-#define fastreg_set_thread_num_threads outside_set_thread_num_threads
-#define fastreg_get_num_threads        outside_get_num_threads
-#define fastreg_has_openmp             outside_has_openmp
-#define fr_parallel_threads            outside_parallel_threads
-#define fr_parallel_run                outside_parallel_run
-#define fr_parallel_stream_threshold   outside_parallel_stream_threshold
-#include "parallel.c"
+#define fr_threads_set           outside_threads_set
+#define fr_threads_set_own       outside_threads_set_own
+#define fr_threads               outside_threads
+#define fr_threads_exist         outside_threads_exist
+#define fr_threads_for           outside_threads_for
+#define fr_threads_run           outside_threads_run
+#define fr_host_processors       outside_host_processors
+#define fr_host_can_start        outside_host_can_start
+#define fr_host_stream_threshold outside_host_stream_threshold
+#include "../../csrc/host.c"
+#include "../../csrc/threads.c"
 
 #ifdef __x86_64__
 /* A processor, by what CPUID says. */
@@ -141,10 +144,10 @@ static int world_cpuid_count(unsigned leaf, unsigned sub, unsigned *a, unsigned 
 #    include <stdatomic.h>
 #    define __asm__
 #    define volatile(...)      (low = cpu.xcr0, high = 0, c = 0, (void)high, (void)c)
-#    define fr_dispatch        outside_dispatch
-#    define fastreg_level      outside_level
-#    define fastreg_level_name outside_level_name
+#    define fr_dispatch      outside_dispatch
+#    define fr_dispatch_name outside_dispatch_name
 const fr_kernels *fr_dispatch(const char *name);
+const char *fr_dispatch_name(size_t i, int *available);
 #    include "dispatch.c"
 #    undef volatile
 #    undef __asm__
@@ -158,8 +161,8 @@ static void apart(void (*body)(const void *), const void *context)
     (void)fflush(stdout);
     const pid_t child = fork();
     if (child == 0) {
-        HOLDS(atomic_load(&forked) == 1 && fastreg_get_num_threads() == 1);
-        HOLDS(fr_parallel_threads((size_t)1 << 40, 4, 1) == 1);
+        HOLDS(atomic_load(&forked) == 1 && fr_threads() == 1);
+        HOLDS(fr_threads_for((size_t)1 << 40, 4, 1) == 1);
         atomic_store(&forked, 0);
         body(context);
         exit(0);
@@ -241,11 +244,10 @@ static void check_quota(const void *context)
     for (omp_most = 1; omp_most < 6; ++omp_most)
         for (cpus_allowed = -1; cpus_allowed < 6; ++cpus_allowed) {
             const int mask = cpus_allowed < 0 ? 1 << 20 : FR_MAX(cpus_allowed, 1);
-            HOLDS(automatic_threads() == FR_MIN(FR_MIN(omp_most, mask), quota));
-            HOLDS(fastreg_get_num_threads() == automatic_threads());
+            HOLDS(fr_threads() == FR_MIN(FR_MIN(omp_most, mask), quota));
         }
     omp_most = 0;
-    HOLDS(automatic_threads() == 1);
+    HOLDS(fr_threads() == 1);
 }
 
 /* A path longer than any buffer: cut, but nothing is written behind it. */
@@ -300,22 +302,22 @@ static void check_probes(const void *context)
     (void)context;
     (void)unsetenv("OMP_STACKSIZE");
     (void)unsetenv("GOMP_STACKSIZE");
-    HOLDS(can_start(0) && threads_made == 0);
-    HOLDS(can_start(3) && threads_made == 3 && stack_asked == 0);
-    HOLDS(can_start(PROBE_MOST) && threads_made == 3 + PROBE_MOST);
-    HOLDS(can_start(PROBE_MOST + 5) && threads_made == 3 + 2 * PROBE_MOST);
+    HOLDS(fr_host_can_start(0) && threads_made == 0);
+    HOLDS(fr_host_can_start(3) && threads_made == 3 && stack_asked == 0);
+    HOLDS(fr_host_can_start(FR_HOST_MOST_THREADS) && threads_made == 3 + FR_HOST_MOST_THREADS);
+    HOLDS(fr_host_can_start(FR_HOST_MOST_THREADS + 5) && threads_made == 3 + 2 * FR_HOST_MOST_THREADS);
     threads_left = 2;
-    HOLDS(!can_start(3) && threads_made == 5 + 2 * PROBE_MOST);
+    HOLDS(!fr_host_can_start(3) && threads_made == 5 + 2 * FR_HOST_MOST_THREADS);
     threads_left = 3;
-    HOLDS(can_start(3));
+    HOLDS(fr_host_can_start(3));
     threads_left = 100;
     (void)setenv("OMP_STACKSIZE", "1M", 1);
-    HOLDS(can_start(1) && stack_asked == 1 << 20 && threads_left == 99);
+    HOLDS(fr_host_can_start(1) && stack_asked == 1 << 20 && threads_left == 99);
     (void)setenv("OMP_STACKSIZE", "9999999999G", 1);
-    HOLDS(!can_start(1) && threads_left == 99);
+    HOLDS(!fr_host_can_start(1) && threads_left == 99);
     (void)unsetenv("OMP_STACKSIZE");
     no_attributes = 1;
-    HOLDS(!can_start(1) && threads_left == 99);
+    HOLDS(!fr_host_can_start(1) && threads_left == 99);
 }
 
 static void check_counts(const void *context)
@@ -323,52 +325,48 @@ static void check_counts(const void *context)
     (void)context;
     memset(files, 0, sizeof files);
     const size_t grain = BYTES_PER_THREAD;
-    int previous = -1;
     /* No team for less than two grains; then as many as there are grains, or were asked for. */
-    HOLDS(fr_parallel_threads(2 * grain - 1, 4, 0) == 1 && threads_made == 0);
-    HOLDS(fr_parallel_threads(2 * grain, 4, 0) == 2 && threads_made == 1);
-    HOLDS(fr_parallel_threads(199, 4, 100) == 1);
-    HOLDS(fr_parallel_threads(200, 4, 100) == 2 && threads_made == 1); /* those exist */
-    HOLDS(fr_parallel_threads(399, 4, 100) == 3 && threads_made == 3);
-    HOLDS(fr_parallel_threads(4000, 4, 100) == 4 && threads_made == 6);
-    HOLDS(fr_parallel_threads(4000, 2, 100) == 2 && threads_made == 6);
+    HOLDS(fr_threads_for(2 * grain - 1, 4, 0) == 1 && threads_made == 0);
+    HOLDS(fr_threads_for(2 * grain, 4, 0) == 2 && threads_made == 1);
+    HOLDS(fr_threads_for(199, 4, 100) == 1);
+    HOLDS(fr_threads_for(200, 4, 100) == 2 && threads_made == 1); /* those exist */
+    HOLDS(fr_threads_for(399, 4, 100) == 3 && threads_made == 3);
+    HOLDS(fr_threads_for(4000, 4, 100) == 4 && threads_made == 6);
+    HOLDS(fr_threads_for(4000, 2, 100) == 2 && threads_made == 6);
     /* libgomp ends those that a smaller team leaves over: they are probed again. */
-    HOLDS(fr_parallel_threads(4000, 3, 100) == 3 && threads_made == 8);
-    HOLDS(fr_parallel_threads(4000, 1, 100) == 1 && threads_made == 8);
-    HOLDS(fr_parallel_threads(4000, 3, 100) == 3 && threads_made == 8);
+    HOLDS(fr_threads_for(4000, 3, 100) == 3 && threads_made == 8);
+    HOLDS(fr_threads_for(4000, 1, 100) == 1 && threads_made == 8);
+    HOLDS(fr_threads_for(4000, 3, 100) == 3 && threads_made == 8);
     /* Beyond reason. */
-    HOLDS(fr_parallel_threads((size_t)1 << 40, 100000, 1) == PROBE_MOST);
+    HOLDS(fr_threads_for((size_t)1 << 40, 100000, 1) == FR_HOST_MOST_THREADS);
     omp_limit = 3;
-    HOLDS(fr_parallel_threads((size_t)1 << 40, 100000, 1) == 3);
+    HOLDS(fr_threads_for((size_t)1 << 40, 100000, 1) == 3);
     omp_limit = 0;
-    HOLDS(fr_parallel_threads((size_t)1 << 40, 100000, 1) == 1);
+    HOLDS(fr_threads_for((size_t)1 << 40, 100000, 1) == 1);
     omp_limit = 1 << 30;
     /* Within a region. */
     in_region = 1;
-    HOLDS(fr_parallel_threads((size_t)1 << 40, 4, 1) == 1 && fastreg_get_num_threads() == 1);
+    HOLDS(fr_threads_for((size_t)1 << 40, 4, 1) == 1 && fr_threads() == 1);
     in_region = 0;
     /* Threads that cannot be had. */
     threads_left = 3;
-    HOLDS(fr_parallel_threads((size_t)1 << 40, 5, 1) == 1);
+    HOLDS(fr_threads_for((size_t)1 << 40, 5, 1) == 1);
     threads_left = 4;
-    HOLDS(fr_parallel_threads((size_t)1 << 40, 5, 1) == 5);
-    HOLDS(fr_parallel_threads((size_t)1 << 40, 5, 1) == 5); /* none is left, but they exist */
-    HOLDS(fr_parallel_threads((size_t)1 << 40, 6, 1) == 1);
+    HOLDS(fr_threads_for((size_t)1 << 40, 5, 1) == 5);
+    HOLDS(fr_threads_for((size_t)1 << 40, 5, 1) == 5); /* none is left, but they exist */
+    HOLDS(fr_threads_for((size_t)1 << 40, 6, 1) == 1);
     threads_left = 1 << 30;
     /* Settings: the call's, then the thread's, then the process', then the automatic one. */
     omp_most = 5, cpus_allowed = -1;
-    HOLDS(fr_parallel_threads((size_t)1 << 40, 0, 1) == 5 && fastreg_get_num_threads() == 5);
-    HOLDS(fastreg_set_num_threads(7, &previous) == FASTREG_OK && previous == 0);
-    HOLDS(fr_parallel_threads((size_t)1 << 40, 0, 1) == 7 && fastreg_get_num_threads() == 7);
-    HOLDS(fastreg_set_thread_num_threads(3, &previous) == FASTREG_OK && previous == 0);
-    HOLDS(fr_parallel_threads((size_t)1 << 40, 0, 1) == 3 && fastreg_get_num_threads() == 3);
-    HOLDS(fr_parallel_threads((size_t)1 << 40, 2, 1) == 2);
-    HOLDS(fastreg_set_thread_num_threads(-1, &previous) == FASTREG_BAD_THREADS && previous == 0);
-    HOLDS(fastreg_set_thread_num_threads(0, &previous) == FASTREG_OK && previous == 3);
-    HOLDS(fastreg_get_num_threads() == 7);
-    HOLDS(fastreg_set_num_threads(-1, NULL) == FASTREG_BAD_THREADS);
-    HOLDS(fastreg_set_num_threads(0, NULL) == FASTREG_OK && fastreg_get_num_threads() == 5);
-    HOLDS(fastreg_has_openmp() == 1);
+    HOLDS(fr_threads_for((size_t)1 << 40, 0, 1) == 5 && fr_threads() == 5);
+    HOLDS(fr_threads_set(7) == 0);
+    HOLDS(fr_threads_for((size_t)1 << 40, 0, 1) == 7 && fr_threads() == 7);
+    HOLDS(fr_threads_set_own(3) == 0);
+    HOLDS(fr_threads_for((size_t)1 << 40, 0, 1) == 3 && fr_threads() == 3);
+    HOLDS(fr_threads_for((size_t)1 << 40, 2, 1) == 2);
+    HOLDS(fr_threads_set_own(0) == 3 && fr_threads() == 7);
+    HOLDS(fr_threads_set(0) == 7 && fr_threads() == 5);
+    HOLDS(fr_threads_exist() == 1);
 }
 
 /* Each share once, the first on the calling thread, whatever team there is. */
@@ -397,11 +395,11 @@ static void check_shares(const void *context)
 #pragma omp single
                 {
                     pthread_t me = pthread_self();
-                    fr_parallel_run(shares, note, &me);
+                    fr_threads_run(shares, note, &me);
                 }
             } else {
                 pthread_t me = pthread_self();
-                fr_parallel_run(shares, note, &me);
+                fr_threads_run(shares, note, &me);
             }
             for (int i = 0; i < 10; ++i)
                 HOLDS(done[i] == (i < shares));
@@ -416,9 +414,9 @@ static void check_threshold(const void *context)
                                     {10, 5},  {32, 16}, {1024, 64}};
     const long *const s = sizes[*(const int *)context];
     cache_size = s[0] > 0 ? s[0] << 20 : s[0];
-    HOLDS(fr_parallel_stream_threshold() == (size_t)s[1] << 20);
+    HOLDS(fr_host_stream_threshold() == (size_t)s[1] << 20);
     cache_size = 20 << 20;
-    HOLDS(fr_parallel_stream_threshold() == (size_t)s[1] << 20);
+    HOLDS(fr_host_stream_threshold() == (size_t)s[1] << 20);
 }
 
 #ifdef __x86_64__
@@ -471,12 +469,12 @@ static void check_processor(const void *context)
     HOLDS(cpu_levels() == p->levels && cpu.asked == asked);
     int available = 7;
     for (size_t i = 0; i < LEVELS; ++i) {
-        HOLDS(strcmp(fastreg_level_name(i, &available), names[i]) == 0);
+        HOLDS(strcmp(fr_dispatch_name(i, &available), names[i]) == 0);
         HOLDS(available == ((int)i <= p->levels));
         const fr_kernels *const k = fr_dispatch(names[i]);
         HOLDS(available ? k && strcmp(k->name, names[i]) == 0 : !k);
     }
-    HOLDS(fastreg_level_name(0, NULL) && !fastreg_level_name(LEVELS, &available));
+    HOLDS(!fr_dispatch_name(LEVELS, &available));
     HOLDS(!fr_dispatch("") && !fr_dispatch("typo"));
     /* The best there is, unless the environment names one. */
     static const char *const variables[] = {NULL, "", "baseline", "x86_v3", "x86_v4", "typo"};
@@ -485,15 +483,16 @@ static void check_processor(const void *context)
     (void)unsetenv("FASTREG_ISA");
     if (wanted)
         (void)setenv("FASTREG_ISA", wanted, 1);
-    const char *const level = fastreg_level();
+    const fr_kernels *const chosen_here = fr_dispatch(NULL);
+    const char *const level = chosen_here ? chosen_here->name : NULL;
     if (which < 2)
         HOLDS(strcmp(level, names[p->levels]) == 0);
     else if (which - 2 <= p->levels)
         HOLDS(strcmp(level, wanted) == 0);
     else
-        HOLDS(!level && !fr_dispatch(NULL));
+        HOLDS(!level);
     (void)setenv("FASTREG_ISA", "baseline", 1); /* too late */
-    HOLDS(fastreg_level() == level);
+    HOLDS(fr_dispatch(NULL) == chosen_here);
 }
 
 /* What CPUID says of AMD's family 19h, and what differs from it. */

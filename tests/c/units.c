@@ -617,12 +617,12 @@ static void check_kernels_on(const fr_float_kernels *k, int dtype, const unsigne
                 }
             }
         }
-    /* A survey's, and its counts. */
+    /* The kernel of statistics, and its counts. */
     for (int guess = 0; guess < 2; ++guess) {
         double fresh[2] = {0.0, 0.0};
         fr_sum sum[2];
-        fr_survey s = {0.25, 3, 5, 7, 11};
-        const int got = k->survey(x, n, guess ? anchors : fresh, sum, &s);
+        fr_counts s = {0.25, 3, 5, 7, 11};
+        const int got = k->statistics(x, n, guess ? anchors : fresh, sum, &s);
         HOLDS(got || truth.inf || dtype == FASTREG_F64);
         for (int which = 0; got && which < 2; ++which)
             check_sum(&truth, which, &sum[which], 0x1p-66);
@@ -748,10 +748,10 @@ static void check_table(const fr_kernels *table)
                         HOLDS(!k->anchored[p](x, n, anchor, sum));
                         HOLDS(anchor[0] == 0.0 && anchor[1] == 0.0);
                     }
-                    fr_survey s = {0.0, 0, 0, 0, 0};
+                    fr_counts s = {0.0, 0, 0, 0, 0};
                     fr_sum sum[2];
                     double anchor[2] = {0.0, 0.0};
-                    HOLDS(!k->survey(x, n, anchor, sum, &s) && s.nans == 1);
+                    HOLDS(!k->statistics(x, n, anchor, sum, &s) && s.nans == 1);
                     check_stores_on(k, dtype, x, n > 70 ? 70 : n, 0);
                 }
             }

@@ -211,7 +211,8 @@ GENERAL = [
 # The drivers that include sources of csrc/ which are tested there by themselves.
 ALONE = {
     "csrc/exact/": Run("units", "-"),
-    "csrc/parallel.c": Run("outside", "", omp=True),
+    "csrc/host.c": Run("outside", "", omp=True),
+    "csrc/threads.c": Run("outside", "", omp=True),
     "csrc/dispatch.c": Run("outside", "", omp=True),
 }
 
@@ -257,7 +258,7 @@ def all_units() -> list[Unit]:
     """Objects that programs are linked from. Only two sources know OpenMP."""
     sources = sorted([*(ROOT / "csrc").glob("*.c"), *(ROOT / "csrc/isa").glob("*.c")])
     units = [Unit(str(p.relative_to(ROOT)), PLAIN) for p in sources]
-    units.append(Unit("csrc/parallel.c", THREADS))
+    units.append(Unit("csrc/threads.c", THREADS))
     for name in DRIVERS:
         if (ROOT / f"tests/c/{name}.c").exists():
             units.append(Unit(f"tests/c/{name}.c", THREADS if name == "outside" else PLAIN))
@@ -302,8 +303,8 @@ class Tree:
             self.path(u)
             for u in units
             if u.source == f"tests/c/{run.driver}.c"
-            or (u.source == "csrc/parallel.c" and u.flags == kind)
-            or (u.source.startswith("csrc/") and u.source != "csrc/parallel.c")
+            or (u.source == "csrc/threads.c" and u.flags == kind)
+            or (u.source.startswith("csrc/") and u.source != "csrc/threads.c")
         ]
         done = sh(self.compiler, *kind, *chosen, "-o", made, "-lpthread", "-lm")
         if done.returncode != 0:

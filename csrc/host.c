@@ -2,16 +2,13 @@
 #if defined(__linux__) && !defined(_GNU_SOURCE)
 #    define _GNU_SOURCE
 #endif
-#include "parallel.h"
-#include "fastreg.h"
+#include "host.h"
 
+#include <limits.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#ifdef _OPENMP
-#    include <omp.h>
-#endif
 #if defined(__unix__) || defined(__APPLE__)
 #    include <pthread.h>
 #    include <unistd.h>
@@ -19,51 +16,6 @@
 #ifdef __linux__
 #    include <sched.h>
 #endif
-
-/* A call is worth sharing when its time alone exceeds that of waking a team. Measured on two cores
- * (EPYC, libgomp): a region costs 1 to 2 us while its workers still spin and 5 to 20 us when they
- * have gone to sleep; 256 kB take 4 us in L2 and 17 us from memory. */
-enum { BYTES_PER_THREAD = 256 << 10 };
-
-static atomic_int process_threads;
-static _Thread_local int thread_threads;
-static atomic_int forked;
-
-static fastreg_status set_threads(int threads, int *previous, int old)
-{
-    if (threads < 0)
-        return FASTREG_BAD_THREADS;
-    if (previous)
-        *previous = old;
-    return FASTREG_OK;
-}
-
-fastreg_status fastreg_set_num_threads(int threads, int *previous)
-{
-    const fastreg_status s = set_threads(threads, previous, atomic_load(&process_threads));
-    if (s == FASTREG_OK)
-        atomic_store(&process_threads, threads);
-    return s;
-}
-
-fastreg_status fastreg_set_thread_num_threads(int threads, int *previous)
-{
-    const fastreg_status s = set_threads(threads, previous, thread_threads);
-    if (s == FASTREG_OK)
-        thread_threads = threads;
-    return s;
-}
-
-#ifdef _OPENMP
-
-/* The pool of a parent does not exist in its child, but the runtime believes that it does and waits
- * for it (libgomp hangs). So a forked child is serial for good: with equal bits, only slower. */
-static void after_fork_in_child(void) { atomic_store(&forked, 1); }
-
-__attribute__((constructor)) static void watch_forks(void)
-{
-    (void)pthread_atfork(NULL, NULL, after_fork_in_child);
-}
 
 /* ceil(quota / period) of one cgroup file, 0 if it sets no limit. */
 static int read_quota(const char *path, const char *period_path)
@@ -126,19 +78,19 @@ static int cgroup_quota(void)
     return limit;
 }
 
-static int automatic_threads(void)
+int fr_host_processors(void)
 {
-    int n = omp_get_max_threads();
-#    ifdef __linux__
+    int n = INT_MAX;
+#ifdef __linux__
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof set, &set) == 0)
-        n = FR_MIN(n, FR_MAX(CPU_COUNT(&set), 1));
-#    endif
+        n = FR_MAX(CPU_COUNT(&set), 1);
+#endif
     const int quota = cgroup_quota();
-    if (quota)
-        n = FR_MIN(n, quota);
-    return FR_MAX(n, 1);
+    return quota ? FR_MIN(n, quota) : n;
 }
+
+#if defined(__unix__) || defined(__APPLE__)
 
 /* The stack that libgomp gives its workers: OMP_STACKSIZE, a number with B, K (default), M or G. */
 static size_t worker_stack(void)
@@ -176,19 +128,15 @@ static void *wait_at(void *g_)
     return NULL;
 }
 
-enum { PROBE_MOST = 256 };
-
-/* Can this process start `extra` more threads at once? libgomp ends the process if it cannot, so it
- * must not be the one to find out. Costs tens of microseconds. */
-static int can_start(int extra)
+int fr_host_can_start(int extra)
 {
     gate g = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
-    pthread_t probe[PROBE_MOST];
+    pthread_t probe[FR_HOST_MOST_THREADS];
     pthread_attr_t attributes;
     const size_t stack = worker_stack();
     int n = 0;
-    if (extra > PROBE_MOST)
-        extra = PROBE_MOST;
+    if (extra > FR_HOST_MOST_THREADS)
+        extra = FR_HOST_MOST_THREADS;
     if (pthread_attr_init(&attributes) != 0)
         return 0;
     if (stack == 0 || pthread_attr_setstacksize(&attributes, stack) == 0)
@@ -204,81 +152,17 @@ static int can_start(int extra)
     return n == extra;
 }
 
-/* The last team that this thread has had: its workers exist already. Not the largest one: libgomp ends
- * the workers that a smaller team leaves over. Another library may do that unseen with a team of its own. */
-static _Thread_local int had_team = 1;
-
-int fastreg_get_num_threads(void)
-{
-    if (atomic_load(&forked) || omp_in_parallel())
-        return 1;
-    if (thread_threads)
-        return thread_threads;
-    const int process = atomic_load(&process_threads);
-    return process ? process : automatic_threads();
-}
-
-int fr_parallel_threads(size_t nbytes, int requested, size_t bytes_per_thread)
-{
-    const size_t grain = bytes_per_thread ? bytes_per_thread : BYTES_PER_THREAD;
-    if (FR_LIKELY(nbytes < 2 * grain))
-        return 1;
-    if (atomic_load(&forked) || omp_in_parallel())
-        return 1;
-    size_t n = (size_t)(requested ? requested : fastreg_get_num_threads());
-    n = FR_MIN(n, nbytes / grain);
-    n = FR_MIN(n, (size_t)omp_get_thread_limit());
-    n = FR_MIN(n, PROBE_MOST);
-    if (n > 1) {
-        if ((int)n > had_team && !can_start((int)n - 1))
-            return 1;
-        had_team = (int)n;
-    }
-    return (int)FR_MAX(n, 1);
-}
-
-void fr_parallel_run(int threads, void (*body)(void *, int, int, int), void *context)
-{
-    if (threads <= 1) {
-        body(context, 0, 1, 1);
-        return;
-    }
-    /* A share each, whatever team the runtime gives (omp_set_dynamic may make it smaller). */
-#    pragma omp parallel num_threads(threads)
-    {
-        const int team = omp_get_num_threads(), me = omp_get_thread_num();
-        for (int i = me; i < threads; i += team)
-            body(context, i, threads, me == 0);
-    }
-}
-
-int fastreg_has_openmp(void) { return 1; }
-
 #else
 
-int fastreg_get_num_threads(void)
+int fr_host_can_start(int extra)
 {
-    (void)forked;
+    (void)extra;
     return 1;
 }
-
-int fr_parallel_threads(size_t nbytes, int requested, size_t bytes_per_thread)
-{
-    (void)nbytes, (void)requested, (void)bytes_per_thread, (void)BYTES_PER_THREAD;
-    return 1;
-}
-
-void fr_parallel_run(int threads, void (*body)(void *, int, int, int), void *context)
-{
-    for (int i = 0; i < threads; ++i)
-        body(context, i, threads, 1);
-}
-
-int fastreg_has_openmp(void) { return 0; }
 
 #endif
 
-size_t fr_parallel_stream_threshold(void)
+size_t fr_host_stream_threshold(void)
 {
     static atomic_size_t known;
     size_t t = atomic_load_explicit(&known, memory_order_relaxed);
