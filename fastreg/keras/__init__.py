@@ -259,7 +259,8 @@ def penalty(
     l1, l2, weights, convention
         As in :func:`fastreg.penalty`; at least one weight.
     select : optional
-        Which variables, as in :func:`fastreg.penalty`. Names are their paths (``"dense/kernel"``).
+        Which variables, as in :func:`fastreg.penalty`. Names are their paths
+        (``"sequential/dense/kernel"``).
     dtype : optional
         Type of the result; by default the widest of the variables' types, at least float32.
 

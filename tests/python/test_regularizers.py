@@ -323,7 +323,16 @@ def test_25_layouts_do_not_matter():
 def test_26_scalars_and_buffers():
     assert R.L2(2.0)(np.float32(3)) == 18
     assert type(R.L2(2.0)(np.float32(3))) is np.float32
-    assert R.L2(2.0)(memoryview(np.ones(3, np.float32))) == 6
+    buffer = memoryview(np.ones(3, np.float32))
+    assert R.L2(2.0)(buffer) == 6
+    value, gradient = R.L2(2.0).value_and_gradient(buffer)
+    assert value == 6
+    assert gradient.tolist() == [4, 4, 4]
+    assert R.L2(2.0).value(np.ones(3, np.float16), dtype="float64").dtype == np.float64
+    one = R.L2()
+    one.l2 = "much"
+    with pytest.raises(TypeError, match="weight"):  # the weight is at fault, not the buffer
+        one(buffer)
 
 
 @pytest.mark.parametrize("bad", [[1.0, 2.0], [np.ones(2)], 3.0, 3, None, "x"], ids=repr)
@@ -337,6 +346,9 @@ def test_27_no_array_is_kerass_attribute_error(bad, one):
     assert "expected" in text
     assert "received" in text
     assert text.count(";") >= 2
+    for call in (one.gradient, one.value_and_gradient):
+        with pytest.raises(AttributeError):
+            call(bad)
 
 
 def test_28_integers_are_computed():

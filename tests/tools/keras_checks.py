@@ -259,6 +259,10 @@ def check_names():
             continue
         raise AssertionError(f"no error for {bad!r}")
     assert isinstance(r, keras.regularizers.Regularizer)
+    assert "float64" in str(fk.L1(0.5, dtype="float64")(np.ones(3)).dtype)
+    again = fk.deserialize(json.loads(json.dumps(fk.serialize(r))))
+    assert (type(again), again.get_config()) == (fk.L2, {"l2": 0.3})
+    assert fr.serialize(keras.regularizers.L2(0.5))["class_name"] == "L2"
 
 
 # -- Layers (items 38, 39) -------------------------------------------------------------------------
@@ -596,6 +600,7 @@ def check_attach():
     assert "no regularizer" in text
     assert "0 of 8 variables" in text.splitlines()[-1]
     assert repr(taken) == str(taken)
+    assert len(taken) == 8
 
 
 def check_attach_after_training():
@@ -621,6 +626,7 @@ def check_attach_refuses():
         (lambda: fk.attach(tools_model(), "typo"), ValueError),
         (lambda: fk.attach(tools_model(), "l2", select=3), ValueError),
         (lambda: fk.attach(keras.Sequential([layers.Dense(3)]), "l2"), ValueError),
+        (lambda: fk.attach(layers.Flatten(), "l2"), ValueError),
         (lambda: fk.attach(tools_model(), "l1l2"), ValueError),
         (lambda: fk.attach(tools_model(), "regularizer"), ValueError),
         (lambda: fk.attach(tools_model(), "l2", select="c/kernel"), ValueError),
@@ -823,6 +829,7 @@ def check_steps():
             assert (old == 0).any()
         assert np.array_equal(as_numpy(w), old)
     fk.decay_(model, 0.25)
+    fk.decay_([], 0.25)
     fk.prox_(model, 0.5, l1={"*bias": 0.0}, l2={"*bias": 1.0}, select="*bias")
     for w, old in zip(model.weights, before, strict=True):
         assert np.array_equal(as_numpy(w), old * np.float32(0.75) if old.ndim > 1 else old)
