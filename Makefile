@@ -70,7 +70,7 @@ lint: $(VENV)/built  ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest fastreg._kernels --ignore-missing-stub
+	$(BIN)/python -m mypy.stubtest fastreg._kernels --ignore-missing-stub --mypy-config-file pyproject.toml
 	@[ -z "$(CLANG_FORMAT)" ] || find csrc tests/c -name '*.[ch]' -o -name '*.inc' | xargs $(CLANG_FORMAT) --dry-run --Werror
 
 format:  ## Rewrite the sources in the house's style

@@ -24,7 +24,7 @@ OPTIONAL = FRAMEWORKS | {"ml_dtypes", "rich", "safetensors", "threadpoolctl", "s
 # The frameworks that a backend may import; the others bring theirs along.
 OWN = {
     "torch": {"torch"},
-    "tensorflow": {"tensorflow"},
+    "tensorflow": {"tensorflow", "ml_dtypes"},  # TensorFlow itself needs it
     "jax": {"jax"},
     "keras": {"keras", "tf_keras"},
 }

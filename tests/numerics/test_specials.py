@@ -258,7 +258,7 @@ def test_zero_weights_give_plus_zero_whatever_x_holds(name, isa):
         for result in FORMATS:
             got = hooks.measure(x, "value", result, l1=0.0, l2=0.0, isa=isa)[0]
             assert bits(np.float64(got)) == 0
-            assert bits(fastreg.value(x, dtype=DTYPES[result])) == 0
+            assert bits(fastreg.value(x, l2=0.0, dtype=DTYPES[result])) == 0
             assert bits(fastreg.value(x, l1=-0.0, l2=-0.0, dtype=DTYPES[result])) == 0
 
 
