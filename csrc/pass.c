@@ -19,7 +19,7 @@ enum {
  * through it costs 300 ns, and NumPy's large arrays begin 16 bytes into a line. */
 enum { LINE = 64 };
 
-/* What a gradient without terms is taken at: a slope of 0 times 0 is +0. */
+/* What a gradient without terms is taken at: a slope of +0 times 0 is +0. */
 static const double zeros[CHUNK_WITH_GRADIENT];
 
 /* |x[i]| of 64-bit integers. */
@@ -194,7 +194,8 @@ static int choose_kernels(fr_state *s, const fastreg_array *a)
         s->shrinkage.flush = r->flush;
     } else if (writes) {
         s->vanishes = penalty < 0;
-        s->slope = fr_slope_of(s->l1, s->l2, s->vanishes ? 1.0 : r->scale);
+        /* Weights of -0 have no sign that a gradient could show. */
+        s->slope = s->vanishes ? fr_slope_of(0.0, 0.0, 1.0) : fr_slope_of(s->l1, s->l2, r->scale);
         s->gradient = s->kernels->gradient[r->store];
         /* The one loop for both sums as the first tier of its type does. */
         if (s->penalty >= 0 && s->anchored == first_tier)
