@@ -2,11 +2,13 @@
 """Build the extension: the C library of csrc/ and the Cython seam, OpenMP if the compiler has it.
 
 Environment: FASTREG_OPENMP=1 makes a missing OpenMP an error, =0 builds without it;
-FASTREG_WERROR=1 turns warnings into errors; FASTREG_SANITIZE=address,undefined instruments.
+FASTREG_WERROR=1 turns warnings into errors; FASTREG_SANITIZE=address,undefined instruments;
+FASTREG_DEBUG=1 keeps debug information, which is ten times the size of the code.
 """
 
 import os
 import sys
+import sysconfig
 import tempfile
 from glob import glob
 from pathlib import Path
@@ -31,7 +33,9 @@ BANNED = (
     "-mfma",
 )
 
-PROBE = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
+EMPTY = "#include <stdio.h>\nint main(void) { return 0; }\n"
+PYTHON = "#include <Python.h>\nint main(void) { return 0; }\n"
+OPENMP = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
 
 
 class BuildExtension(build_ext):
@@ -39,6 +43,7 @@ class BuildExtension(build_ext):
         for tool in ("compiler_so", "linker_so", "compiler"):
             kept = [f for f in getattr(self.compiler, tool, None) or [] if not f.startswith(BANNED)]
             self.compiler.set_executable(tool, kept)
+        self.require_compiler()
         compile_flags = [
             "-std=c11",
             "-O3",
@@ -51,9 +56,14 @@ class BuildExtension(build_ext):
         link_flags = []
         if os.environ.get("FASTREG_WERROR") == "1":
             compile_flags.append("-Werror")
-        if sanitize := os.environ.get("FASTREG_SANITIZE"):
+        sanitize = os.environ.get("FASTREG_SANITIZE")
+        if sanitize:
             compile_flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g"]
             link_flags.append(f"-fsanitize={sanitize}")
+        elif os.environ.get("FASTREG_DEBUG") != "1":
+            compile_flags.append("-g0")  # Python's own flags ask for it
+            if sys.platform == "linux":
+                link_flags.append("-Wl,--strip-all")
         if self.openmp_works():
             compile_flags.append("-fopenmp")
             link_flags.append("-fopenmp")
@@ -62,26 +72,52 @@ class BuildExtension(build_ext):
             extension.extra_link_args = link_flags
         super().build_extensions()
 
+    def require_compiler(self):
+        """End with one line that says what to install, if C cannot be compiled here."""
+        try:
+            self.build_program(EMPTY)
+        except Exception as e:
+            compiler = " ".join(self.compiler.compiler[:1])
+            sys.exit(
+                f"fastreg: expected a C compiler; received {compiler!r}, which cannot build an "
+                f"empty program ({e}); install one, for example: apt install gcc libc6-dev, "
+                "dnf install gcc, xcode-select --install"
+            )
+        include = sysconfig.get_path("include")
+        try:
+            self.build_program(PYTHON, include=[include], link=False)
+        except Exception:
+            sys.exit(
+                f"fastreg: expected Python's C headers; received none in {include}; install them, "
+                "for example: apt install python3-dev, dnf install python3-devel"
+            )
+
+    def build_program(self, text, flags=(), include=(), link=True):
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "probe.c")
+            source.write_text(text)
+            objects = self.compiler.compile(
+                [str(source)],
+                output_dir=folder,
+                include_dirs=list(include),
+                extra_postargs=list(flags),
+            )
+            if link:
+                program = str(Path(folder, "probe"))
+                self.compiler.link_executable(objects, program, extra_postargs=list(flags))
+
     def openmp_works(self):
         wish = os.environ.get("FASTREG_OPENMP", "")
         if wish not in ("", "0", "1"):
             sys.exit(f"fastreg: expected FASTREG_OPENMP to be 0 or 1; received {wish!r}; unset it")
         if wish == "0":
             return False
-        with tempfile.TemporaryDirectory() as folder:
-            source = Path(folder, "probe.c")
-            source.write_text(PROBE)
-            try:
-                objects = self.compiler.compile(
-                    [str(source)], output_dir=folder, extra_postargs=["-fopenmp"]
-                )
-                self.compiler.link_executable(
-                    objects, str(Path(folder, "probe")), extra_postargs=["-fopenmp"]
-                )
-                return True
-            except Exception as e:
-                if wish == "1":
-                    sys.exit(f"fastreg: FASTREG_OPENMP=1, but the compiler has no OpenMP: {e}")
+        try:
+            self.build_program(OPENMP, ["-fopenmp"])
+            return True
+        except Exception as e:
+            if wish == "1":
+                sys.exit(f"fastreg: FASTREG_OPENMP=1, but the compiler has no OpenMP: {e}")
         print("fastreg: no OpenMP; building without threads", file=sys.stderr)
         return False
 

@@ -7,16 +7,23 @@
 
 from importlib import import_module as _import_module
 
+from fastreg import _installation
+
+try:
+    from fastreg._kernels import (
+        gradient,
+        l2_loss,
+        norm,
+        sum_abs,
+        sum_squares,
+        value,
+        value_and_gradient,
+    )
+except ModuleNotFoundError as _e:
+    if _e.name != "fastreg._kernels":
+        raise
+    raise ImportError(_installation.no_kernels(), name=_e.name) from None
 from fastreg import runtime as _runtime
-from fastreg._kernels import (
-    gradient,
-    l2_loss,
-    norm,
-    sum_abs,
-    sum_squares,
-    value,
-    value_and_gradient,
-)
 from fastreg.model import (
     Plan,
     check_finite,
@@ -128,4 +135,5 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
+_installation.warn_of_foreign_files()
 _runtime.check_environment()

@@ -11,7 +11,7 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from fastreg import _kernels
+from fastreg import _installation, _kernels
 from fastreg._core.text import lines_for, printable
 from fastreg.errors import ArgumentError, EnvironmentSettingError, message
 
@@ -177,6 +177,8 @@ def show_config(mode: str = "print") -> dict[str, Any] | None:
         "python": sys.version.split()[0],
         "numpy": np.__version__,
     }
+    if foreign := _installation.foreign_files():
+        config["foreign files"] = foreign
     if mode == "dict":
         return config
     if mode != "print":
