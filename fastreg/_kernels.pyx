@@ -19,7 +19,7 @@ import numpy as np
 
 from fastreg._core import arguments as _arguments
 from fastreg._core import arrays as _arrays
-from fastreg._core.dtypes import BF16, F32, F64, result_dtype
+from fastreg._core.dtypes import BF16, F32, F64
 from fastreg.errors import ArgumentError, DTypeError, FastregError, LayoutError, message
 
 cnp.import_array()
@@ -216,7 +216,7 @@ cdef inline int _result(object dtype, fastreg_dtype own, fastreg_dtype *result) 
     elif dtype is _float32 or dtype is F32:
         result[0] = FASTREG_F32
     else:
-        result[0] = <fastreg_dtype><int>result_dtype(dtype).code
+        result[0] = <fastreg_dtype><int>_arguments.result_dtype(dtype).code
     return 0
 
 

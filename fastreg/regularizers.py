@@ -30,7 +30,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from fastreg._core.dtypes import result_dtype
+from fastreg._core.arguments import result_dtype
 from fastreg._core.frameworks import (
     backend,
     framework,

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from fastreg._core.dtypes import FLOATS, Dtype, by_name, name_of
 from fastreg._core.frameworks import NAMES, framework, untraced
 from fastreg._core.text import printable
-from fastreg.errors import ArgumentError, DTypeError, message
+from fastreg.errors import ArgumentError, DTypeError, LayoutError, message
 
 __all__ = [
     "CONVENTIONS",
@@ -21,10 +22,12 @@ __all__ = [
     "Request",
     "Select",
     "Weight",
+    "check_matrix",
     "expression",
     "flag",
     "not_differentiable",
     "number",
+    "result_dtype",
     "spellings",
     "weight",
     "weights_of",
@@ -143,6 +146,43 @@ def not_differentiable(received: str, conversion: str) -> DTypeError:
             f"convert it, for example with {conversion}",
         )
     )
+
+
+def result_dtype(dtype: Any) -> Dtype:
+    """Return the type of a result that the user asked for.
+
+    Raises
+    ------
+    DTypeError
+        (a TypeError) If it is not one of the four float types.
+    """
+    try:
+        found = by_name(name_of(dtype))
+    except (TypeError, ValueError):
+        found = None
+    if found is None or not found.floating:
+        raise DTypeError(
+            message(
+                f"a result dtype among {', '.join(d.name for d in FLOATS)}",
+                repr(dtype)[:80],
+                "leave dtype out for the array's own type",
+            )
+        )
+    return found
+
+
+def check_matrix(shape: tuple[Any, ...], factor: Any) -> float:
+    """Return the factor of a regularizer of rows, or raise unless it can work with these."""
+    checked = weight(factor, "factor")
+    if len(shape) != 2:
+        raise LayoutError(
+            message(
+                "a matrix (rank 2) for the orthogonal regularizer",
+                f"shape {tuple(shape)}",
+                "reshape it, for example x.reshape(-1, x.shape[-1])",
+            )
+        )
+    return checked
 
 
 # -- Names and globs -------------------------------------------------------------------------------

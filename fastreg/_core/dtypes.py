@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from fastreg.errors import DTypeError, message
-
 __all__ = [
     "ACCEPTED",
     "ALL",
@@ -30,7 +28,6 @@ __all__ = [
     "Dtype",
     "by_name",
     "name_of",
-    "result_dtype",
     "widest",
 ]
 
@@ -135,29 +132,6 @@ def name_of(dtype: Any) -> str:
     name = name.rpartition(".")[2]
     known = _BY_NAME.get(name)
     return name if known is None else known.name
-
-
-def result_dtype(dtype: Any) -> Dtype:
-    """Return the type of a result that the user asked for.
-
-    Raises
-    ------
-    DTypeError
-        (a TypeError) If it is not one of the four float types.
-    """
-    try:
-        found = _BY_NAME.get(name_of(dtype))
-    except (TypeError, ValueError):
-        found = None
-    if found is None or not found.floating:
-        raise DTypeError(
-            message(
-                f"a result dtype among {', '.join(d.name for d in FLOATS)}",
-                repr(dtype)[:80],
-                "leave dtype out for the array's own type",
-            )
-        )
-    return found
 
 
 def widest(dtypes: Iterable[Dtype | None]) -> Dtype:

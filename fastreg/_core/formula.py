@@ -10,13 +10,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
-from fastreg._core.arguments import weight
-from fastreg.errors import LayoutError, message
-
 __all__ = [
     "SHORTEST",
     "Operations",
-    "check_matrix",
     "gradient",
     "orthogonal",
     "penalty",
@@ -158,20 +154,6 @@ def prox(ops: Operations, x: Any, step: float, l1: float, l2: float, flush: bool
     if flush:
         out = ops.where(ops.absolute(out) < ops.tiny(own), zero, out)
     return ops.where(out == 0.0, zero, out)
-
-
-def check_matrix(shape: tuple[Any, ...], factor: Any) -> float:
-    """Return the factor of a regularizer of rows, or raise unless it can work with these."""
-    checked = weight(factor, "factor")
-    if len(shape) != 2:
-        raise LayoutError(
-            message(
-                "a matrix (rank 2) for the orthogonal regularizer",
-                f"shape {tuple(shape)}",
-                "reshape it, for example x.reshape(-1, x.shape[-1])",
-            )
-        )
-    return checked
 
 
 def orthogonal(ops: Operations, x: Any, factor: float, rows: bool, work: str, result: str) -> Any:

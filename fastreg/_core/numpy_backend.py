@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from fastreg import _kernels
-from fastreg._core.arguments import not_differentiable
+from fastreg._core.arguments import check_matrix, not_differentiable, result_dtype
 from fastreg._core.arrays import HostArray, bfloat16_dtype, describe, host_array
-from fastreg._core.dtypes import BF16, F16, F32, F64, result_dtype
-from fastreg._core.formula import SHORTEST, check_matrix
+from fastreg._core.dtypes import BF16, F16, F32, F64
+from fastreg._core.formula import SHORTEST
 from fastreg.errors import DTypeError, NotAnArrayError, message
 
 __all__ = [

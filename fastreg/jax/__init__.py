@@ -31,7 +31,7 @@ import jax.numpy as jnp
 
 from fastreg import model
 from fastreg._core import formula
-from fastreg._core.arguments import Request, Select, Weight
+from fastreg._core.arguments import Request, Select, Weight, check_matrix
 from fastreg._core.statistics import Stats
 from fastreg.jax._arrays import (
     arrays_of,
@@ -539,7 +539,7 @@ def orthogonal(x: Any, *, factor: float, rows: bool = True, dtype: Any = None) -
     0.3
     """
     x = as_array(x)
-    factor = formula.check_matrix(x.shape, factor)
+    factor = check_matrix(x.shape, factor)
     result = result_of((x,), dtype).name
     return formula.orthogonal(OPERATIONS, x, factor, rows, work_dtype(x), result)
 

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fastreg._core.arguments import Request, not_differentiable, number
+from fastreg._core.arguments import Request, not_differentiable, number, result_dtype
 from fastreg._core.containers import Parameter, leaves
-from fastreg._core.dtypes import BF16, by_name, name_of, result_dtype, widest
+from fastreg._core.dtypes import BF16, by_name, name_of, widest
 from fastreg._core.frameworks import is_variable, unwrap
 from fastreg._core.selection import Chosen, chosen
 from fastreg.errors import DTypeError, message

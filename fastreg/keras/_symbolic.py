@@ -12,8 +12,8 @@ from __future__ import annotations
 from typing import Any
 
 from fastreg._core import formula
-from fastreg._core.arguments import weight
-from fastreg._core.dtypes import ACCEPTED, F32, F64, Dtype, by_name, name_of, result_dtype
+from fastreg._core.arguments import result_dtype, weight
+from fastreg._core.dtypes import ACCEPTED, F32, F64, Dtype, by_name, name_of
 from fastreg._core.frameworks import is_symbolic, loaded
 from fastreg.errors import DTypeError, NotAnArrayError, message
 

@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from fastreg._core.arguments import Request, not_differentiable, number
+from fastreg._core.arguments import Request, not_differentiable, number, result_dtype
 from fastreg._core.containers import Parameter
-from fastreg._core.dtypes import ALL, by_name, result_dtype, widest
+from fastreg._core.dtypes import ALL, by_name, widest
 from fastreg._core.frameworks import unwrap
 from fastreg._core.selection import Chosen, chosen
 from fastreg.errors import DTypeError, FastregError, message

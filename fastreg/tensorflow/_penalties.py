@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from fastreg._core import formula
-from fastreg._core.arguments import Request
+from fastreg._core.arguments import Request, check_matrix
 from fastreg.tensorflow import _graph
 from fastreg.tensorflow import _operations as native
 from fastreg.tensorflow._arrays import (
@@ -98,6 +98,6 @@ def orthogonal(x: Any, factor: Any, rows: bool, dtype: Any) -> Any:
     x = as_tensor(x)
     if x.shape.rank is None:
         x = tf.ensure_shape(x, (None, None))  # checked when the graph runs
-    factor = formula.check_matrix(tuple(x.shape), factor)
+    factor = check_matrix(tuple(x.shape), factor)
     work = "float32" if x.dtype in native.TYPES and x.dtype != tf.float64 else "float64"
     return formula.orthogonal(native.OPERATIONS, x, factor, rows, work, result_of([x], dtype).name)

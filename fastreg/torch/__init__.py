@@ -17,12 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastreg._core import formula
-from fastreg._core.arguments import Request, Select, Weight, number, weight
+from fastreg._core.arguments import Request, Select, Weight, check_matrix, number, weight
 from fastreg._core.frameworks import unwrap
 from fastreg._core.selection import explain
 from fastreg._core.statistics import Stats
-from fastreg.torch import _dispatch, _models, _steps
+from fastreg.torch import _compiled, _dispatch, _models, _steps
 from fastreg.torch._memory import check_differentiable, refuse, result_type
 
 __all__ = [
@@ -40,6 +39,9 @@ __all__ = [
     "stats",
     "value_and_gradient",
 ]
+
+_compiled.register()
+_compiled.hide()
 
 
 def _is_plain(params: Any, l1: Any, l2: Any, select: Any, weights: Any, convention: Any) -> bool:
@@ -527,4 +529,4 @@ def _matrix(x: Any, factor: Any, dtype: Any) -> tuple[Tensor, float, torch.dtype
     if not isinstance(x, Tensor):
         raise refuse(x)
     result = result_type(x, dtype)
-    return x, formula.check_matrix(tuple(x.shape), factor), result
+    return x, check_matrix(tuple(x.shape), factor), result

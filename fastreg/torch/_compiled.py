@@ -7,7 +7,6 @@ arguments in programs that were saved: they stay what they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -79,13 +78,16 @@ def register() -> None:
     library.register_autograd("fastreg::gradient", Gradient.backward, setup_context=_keep_gradient)
 
 
-def hide(functions: Iterable[Callable[..., Any]]) -> None:
-    """Keep torch.compile out of functions that run eagerly between the graphs of a broken program.
+def hide() -> None:
+    """Keep torch.compile out of what runs eagerly between the graphs of a broken program.
 
-    Without it the compiler traces them when autograd calls them there, and finds memory addresses.
+    Without it the compiler traces it when autograd calls it there, and finds memory addresses.
     ``torch.compiler.disable`` would do the same, but imports the compiler (seconds) and costs
     microseconds in every call.
     """
+    kinds: tuple[Any, ...] = (Penalty, Orthogonal, Gradient, Transformed)
+    functions: list[Any] = [f for kind in kinds for f in (kind.forward, kind.backward)]
+    functions += [_eager.value, _eager.both, _eager.gradients, _eager.norm, _eager.orthogonal]
     try:
         frames: Any = torch._C._dynamo.eval_frame
         skip = frames._FrameExecStrategy(frames._FrameAction.SKIP, frames._FrameAction.SKIP)
@@ -93,9 +95,3 @@ def hide(functions: Iterable[Callable[..., Any]]) -> None:
             frames.set_code_exec_strategy(function.__code__, skip)
     except (AttributeError, TypeError):  # private; another release has another way
         return
-
-
-register()
-_kinds: tuple[Any, ...] = (Penalty, Orthogonal, Gradient, Transformed)
-hide([f for kind in _kinds for f in (kind.forward, kind.backward)])
-hide([_eager.value, _eager.both, _eager.gradients, _eager.norm, _eager.orthogonal])

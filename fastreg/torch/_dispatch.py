@@ -12,7 +12,6 @@ from operator import attrgetter
 import torch
 from torch import Tensor
 
-from fastreg.torch import _compiled as _compiled  # defines torch.ops.fastreg
 from fastreg.torch import _eager, _native
 from fastreg.torch._autograd import Gradient, Orthogonal, Penalty, Transformed
 from fastreg.torch._modes import (

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from fastreg._core import numpy_backend
 from fastreg.torch import _native
-from fastreg.torch._memory import FLOATS, describe, empty_like, host, scalar, targets
+from fastreg.torch._dtypes import FLOATS
+from fastreg.torch._memory import describe, empty_like, host, scalar, targets
 from fastreg.torch._modes import on_cpu
 
 __all__ = ["both", "gradients", "norm", "orthogonal", "upstream", "value"]

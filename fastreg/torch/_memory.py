@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,16 +12,21 @@ from torch import Tensor
 
 from fastreg import _kernels
 from fastreg._core import tensors
-from fastreg._core.arguments import not_differentiable
+from fastreg._core.arguments import not_differentiable, result_dtype
 from fastreg._core.arrays import HostArray, check_storage
-from fastreg._core.dtypes import ACCEPTED, ALL, BF16, result_dtype
+from fastreg._core.dtypes import ACCEPTED, BF16
+from fastreg._core.frameworks import unwrap
+from fastreg._core.text import printable
 from fastreg.errors import DTypeError, FastregError, LayoutError, NotAnArrayError, message
+from fastreg.torch._dtypes import DTYPES, FLOATS
 from fastreg.torch._modes import ORDINARY, home
 
+if TYPE_CHECKING:
+    from fastreg._core.containers import Parameter
+
 __all__ = [
-    "DTYPES",
-    "FLOATS",
     "as_type",
+    "at",
     "check_differentiable",
     "describe",
     "empty_like",
@@ -30,12 +35,9 @@ __all__ = [
     "result_type",
     "scalar",
     "targets",
+    "tensors_in",
 ]
 
-
-DTYPES = {getattr(torch, d.name): d for d in ALL if hasattr(torch, d.name)}
-"""What kernels read, by torch's name for it."""
-FLOATS = {kind: dtype for kind, dtype in DTYPES.items() if dtype.floating}
 _BY_NAME = {dtype.name: kind for kind, dtype in FLOATS.items()}
 
 # From here on NumPy advises the kernel to use huge pages; and torch's own alignment.
@@ -82,6 +84,22 @@ def refuse(x: object) -> FastregError:
     return DTypeError(
         message(f"a tensor of {ACCEPTED}", f"{x.dtype}", "convert it, for example with x.float()")
     )
+
+
+def tensors_in(parameters: Sequence[Parameter]) -> list[Tensor]:
+    """Return the tensors of parameters; what is none is refused by name."""
+    xs = [p.original for p in parameters]
+    for k, x in enumerate(xs):
+        if not isinstance(x, Tensor):
+            xs[k] = x = unwrap(x)
+            if not isinstance(x, Tensor):
+                raise at(parameters[k].name, refuse(x))
+    return xs
+
+
+def at(name: str, error: FastregError) -> FastregError:
+    """Return an error that says where."""
+    return type(error)(f"at '{printable(name, 80)}': {error}")
 
 
 def result_type(x: Tensor, dtype: Any = None) -> torch.dtype:

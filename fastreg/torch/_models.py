@@ -13,25 +13,21 @@ from torch import Tensor
 from fastreg import model
 from fastreg._core import tensors
 from fastreg._core.arguments import Request
-from fastreg._core.containers import Parameter
-from fastreg._core.frameworks import untraced, unwrap
+from fastreg._core.frameworks import untraced
 from fastreg._core.selection import Chosen, chosen
 from fastreg._core.statistics import Stats
-from fastreg._core.text import printable
 from fastreg.errors import FastregError
 from fastreg.torch import _dispatch, _eager, _native
-from fastreg.torch._memory import as_type, check_differentiable, refuse, result_type
+from fastreg.torch._memory import as_type, at, check_differentiable, result_type, tensors_in
 from fastreg.torch._modes import compiling, on_cpu
 
 __all__ = [
     "Taken",
-    "at",
     "global_norm",
     "gradient",
     "penalty",
     "stats",
     "take",
-    "tensors_in",
     "value_and_gradient",
 ]
 
@@ -74,22 +70,6 @@ def _choice(module: torch.nn.Module, *arguments: Any) -> tuple[tuple[Any, ...], 
     found = chosen(module, Request.of(*arguments))
     l1s, l2s = found.weights
     return tuple(found.names), tuple(l1s), tuple(l2s)
-
-
-def tensors_in(parameters: Sequence[Parameter]) -> list[Tensor]:
-    """Return the tensors of parameters; what is none is refused by name."""
-    xs = [p.original for p in parameters]
-    for k, x in enumerate(xs):
-        if not isinstance(x, Tensor):
-            xs[k] = x = unwrap(x)
-            if not isinstance(x, Tensor):
-                raise at(parameters[k].name, refuse(x))
-    return xs
-
-
-def at(name: str, error: FastregError) -> FastregError:
-    """Return an error that says where."""
-    return type(error)(f"at '{printable(name, 80)}': {error}")
 
 
 def _judged(names: Sequence[str], xs: Sequence[Tensor], dtype: Any) -> torch.dtype:

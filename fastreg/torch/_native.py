@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fastreg._core import formula
-from fastreg.torch._memory import DTYPES
+from fastreg.torch._dtypes import DTYPES
 from fastreg.torch._modes import is_distributed
 
 __all__ = ["gradient", "norm", "orthogonal", "penalty", "prox", "value", "wide"]

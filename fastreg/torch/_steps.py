@@ -20,9 +20,8 @@ from fastreg._core.writing import naming, refuse_weights
 from fastreg._kernels import Arrays
 from fastreg.errors import FastregError, LayoutError, NonFiniteError, message
 from fastreg.torch import _eager, _native
-from fastreg.torch._memory import check_differentiable, describe, host, scalar
+from fastreg.torch._memory import at, check_differentiable, describe, host, scalar, tensors_in
 from fastreg.torch._memory import targets as targets_of
-from fastreg.torch._models import at, tensors_in
 from fastreg.torch._modes import in_graph, on_cpu
 
 __all__ = ["add_gradient_", "clip_by_global_norm_", "decay_", "prox_"]

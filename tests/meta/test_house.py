@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import re
 import sys
@@ -62,6 +63,23 @@ def test_layers():
     done = drivers.run([Path(sys.executable).with_name("lint-imports")], cwd=drivers.ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 broken" in done.stdout
+
+
+def test_chains_of_imports_are_short():
+    """Nobody has to climb more than eight modules to learn what one of them stands on."""
+    dotted = [f"fastreg.{name_of(path)}".replace("/", ".") for path in MODULES]
+    paths = {name.removesuffix(".__init__"): p for name, p in zip(dotted, MODULES, strict=True)}
+
+    @functools.cache
+    def chain(module: str) -> tuple[str, ...]:
+        below = set()
+        for name in imports(ast.parse(paths[module].read_text()), top_level=True):
+            below.add(name if name in paths else name.rpartition(".")[0])
+        below &= paths.keys() - {module, "fastreg"}
+        return (module, *max(map(chain, below), key=len, default=()))
+
+    longest = max(map(chain, paths), key=len)
+    assert len(longest) <= 8, " > ".join(longest)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
