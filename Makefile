@@ -17,7 +17,7 @@ QUICK := tests/meta/test_house.py tests/python/test_public_api.py tests/python/t
 	tests/numerics/test_specials.py tests/c/test_golden.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-full soak coverage bench lint format clean
+.PHONY: help demo check test test-alone test-full soak coverage bench lint format clean
 
 help:  ## Print this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -48,6 +48,10 @@ check: lint $(VENV)/test  ## Check style, types, layers, and what finds most in 
 
 test: $(VENV)/test  ## Build and run the tests
 	$(BIN)/python -m pytest
+
+test-alone: $(VENV)/built  ## Build and run the tests that need no framework
+	$(PIP) --group test
+	$(BIN)/python -m pytest --ignore tests/backends
 
 test-full: $(VENV)/test  ## Run the tests, sanitizers and fuzzer too
 	$(BIN)/python -m pytest --full
