@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from fastreg._core import tensors
 from fastreg._core.arrays import HostArray, check_storage, describe, host_array
 from fastreg._core.dtypes import F16, F32, F64, Dtype, by_name, name_of
 from fastreg._core.frameworks import (
@@ -27,6 +26,7 @@ from fastreg._core.frameworks import (
     untraced,
     unwrap,
 )
+from fastreg._core.identity import are_distinct, identity
 from fastreg._core.pytrees import flattened_once
 from fastreg._core.text import printable
 from fastreg.errors import ArgumentError, DTypeError, FastregError, LayoutError, message
@@ -271,53 +271,15 @@ def _is_tied(params: Any) -> bool:
 
 def _untied(found: list[Parameter]) -> list[Parameter]:
     """Drop what repeats the memory of an earlier parameter, and note its name there."""
-    if tensors.are_distinct([p.original for p in found]):
+    if are_distinct([p.original for p in found]):
         return found
     kept: dict[Any, Parameter] = {}
     for k, p in enumerate(found):
-        first = kept.setdefault(_identity(p, k), p)
+        x = p.original.data if isinstance(p.original, HostArray) else p.original
+        first = kept.setdefault(identity(x, k), p)
         if first is not p:
             first.aliases = (*first.aliases, p.name)
     return list(kept.values()) if len(kept) < len(found) else found
-
-
-def _identity(p: Parameter, k: int) -> Any:
-    """Return what tells an array from the others: its memory, or its place where it has none."""
-    x = p.original
-    if type(x) is np.ndarray:
-        if not x.size:
-            return ("empty", k)
-        return _memory_of(x)
-    home = framework(x)
-    if home == "torch":
-        return tensors.identity(x)
-    if is_variable(x):
-        return id(x)
-    if home in ("jax", "tensorflow"):
-        return ("value", k)
-    if isinstance(x, (HostArray, np.ndarray)) and p.size:
-        return _memory_of(p.array.data)
-    return id(x)
-
-
-def _memory_of(x: np.ndarray[Any, Any]) -> Any:
-    """Return the addresses of the elements, whatever the order of axes, and how they are read."""
-    if x.base is None and x.flags.forc:
-        return (address_of(x), x.dtype, x.size)
-    low = address_of(x)
-    steps = []
-    for stride, n in zip(x.strides, x.shape, strict=True):
-        if n > 1:
-            low += min(stride, 0) * (n - 1)
-            steps.append((abs(stride), n))
-    steps.sort()
-    return (low, x.dtype, x.size if tensors.is_dense(steps, x.itemsize) else tuple(steps))
-
-
-def address_of(x: np.ndarray[Any, Any]) -> int:
-    """Return the address of an array's first element."""
-    address: int = x.__array_interface__["data"][0]
-    return address
 
 
 # -- Leaves ----------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ __all__ = [
     "framework",
     "introduce",
     "is_model",
+    "is_recording",
     "is_symbolic",
     "is_torch_module",
     "is_variable",
@@ -115,6 +116,11 @@ def _judge(kind: type) -> str:
 def loaded(name: str) -> Any:
     """Return a framework's module if the program has imported it, else None."""
     return sys.modules.get(name)
+
+
+def is_recording(torch: Any) -> bool:
+    """Whether torch's tensors may stand for others: in a program being recorded, or transformed."""
+    return bool(torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active())
 
 
 def is_symbolic(x: object) -> bool:

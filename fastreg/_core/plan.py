@@ -12,16 +12,10 @@ import numpy as np
 
 from fastreg._core.arguments import Request, Select, Weight, flag, number
 from fastreg._core.arrays import HostArray, describe
-from fastreg._core.containers import (
-    Gathered,
-    Parameter,
-    address_of,
-    gather,
-    joined,
-    leaves,
-)
+from fastreg._core.containers import Gathered, Parameter, gather, joined, leaves
 from fastreg._core.frameworks import is_model, is_torch_module
 from fastreg._core.guard import Guard
+from fastreg._core.identity import address_of
 from fastreg._core.selection import Decision, chosen, print_decisions
 from fastreg._core.statistics import FloatsAndOthers, Stats, Titles, finite_or_raise
 from fastreg._core.tensors import tensors_of, written

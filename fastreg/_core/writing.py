@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastreg._core.containers import Parameter, address_of, gather
+from fastreg._core.containers import Parameter, gather
 from fastreg._core.frameworks import (
     framework,
     is_model,
@@ -18,6 +18,7 @@ from fastreg._core.frameworks import (
     loaded,
     unwrap,
 )
+from fastreg._core.identity import address_of
 from fastreg.errors import ArgumentError, DTypeError, FastregError, message
 
 __all__ = ["check_mutable", "named", "naming", "refuse_weights"]
