@@ -30,6 +30,7 @@ __all__ = [
     "explain",
     "is_kernel_name",
     "print_decisions",
+    "require_some",
 ]
 
 _BIAS = re.compile(r"(^|_)bias(es)?(_|$)|^intercept_?$")
@@ -155,8 +156,7 @@ def chosen(
     Raises
     ------
     DTypeError, ArgumentError
-        For what is no array or no rule, and for a rule of names that takes no array at all:
-        mostly a slip, and a penalty of nothing would never be noticed.
+        For what is no array or no rule, and for a rule that takes none of the arrays.
     """
     gathered = gather(params, values=values)
     select = request.select
@@ -168,18 +168,39 @@ def chosen(
             request,
         )
     decisions = decide(gathered, select)
-    found = [d.parameter for d in decisions if d.included]
-    if not found and decisions and (select is None or isinstance(select, (str, re.Pattern))):
-        first = decisions[0]
-        rule = "kernels" if select is None else getattr(select, "pattern", select)
-        raise ArgumentError(
-            message(
-                f"select= to take at least one of {len(decisions)} arrays",
-                f"{rule!r}, which takes none ({first.parameter.label}: {first.rule})",
-                "pass select='all', or see fastreg.explain(params, select=...)",
-            )
+    require_some(decisions, select)
+    return Chosen(gathered, decisions, [d.parameter for d in decisions if d.included], request)
+
+
+def require_some(decisions: Sequence[Decision], select: Select) -> None:
+    """Raise ArgumentError if there are arrays and a rule takes none of them.
+
+    Mostly a slip, and a penalty of nothing would never be noticed.
+    """
+    if not decisions or any(d.included for d in decisions):
+        return
+    first = decisions[0]
+    action = "see fastreg.explain(params, select=...)"
+    if select is None and any(d.rule != "frozen" for d in decisions):
+        action = f"pass select='all', or {action}"
+    raise ArgumentError(
+        message(
+            f"select= to take at least one of {len(decisions)} arrays",
+            f"{_spelt(select)}, which takes none ({first.parameter.label}: {first.rule})",
+            action,
         )
-    return Chosen(gathered, decisions, found, request)
+    )
+
+
+def _spelt(select: Select) -> str:
+    """Return a rule as the user wrote it, or what kind it is."""
+    if select is None:
+        return "'kernels'"
+    if isinstance(select, (str, re.Pattern)):
+        return repr(getattr(select, "pattern", select))[:80]
+    if isinstance(select, (bool, np.bool_, Mapping, list, tuple)):
+        return "a mask"
+    return f"the callable {printable(_called_name(select), 40)}"
 
 
 def decide(gathered: Gathered, select: Select = None) -> list[Decision]:
@@ -238,8 +259,7 @@ def decide(gathered: Gathered, select: Select = None) -> list[Decision]:
     if isinstance(select, (bool, np.bool_, Mapping, list, tuple)):
         return _mask(parameters, select)
     if callable(select):
-        name = getattr(select, "__name__", type(select).__name__)
-        return [_called(p, select, name) for p in parameters]
+        return [_called(p, select) for p in parameters]
     raise ArgumentError(
         message(
             "select= 'kernels', 'all', a glob, 're:...', a pattern, a callable or a tree of bools",
@@ -329,7 +349,11 @@ def _rule_of_class(kind: type) -> str:
     return rule
 
 
-def _called(p: Parameter, select: Callable[[str, Any], Any], name: str) -> Decision:
+def _called_name(select: Any) -> str:
+    return str(getattr(select, "__name__", type(select).__name__))
+
+
+def _called(p: Parameter, select: Callable[[str, Any], Any]) -> Decision:
     answer = select(p.name, p.original)
     if not isinstance(answer, (bool, np.bool_)):
         raise ArgumentError(
@@ -339,7 +363,7 @@ def _called(p: Parameter, select: Callable[[str, Any], Any], name: str) -> Decis
                 "return a bool",
             )
         )
-    return Decision(p, bool(answer), f"{printable(name, 40)}() is {bool(answer)}")
+    return Decision(p, bool(answer), f"{printable(_called_name(select), 40)}() is {bool(answer)}")
 
 
 def _mask(parameters: Sequence[Parameter], mask: Any) -> list[Decision]:

@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from typing import Any
 
 from fastreg._core.arguments import Select
-from fastreg._core.selection import Decision, decide
+from fastreg._core.selection import Decision, decide, require_some
 from fastreg.errors import ArgumentError, message
 from fastreg.keras._layers import assign, carried, recompile, tell_attention, variables
 from fastreg.keras._report import Report, Row
@@ -28,7 +26,7 @@ def attach(model: Any, regularizer: Any, select: Select, replace: bool) -> Repor
         Decision(d.parameter, False, "frozen") if d.included and d.parameter.frozen else d
         for d in decisions
     ]
-    _require_some(decisions, select)
+    require_some(decisions, select)
     rows = []
     for d in decisions:
         p, found, hit, why = d.parameter, carried(d.parameter), d.included, d.rule
@@ -48,7 +46,7 @@ def detach(model: Any, select: Select) -> Report:
     gathered = variables(model)
     decisions = decide(gathered, "all" if select is None else select)
     if select is not None:
-        _require_some(decisions, select)
+        require_some(decisions, select)
     rows = []
     for d in decisions:
         p, found = d.parameter, carried(d.parameter)
@@ -61,20 +59,6 @@ def detach(model: Any, select: Select) -> Report:
         rows.append(Row(p.name, tuple(p.shape), found, action, why))
     _changed(model)
     return Report(tuple(rows))
-
-
-def _require_some(decisions: Sequence[Decision], select: Select) -> None:
-    if decisions and not any(d.included for d in decisions):
-        first = decisions[0]
-        rule = "kernels" if select is None else select
-        text = rule.pattern if isinstance(rule, re.Pattern) else rule
-        raise ArgumentError(
-            message(
-                f"select= to take at least one of {len(decisions)} variables",
-                f"{str(text)[:80]!r}, which takes none ({first.parameter.label}: {first.rule})",
-                "see fastreg.explain(model, select=...)",
-            )
-        )
 
 
 def _changed(model: Any) -> None:

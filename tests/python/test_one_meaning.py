@@ -8,8 +8,11 @@ container with names means the kernel, a list means all its arrays, norms and st
 from __future__ import annotations
 
 import importlib
+import inspect
+import io
 import itertools
 import math
+import re
 from collections import OrderedDict, namedtuple
 
 import numpy as np
@@ -156,9 +159,41 @@ def test_refusals(kind, backend):
     for how in ({"l2": "1"}, {"l2": True}, {"l1": 1j}):
         with pytest.raises(TypeError):
             module.penalty(make(), **how)
-    for select in ("typo*", "re:typo"):
-        with pytest.raises(ArgumentError, match="takes none"):
-            module.penalty(make(), l2=1.0, select=select)
+
+
+# Rules that take neither of a kernel and a bias.
+NOTHING = {
+    "glob": "typo*",
+    "pattern": re.compile("typo"),
+    "callable": lambda name, array: False,
+    "bool": False,
+    "tree of bools": {"kernel": False, "bias": np.False_},
+}
+# What functions take apart from arrays and a rule.
+REST = {"l2": 1.0, "weight": 1.0, "groups": 0, "step": 0.1, "rate": 0.1}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_rule_that_takes_nothing_is_refused(backend):
+    """By every function that takes one, whatever kind of rule it is; explain shows why."""
+    a, module = arrays_of(backend), module_of(backend)
+    for name in sorted(set(module.__all__) - {"explain", "attach", "detach"}):
+        function = getattr(module, name)
+        if not inspect.isfunction(function) and name != "value_and_gradient":
+            continue
+        takes = inspect.signature(function).parameters
+        if "select" not in takes:
+            continue
+        how = {key: x for key, x in REST.items() if key in takes}
+        for rule in NOTHING.values():
+            params = {"kernel": a(kernel()), "bias": a(bias())}
+            with pytest.raises(ArgumentError, match=r"select= to take .* which takes none"):
+                function(params, select=rule, **how)
+    assert number(module.penalty({}, l2=1.0, select="typo*")) == 0.0
+    with pytest.raises(ArgumentError, match="a mask, which takes none"):
+        fastreg.penalty([kernel(), bias()], l2=1.0, select=[False, False])
+    fastreg.explain({"kernel": kernel()}, select=False, file=(text := io.StringIO()))
+    assert "0 of 1 arrays in" in text.getvalue()
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -208,9 +243,12 @@ def test_attach_speaks_the_same_language(select):
 def test_attach_refuses_a_rule_that_takes_nothing():
     keras = pytest.importorskip("keras")
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
-    for select in ("typo", "re:typo"):
-        with pytest.raises(ArgumentError, match="takes none"):
-            fastreg.keras.attach(model, "l2", select=select)
+    for select in NOTHING.values():
+        if not isinstance(select, dict):
+            with pytest.raises(ArgumentError, match="takes none"):
+                fastreg.keras.attach(model, "l2", select=select)
+            with pytest.raises(ArgumentError, match="takes none"):
+                fastreg.keras.detach(model, select=select)
     with pytest.raises(ArgumentError):
         fastreg.keras.attach(model, "l1l2")
 
