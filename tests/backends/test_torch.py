@@ -81,7 +81,7 @@ def numpy_gradient(x, l1, l2, scale=1.0):
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize(("l1", "l2"), WEIGHTS)
 @pytest.mark.parametrize("shape", [(), (1,), (17,), (3, 5), (70_000,)])
-def test_22_and_36_the_bits_of_numpy(dtype, l1, l2, shape):
+def test_the_bits_of_numpy(dtype, l1, l2, shape):
     x = sample(*shape, dtype=dtype, requires_grad=True)
     y = backend.penalty(x, l1=l1, l2=l2)
     assert y.shape == ()
@@ -100,14 +100,14 @@ def test_22_and_36_the_bits_of_numpy(dtype, l1, l2, shape):
 
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("factor", [1.0, 3.0, 1e-3, -2.5, 0.0])
-def test_34_the_upstream_gradient_is_inside_the_rounding(dtype, factor):
+def test_the_upstream_gradient_is_inside_the_rounding(dtype, factor):
     for repeat in range(3):  # the second forward pass knows what the first backward pass met
         x = sample(500, dtype=dtype, seed=repeat, requires_grad=True)
         (backend.penalty(x, l1=0.3, l2=0.7, dtype=torch.float64) * factor).backward()
         same(x.grad, numpy_gradient(x, 0.3, 0.7, factor))
 
 
-def test_34_loss_scaling_keeps_what_would_vanish():
+def test_loss_scaling_keeps_what_would_vanish():
     x = torch.full((10,), 1e-4, dtype=torch.float16, requires_grad=True)
     (R.L2(1e-5, dtype="float32")(x) * 65536).backward()
     assert x.grad[0].item() == pytest.approx(2e-5 * 1e-4 * 65536, rel=1e-3)
@@ -118,7 +118,7 @@ def test_34_loss_scaling_keeps_what_would_vanish():
 
 @pytest.mark.parametrize("factor", [math.inf, -math.inf, math.nan])
 @pytest.mark.parametrize(("l1", "l2"), [*WEIGHTS, (0.0, 0.0)])
-def test_34_a_loss_that_overflowed_is_seen(factor, l1, l2):
+def test_a_loss_that_overflowed_is_seen(factor, l1, l2):
     x = sample(20, requires_grad=True)
     (backend.penalty(x, l1=l1, l2=l2) * factor).backward()
     assert torch.isfinite(x.grad).any() == (l1 == l2 == 0.0)
@@ -126,7 +126,7 @@ def test_34_a_loss_that_overflowed_is_seen(factor, l1, l2):
     same(x.grad, backend.gradient(x, l1=l1, l2=l2, scale=factor))
 
 
-def test_23_empty_and_specials():
+def test_empty_and_specials():
     for shape in ((0,), (0, 3)):
         x = torch.zeros(shape, requires_grad=True)
         y = R.L1L2(0.1, 0.2)(x)
@@ -137,7 +137,7 @@ def test_23_empty_and_specials():
     assert R.L2(0.5)(torch.tensor([1.0, -math.inf])) == math.inf
 
 
-def test_24_and_37_zero_factors():
+def test_zero_factors():
     x = torch.tensor([math.nan, math.inf, 1.0], requires_grad=True)
     for one in (R.L1L2(), R.L1(0.0), R.L2(0.0)):
         y = one(x)
@@ -148,7 +148,7 @@ def test_24_and_37_zero_factors():
         assert gradient.tolist() == [0, 0, 0]
 
 
-def test_31_to_33_gradients_at_specials():
+def test_gradients_at_specials():
     x = torch.tensor([0.0, -0.0, 1, -2, math.nan], requires_grad=True)
     (one,) = torch.autograd.grad(R.L1(0.5)(x), x)
     np.testing.assert_array_equal(one.numpy(), [0, 0, 0.5, -0.5, np.nan])
@@ -160,7 +160,7 @@ def test_31_to_33_gradients_at_specials():
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_25_layouts(dtype):
+def test_layouts(dtype):
     base = sample(8, 6, dtype=dtype)
     for view in (base.T, base[::2, 1:4], base[:, 3], base[0:1].expand(5, 6), base[3, 2]):
         x = view.detach().requires_grad_()
@@ -195,7 +195,7 @@ def test_large_gradients_are_ordinary_tensors():
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int8, torch.uint8, torch.int32, torch.int64])
-def test_28_integers(dtype):
+def test_integers(dtype):
     x = torch.tensor([[1, 0, 3], [0, 2, 4]]).to(dtype)
     y = R.L1L2(0.01, 0.02)(x)
     assert y.dtype == torch.float64
@@ -205,7 +205,7 @@ def test_28_integers(dtype):
         R.L2().gradient(x)
 
 
-def test_26_parameters_and_subclasses():
+def test_parameters_and_subclasses():
     w = torch.nn.Parameter(sample(5))
     y = R.L2(0.5)(w)
     assert type(y) is torch.Tensor
@@ -219,7 +219,7 @@ def test_26_parameters_and_subclasses():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_41_float32_penalties_of_half_precision(dtype):
+def test_float32_penalties_of_half_precision(dtype):
     x = torch.full((128, 64), 256.0, dtype=dtype, requires_grad=True)
     y = R.L2(1e-4, dtype="float32")(x)
     assert y.dtype == torch.float32
@@ -296,7 +296,7 @@ def test_nested_tensors_are_refused():
 # -- Lists ----------------------------------------------------------------------------------------
 
 
-def test_61_ragged_lists():
+def test_ragged_lists():
     model = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Linear(7, 3))
     y = backend.penalty(model.parameters(), l1=0.1, l2=0.2)
     arrays = [p.detach().numpy() for p in model.parameters()]
@@ -331,7 +331,7 @@ def test_lists_have_second_derivatives_and_frozen_members():
 # -- Autograd -------------------------------------------------------------------------------------
 
 
-def test_45_no_graph_without_need():
+def test_no_graph_without_need():
     x = sample(5, requires_grad=True)
     with torch.no_grad():
         assert R.L2()(x).grad_fn is None
@@ -375,7 +375,7 @@ def test_an_input_written_to_since_is_an_error_whatever_the_factor(one, factor):
         y.backward()
 
 
-def test_34_loss_scaling_of_the_orthogonal_one():
+def test_loss_scaling_of_the_orthogonal_one():
     x = sample(3, 3, dtype=torch.float16, requires_grad=True)
     (expected,) = torch.autograd.grad(R.OrthogonalRegularizer(1e-7 * 65536, dtype="float32")(x), x)
     (got,) = torch.autograd.grad(R.OrthogonalRegularizer(1e-7, dtype="float32")(x) * 65536, x)
@@ -404,7 +404,7 @@ def test_saved_tensors_may_be_packed():
     same(x.grad, numpy_gradient(x, 0.0, 0.5, 3.0))
 
 
-def test_35_second_derivatives():
+def test_second_derivatives():
     x = sample(6, requires_grad=True)
     for one, second in ((R.L1(0.3), 0.0), (R.L2(0.3), 0.6), (R.L1L2(0.3, 0.3), 0.6)):
         (g,) = torch.autograd.grad(3 * one(x), x, create_graph=True)
@@ -566,7 +566,7 @@ def test_opcheck():
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_46_compiled_programs_have_no_break(dtype):
+def test_compiled_programs_have_no_break(dtype):
     one = R.L1L2(0.3, 0.7, dtype="float32")
 
     def f(x):
@@ -583,7 +583,7 @@ def test_46_compiled_programs_have_no_break(dtype):
     same(got, x.grad)
 
 
-def test_46_programs_with_breaks():
+def test_programs_with_breaks():
     """What runs between two graphs, and the backward pass that it starts, stay eager."""
     model = torch.nn.Linear(8, 8)
     one = R.L1L2(0.1, 0.2)
@@ -607,7 +607,7 @@ def test_46_programs_with_breaks():
             assert torch.allclose(p.grad, g)
 
 
-def test_46_other_verbs_compile():
+def test_other_verbs_compile():
     x = sample(4, 6)
     compiled = {
         "list": lambda x: backend.penalty([x, x + 1], l2=1.0),
@@ -623,7 +623,7 @@ def test_46_other_verbs_compile():
         assert torch.allclose(got, f(x))
 
 
-def test_46_a_process_that_has_not_met_the_backend(tmp_path, soak):
+def test_a_process_that_has_not_met_the_backend(tmp_path, soak):
     code = (
         f"BACKEND = {'inductor' if soak else 'aot_eager'!r}"
         + """
@@ -663,7 +663,7 @@ def test_export_and_make_fx():
     assert graph(other).item() == backend.penalty(other, l1=0.3, l2=0.7).item()
 
 
-def test_44_meta_and_fake_tensors():
+def test_meta_and_fake_tensors():
     x = torch.empty(3, 4, device="meta", requires_grad=True)
     for one in (R.L1(), R.L2(), R.L1L2(0.1, 0.1), R.OrthogonalRegularizer(), R.L1L2()):
         y = one(x)
@@ -789,7 +789,7 @@ def run_with_keras(code, tmp_path):
     return out.stdout
 
 
-def test_39_40_42_to_44_training_equals_keras(tmp_path, soak):
+def test_training_equals_keras(tmp_path, soak):
     out = run_with_keras(
         f"SOAK = {soak}"
         """
@@ -835,7 +835,7 @@ print(float(d.losses[0]))
     assert float(lines[2]) == pytest.approx(1e-4 * 512 * 65536 / 32)
 
 
-def test_54_to_56_models_can_be_copied():
+def test_models_can_be_copied():
     model = torch.nn.Linear(3, 2)
     model.regularizer = R.L1L2(0.1, 0.2)
     for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):

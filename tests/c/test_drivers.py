@@ -83,7 +83,7 @@ def test_contract_with_threads(tmp_path):
     assert ends_well(drivers.c_driver(tmp_path, "contract", "-O2", "-fopenmp")) == "good\n"
 
 
-def test_rooms_below_the_interface(built):
+def test_units_below_the_interface(built):
     """Rounding, integers, pairs with bounds: by themselves, where no call reaches them."""
     assert ends_well(built["units"], "-") == "good\n"
 

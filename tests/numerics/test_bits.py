@@ -218,9 +218,9 @@ def test_streamed_gradient(name, isa):
     l1, l2, scale = SLOPES[0]
     piece = hooks.gradient(with_specials(name, SMALL), l1=l1, l2=l2, scale=scale)
     wanted = np.resize(piece, n).view(oracle.UNSIGNED[name])
-    room = np.empty(n * x.itemsize + 64, np.uint8)
+    buffer = np.empty(n * x.itemsize + 64, np.uint8)
     for offset in (0, x.itemsize, 63):
-        out = room[offset : offset + x.nbytes].view(x.dtype)
+        out = buffer[offset : offset + x.nbytes].view(x.dtype)
         hooks.gradient(x, l1=l1, l2=l2, scale=scale, out=out, isa=isa)
         assert np.array_equal(out.view(wanted.dtype), wanted), offset
 
@@ -233,10 +233,10 @@ def test_byte_offsets(name, isa):
     """Arrays at all 64 byte offsets of a cache line, outputs at others."""
     x = data(name, SMALL)
     special = with_specials(name, SMALL) if name in FLOATS else None
-    room = np.zeros(x.nbytes + 192, np.uint8)
-    base = -room.ctypes.data % 64
+    buffer = np.zeros(x.nbytes + 192, np.uint8)
+    base = -buffer.ctypes.data % 64
     for offset in range(64):
-        view = room[base + offset :][: x.nbytes].view(x.dtype)
+        view = buffer[base + offset :][: x.nbytes].view(x.dtype)
         view[...] = x
         values = value_bits(view, isa=isa)
         gradients = ()
@@ -248,25 +248,25 @@ def test_byte_offsets(name, isa):
 
 def spread_out(x: np.ndarray, shape, steps) -> np.ndarray:
     """A view of that shape, stepping so, into a larger array with x's elements in order."""
-    room = np.zeros([n * abs(s) for n, s in zip(shape, steps, strict=True)], x.dtype)
-    view = room[tuple(slice(None, None, s) for s in steps)]
+    buffer = np.zeros([n * abs(s) for n, s in zip(shape, steps, strict=True)], x.dtype)
+    view = buffer[tuple(slice(None, None, s) for s in steps)]
     view[...] = x.reshape(shape)
     return view
 
 
 def in_axes(x: np.ndarray, shape, axes) -> np.ndarray:
     """A view of that shape whose memory has its axes in another order."""
-    room = np.zeros([shape[a] for a in axes], x.dtype)
-    view = room.transpose(np.argsort(axes))
+    buffer = np.zeros([shape[a] for a in axes], x.dtype)
+    view = buffer.transpose(np.argsort(axes))
     view[...] = x.reshape(shape)
     return view
 
 
 def odd_bytes(x: np.ndarray) -> np.ndarray:
     """A field of a packed record: a stride that is no multiple of the element."""
-    room = np.zeros(x.size, np.dtype([("a", "u1"), ("x", x.dtype), ("b", "u2")]))
-    room["x"] = x
-    return room["x"]
+    buffer = np.zeros(x.size, np.dtype([("a", "u1"), ("x", x.dtype), ("b", "u2")]))
+    buffer["x"] = x
+    return buffer["x"]
 
 
 # Views with the elements of x, SMALL of them, in x's logical order.
@@ -480,9 +480,9 @@ def test_streamed_gradient_with_its_value(name, isa):
     l1, l2, scale = SLOPES[2]
     wanted = np.resize(hooks.gradient(data(name, LARGE), l1=l1, l2=l2, scale=scale), n)
     expected = hooks.measure(x, "value", name, l1=l1, l2=l2)[0]
-    room = np.empty(n * x.itemsize + 64, np.uint8)
+    buffer = np.empty(n * x.itemsize + 64, np.uint8)
     for offset in (0, 16, x.itemsize, 63):
-        out = room[offset : offset + x.nbytes].view(x.dtype)
+        out = buffer[offset : offset + x.nbytes].view(x.dtype)
         out.fill(0)
         value, _ = hooks.value_and_gradient(x, l1=l1, l2=l2, scale=scale, out=out, isa=isa)
         assert float(value) == expected, offset

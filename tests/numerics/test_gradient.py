@@ -129,12 +129,12 @@ def test_every_length(name, isa):
     wanted = np.array(oracle.gradient_bits(x, 0.3, 0.7, 1.5), dtype=oracle.UNSIGNED[name])
     for n in range(141):
         for start in (0, 1, 3):
-            room = np.full(n + 8, 7.0, DTYPES[name])
-            out = room[start : start + n]
+            buffer = np.full(n + 8, 7.0, DTYPES[name])
+            out = buffer[start : start + n]
             hooks.gradient(x[:n], l1=0.3, l2=0.7, scale=1.5, out=out, isa=isa)
             same_bits(out, wanted[:n])
-            assert np.all(room[:start] == 7)
-            assert np.all(room[start + n :] == 7)
+            assert np.all(buffer[:start] == 7)
+            assert np.all(buffer[start + n :] == 7)
 
 
 def test_double_rounding_is_the_documented_one():
@@ -187,18 +187,18 @@ def test_large_gradients(name, accumulate, isa):
     wanted = oracle.gradient_bits(pattern, 0.3, 0.7, 1.5, before if accumulate else None)
     wanted = np.array(wanted, dtype=oracle.UNSIGNED[name])
     x = np.resize(pattern, n)
-    room = np.resize(before, n + 8)
+    buffer = np.resize(before, n + 8)
     for start in (0, 3):
-        out = room[start : start + n]
+        out = buffer[start : start + n]
         out[...] = np.resize(before, n)
-        room[:start] = room[start + n :] = 7
+        buffer[:start] = buffer[start + n :] = 7
         hooks.gradient(x, l1=0.3, l2=0.7, scale=1.5, out=out, accumulate=accumulate, isa=isa)
         got = out.view(oracle.UNSIGNED[name])
         whole = got[: n - n % 1009].reshape(-1, 1009)
         assert np.array_equal(whole, np.broadcast_to(wanted, whole.shape))
         assert np.array_equal(got[n - n % 1009 :], wanted[: n % 1009])
-        assert np.all(room[:start] == 7)
-        assert np.all(room[start + n :] == 7)
+        assert np.all(buffer[:start] == 7)
+        assert np.all(buffer[start + n :] == 7)
 
 
 @names
@@ -255,15 +255,15 @@ def test_fresh_result_keeps_shape_and_dtype(name):
 def test_strided_out(name, accumulate, isa):
     x = mixed(name, 77, 37)
     for step in (2, 3, -1, -2):
-        room = np.full(77 * abs(step), 7.0, DTYPES[name])
-        out = room[::step]
+        buffer = np.full(77 * abs(step), 7.0, DTYPES[name])
+        out = buffer[::step]
         assert out.size == 77
         out[...] = mixed(name, 77, 38)
         wanted = oracle.gradient_bits(x, 0.3, 0.7, 1.5, out if accumulate else None)
         hooks.gradient(x, l1=0.3, l2=0.7, scale=1.5, out=out, accumulate=accumulate, isa=isa)
         same_bits(out, wanted)
         if abs(step) > 1:
-            untouched = np.delete(room, np.arange(room.size)[::step])
+            untouched = np.delete(buffer, np.arange(buffer.size)[::step])
             assert np.all(untouched == 7)
 
 

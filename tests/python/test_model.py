@@ -608,7 +608,7 @@ def test_empty_trees():
 def test_stats_are_the_oracles(seed, specials):
     arrays = mixed(seed, specials=specials)
     s = fastreg.stats(arrays)
-    want = SlowPlan(arrays, [], []).survey()
+    want = SlowPlan(arrays, [], []).statistics()
     assert np.array_equal(
         np.array(s.rows.tolist(), np.float64), np.array(want, np.float64), equal_nan=True
     )
@@ -634,8 +634,8 @@ def test_stats_of_near_ties(op, source):
     assert s.rows[op].tolist() == want
 
 
-def survey_cases(name: str):
-    """Arrays that take each way through a survey: exact plain sums, and what forbids them."""
+def statistics_cases(name: str):
+    """Arrays that take each way through the statistics: exact plain sums, and what forbids them."""
     dtype = DTYPES[name]
     rng = np.random.default_rng(8)
     fmt = oracle.FORMATS[name]
@@ -668,14 +668,14 @@ def survey_cases(name: str):
 @pytest.mark.parametrize("name", ["f16", "bf16", "f32", "f64"])
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("error_scale", [1.0, 2.0**60])
-def test_a_survey_is_the_oracles(name, threads, error_scale, isa):
+def test_statistics_of_every_level_are_the_oracles(name, threads, error_scale, isa):
     """Rows and total, on every level, decided by the first pass and by integers."""
-    arrays = list(survey_cases(name))
+    arrays = list(statistics_cases(name))
     finite = [x for x in arrays if np.isfinite(x.astype(np.float64)).all()]
     finite += [np.zeros((0, 3), DTYPES[name])[:, ::2], np.zeros((3, 0), DTYPES[name]).T]
     for chosen in (arrays, finite):
         rows, total = hooks.statistics(chosen, isa, threads, error_scale)
-        want = SlowPlan(chosen, [], []).survey()
+        want = SlowPlan(chosen, [], []).statistics()
         assert np.array_equal(
             np.array(rows.tolist(), np.float64), np.array(want, np.float64), equal_nan=True
         )
@@ -689,7 +689,7 @@ def test_a_survey_is_the_oracles(name, threads, error_scale, isa):
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i1", "u8", "?"])
-def test_a_survey_of_large_and_strided_arrays(dtype):
+def test_statistics_of_large_and_strided_arrays(dtype):
     """Arrays that threads share, beside small ones and views."""
     rng = np.random.default_rng(3)
     large = rng.integers(0 if dtype == "u8" else -100, 100, 150_000).astype(dtype)

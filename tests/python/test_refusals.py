@@ -14,14 +14,14 @@ BACKENDS = ("numpy", "torch", "tensorflow", "jax")
 TEXT = re.compile(r"expected .+; received .+; .+", re.DOTALL)
 
 
-class Host:
+class Backend:
     """A backend and the ways to make its tensors."""
 
     def __init__(self, name):
         module = "numpy" if name == "numpy" else name
         self.framework = pytest.importorskip(module, reason=f"{module} is not installed")
         self.name = name
-        self.backend = frameworks.backend(self.tensor(np.ones(2, np.float32)))
+        self.verbs = frameworks.backend(self.tensor(np.ones(2, np.float32)))
 
     def tensor(self, a):
         if self.name == "torch":
@@ -40,8 +40,8 @@ class Host:
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
-def host(request):
-    return Host(request.param)
+def backend(request):
+    return Backend(request.param)
 
 
 def refused(call, builtin):
@@ -57,16 +57,16 @@ ALL = [*PENALTIES, regularizers.OrthogonalRegularizer()]
 
 
 @pytest.mark.parametrize("one", ALL, ids=lambda r: type(r).__name__)
-def test_elements_without_a_penalty(host, one):
-    """TypeError: complex, 8-bit floats; strings and objects where the host has them."""
+def test_elements_without_a_penalty(backend, one):
+    """TypeError: complex, 8-bit floats; strings and objects where the backend has them."""
     calls = [one, getattr(one, "value_and_gradient", one), one.gradient]
-    for x, named in ((host.tensor(np.ones((2, 2), np.complex64)), "complex64"),
-                     (host.float8(), "float8")):  # fmt: skip
+    for x, named in ((backend.tensor(np.ones((2, 2), np.complex64)), "complex64"),
+                     (backend.float8(), "float8")):  # fmt: skip
         for call in calls:
             assert named in refused(lambda call=call, x=x: call(x), TypeError)
-    if host.name == "tensorflow":
-        assert "string" in refused(lambda: one(host.framework.constant([["a"]])), TypeError)
-    if host.name == "numpy":
+    if backend.name == "tensorflow":
+        assert "string" in refused(lambda: one(backend.framework.constant([["a"]])), TypeError)
+    if backend.name == "numpy":
         for dtype in ("U1", object, "M8[s]", [("a", "f4")]):
             refused(lambda dtype=dtype: one(np.zeros((2, 2), dtype)), TypeError)
 
@@ -82,33 +82,33 @@ def test_what_is_no_array(bad, one):
         refused(lambda call=call: call(bad), TypeError)
 
 
-def test_what_is_no_tensor_of_the_backend(host):
+def test_what_is_no_tensor_of_the_backend(backend):
     for bad in (None, "x", object()):
-        refused(lambda bad=bad: host.backend.penalty(bad, l2=1.0), TypeError)
-        refused(lambda bad=bad: host.backend.gradient(bad, l2=1.0), TypeError)
-        refused(lambda bad=bad: host.backend.orthogonal(bad, factor=1.0), TypeError)
+        refused(lambda bad=bad: backend.verbs.penalty(bad, l2=1.0), TypeError)
+        refused(lambda bad=bad: backend.verbs.gradient(bad, l2=1.0), TypeError)
+        refused(lambda bad=bad: backend.verbs.orthogonal(bad, factor=1.0), TypeError)
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 2, 2)])
-def test_wrong_rank(host, shape):
-    x = host.tensor(np.ones(shape, np.float32))
+def test_wrong_rank(backend, shape):
+    x = backend.tensor(np.ones(shape, np.float32))
     one = regularizers.OrthogonalRegularizer()
     for call in (one, one.gradient, one.value_and_gradient):
         assert "rank 2" in refused(lambda call=call: call(x), ValueError)
 
 
-def test_gradients_of_integers(host):
+def test_gradients_of_integers(backend):
     for dtype in (np.int32, np.uint8, bool):
-        x = host.tensor(np.ones((2, 2), dtype))
+        x = backend.tensor(np.ones((2, 2), dtype))
         for one in ALL:
             for call in (one.gradient, one.value_and_gradient):
                 refused(lambda call=call, x=x: call(x), TypeError)
 
 
 @pytest.mark.parametrize("verb", ["penalty", "gradient", "value_and_gradient", "orthogonal"])
-def test_weights_that_are_none(host, verb):
-    x = host.tensor(np.ones((2, 2), np.float32))
-    call = getattr(host.backend, verb)
+def test_weights_that_are_none(backend, verb):
+    x = backend.tensor(np.ones((2, 2), np.float32))
+    call = getattr(backend.verbs, verb)
     for name in ["factor"] if verb == "orthogonal" else ["l1", "l2"]:
         for number in (-1.0, -1e-300, np.inf, -np.inf, np.nan):
             refused(lambda number=number, name=name: call(x, **{name: number}), ValueError)
@@ -121,11 +121,11 @@ def test_weights_that_are_none(host, verb):
     ["int32", "float8_e4m3fn", "nonsense", np.int64, 3, object()],
     ids=lambda x: type(x).__name__,
 )
-def test_types_that_no_penalty_has(host, dtype):
-    x = host.tensor(np.ones((2, 2), np.float32))
-    refused(lambda: host.backend.penalty(x, l2=1.0, dtype=dtype), TypeError)
-    refused(lambda: host.backend.value_and_gradient(x, l2=1.0, dtype=dtype), TypeError)
-    refused(lambda: host.backend.orthogonal(x, factor=1.0, dtype=dtype), TypeError)
+def test_types_that_no_penalty_has(backend, dtype):
+    x = backend.tensor(np.ones((2, 2), np.float32))
+    refused(lambda: backend.verbs.penalty(x, l2=1.0, dtype=dtype), TypeError)
+    refused(lambda: backend.verbs.value_and_gradient(x, l2=1.0, dtype=dtype), TypeError)
+    refused(lambda: backend.verbs.orthogonal(x, factor=1.0, dtype=dtype), TypeError)
     with pytest.raises(ValueError, match=r"argument dtype: expected .*; received .*; "):
         regularizers.L2(dtype=dtype)
 

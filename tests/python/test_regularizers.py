@@ -35,7 +35,7 @@ ALL = [R.L1, R.L2, R.L1L2, R.OrthogonalRegularizer]
 # -- Names and factors ----------------------------------------------------------------------------
 
 
-def test_1_aliases_are_the_classes():
+def test_aliases_are_the_classes():
     assert R.l1 is R.L1
     assert R.l2 is R.L2
     assert R.l1_l2 is R.L1L2
@@ -44,14 +44,14 @@ def test_1_aliases_are_the_classes():
     assert not hasattr(R, "l1l2")
 
 
-def test_2_default_factors():
+def test_default_factors():
     assert R.L1().get_config() == {"l1": 0.01}
     assert R.L2().get_config() == {"l2": 0.01}
     assert R.L1L2().get_config() == {"l1": 0.0, "l2": 0.0}
     assert R.OrthogonalRegularizer().get_config() == {"factor": 0.01, "mode": "rows"}
 
 
-def test_3_none_means_the_default():
+def test_none_means_the_default():
     assert R.L1(None).l1 == R.L2(None).l2 == 0.01
     assert R.L1L2(None, None).get_config() == {"l1": 0.0, "l2": 0.0}
     with pytest.raises(ValueError, match="factor"):
@@ -60,7 +60,7 @@ def test_3_none_means_the_default():
 
 @pytest.mark.parametrize("kind", ALL)
 @pytest.mark.parametrize("value", [0, 1, True, False, 0.5, np.float64(0.1)])
-def test_4_and_5_numbers_are_stored_as_float(kind, value):
+def test_numbers_are_stored_as_float(kind, value):
     config = kind(value).get_config()
     first = next(iter(config.values()))
     assert type(first) is float
@@ -75,7 +75,7 @@ def test_4_and_5_numbers_are_stored_as_float(kind, value):
     ids=["float32", "float16", "int64", "bool", "0-d", "1-d", "text", "list", "complex", "Fraction",
          "Decimal", "object"],
 )  # fmt: skip
-def test_5_other_types_are_refused(kind, value):
+def test_other_types_are_refused(kind, value):
     with pytest.raises(ValueError, match="non-negative float"):
         kind(value)
 
@@ -85,7 +85,7 @@ NAMES = list(zip(ALL, ["l1", "l2", "l1", "factor"], strict=True))
 
 @pytest.mark.parametrize(("kind", "name"), NAMES)
 @pytest.mark.parametrize("value", [-1, -1e-9, math.nan, math.inf, -math.inf])
-def test_6_numbers_out_of_range_are_refused_by_name(kind, name, value):
+def test_numbers_out_of_range_are_refused_by_name(kind, name, value):
     text = rf"argument {name}: expected a non-negative float"
     with pytest.raises(ValueError, match=text) as e:
         kind(value)
@@ -93,7 +93,7 @@ def test_6_numbers_out_of_range_are_refused_by_name(kind, name, value):
     assert f"Received: {name}={value!r}" in str(e.value)
 
 
-def test_7_minus_zero_and_huge_integers():
+def test_minus_zero_and_huge_integers():
     assert math.copysign(1.0, R.L2(-0.0).l2) == -1.0
     assert R.L2(-0.0)(np.array([np.inf])) == 0.0
     assert R.L2(1e39).get_config() == {"l2": 1e39}
@@ -104,7 +104,7 @@ def test_7_minus_zero_and_huge_integers():
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_8_unknown_arguments_are_type_errors(kind):
+def test_unknown_arguments_are_type_errors(kind):
     with pytest.raises(TypeError):
         kind(l=0.1)
     with pytest.raises(TypeError):
@@ -118,7 +118,7 @@ def test_orthogonal_modes():
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_9_and_10_configurations_round_trip_exactly(kind):
+def test_configurations_round_trip_exactly(kind):
     config = kind(0.1).get_config()
     assert next(iter(config.values())) == 0.1
     again = kind.from_config(config)
@@ -131,7 +131,7 @@ def test_9_and_10_configurations_round_trip_exactly(kind):
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_11_objects_are_compared_by_identity_and_can_be_copied(kind):
+def test_objects_are_compared_by_identity_and_can_be_copied(kind):
     one = kind(0.25, dtype="float32")
     assert one == one
     assert one != kind(0.25, dtype="float32")
@@ -141,7 +141,7 @@ def test_11_objects_are_compared_by_identity_and_can_be_copied(kind):
         assert again.get_config() == one.get_config()
 
 
-def test_11_attributes_are_read_at_every_call():
+def test_attributes_are_read_at_every_call():
     x = np.ones(3)
     r = R.L1L2(1.0, 0.0)
     r.l2 = 7
@@ -156,7 +156,7 @@ def test_11_attributes_are_read_at_every_call():
         r(x)
 
 
-def test_12_factors_are_plain_floats():
+def test_factors_are_plain_floats():
     for kind in ALL:
         for value in vars(kind(0.1)).values():
             assert value is None or type(value) in (float, str)
@@ -181,7 +181,7 @@ def test_the_base_class():
 # -- get, serialize, deserialize ------------------------------------------------------------------
 
 
-def test_13_get_returns_what_can_be_called():
+def test_get_returns_what_can_be_called():
     one = R.L2(0.3)
     assert R.get(None) is None
     assert R.get(one) is one
@@ -196,14 +196,14 @@ def test_13_get_returns_what_can_be_called():
      ("orthogonal_regularizer", R.OrthogonalRegularizer), ("regularizer", R.Regularizer),
      ("OrthogonalRegularizer", R.OrthogonalRegularizer), ("Regularizer", R.Regularizer)],
 )  # fmt: skip
-def test_14_get_knows_both_spellings(name, kind):
+def test_get_knows_both_spellings(name, kind):
     one = R.get(name)
     assert type(one) is kind
     if kind is not R.Regularizer:
         assert one.get_config() == kind().get_config()
 
 
-def test_15_l1_l2_is_refused_as_in_keras_3():
+def test_l1_l2_is_refused_as_in_keras_3():
     with pytest.raises(ValueError, match=r"L1L2\(l1=0.01, l2=0.01\)"):
         R.get("l1_l2")
 
@@ -211,12 +211,12 @@ def test_15_l1_l2_is_refused_as_in_keras_3():
 @pytest.mark.parametrize(
     "identifier", ["typo", "", "L1_L2", 3, 0.1, [1], (1,), b"l2", np.ones(2)], ids=repr
 )
-def test_16_get_refuses_everything_else(identifier):
+def test_get_refuses_everything_else(identifier):
     with pytest.raises(ValueError, match="Could not interpret regularizer identifier"):
         R.get(identifier)
 
 
-def test_17_dictionaries():
+def test_dictionaries():
     for name in ("L2", "l2", "fastreg>L2", "fastreg.regularizers>L2"):
         assert R.get({"class_name": name, "config": {"l2": 0.3}}).l2 == 0.3
     assert R.get({"class_name": "L2"}).l2 == 0.01
@@ -234,7 +234,7 @@ def test_17_dictionaries():
         R.get({"class_name": "L2", "config": {"l2": -1}})
 
 
-def test_18_serialize_as_keras_does_for_a_registered_class():
+def test_serialize_as_keras_does_for_a_registered_class():
     assert R.serialize(None) is None
     assert R.deserialize(None) is None
     assert R.serialize(R.L2(0.3)) == {
@@ -274,7 +274,7 @@ def truth(x, l1, l2):
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_21_and_22_values_and_their_type(dtype):
+def test_values_and_their_type(dtype):
     x = np.random.default_rng(1).standard_normal((7, 9)).astype(dtype)
     for one, l1, l2 in ((R.L1(0.3), 0.3, 0.0), (R.L2(0.7), 0.0, 0.7), (R.L1L2(0.3, 0.7), 0.3, 0.7)):
         result = one(x)
@@ -292,7 +292,7 @@ def test_21_and_22_values_and_their_type(dtype):
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_23_empty_scalar_and_specials(dtype):
+def test_empty_scalar_and_specials(dtype):
     one = R.L1L2(0.5, 0.25)
     assert one(np.zeros((0, 3), dtype)) == 0
     assert one(np.array(-2, dtype)) == 2
@@ -300,7 +300,7 @@ def test_23_empty_scalar_and_specials(dtype):
     assert one(np.array([1, -np.inf], dtype)) == np.inf
 
 
-def test_24_zero_factors_remove_the_term():
+def test_zero_factors_remove_the_term():
     x = np.array([np.nan, np.inf], np.float32)
     for one in (R.L1L2(), R.L1(0.0), R.L2(0.0)):  # Keras: NaN for the last two
         result = one(x)
@@ -309,7 +309,7 @@ def test_24_zero_factors_remove_the_term():
     assert R.L1L2().gradient(x).tolist() == [0.0, 0.0]
 
 
-def test_25_layouts_do_not_matter():
+def test_layouts_do_not_matter():
     x = np.random.default_rng(2).standard_normal((8, 6)).astype(np.float32)
     one = R.L1L2(0.1, 0.2)
     for view in (x.T, x[::-1], x[:, ::2], np.asfortranarray(x), x[::-2, ::-1]):
@@ -320,7 +320,7 @@ def test_25_layouts_do_not_matter():
         one(x.astype(">f4"))
 
 
-def test_26_scalars_and_buffers():
+def test_scalars_and_buffers():
     assert R.L2(2.0)(np.float32(3)) == 18
     assert type(R.L2(2.0)(np.float32(3))) is np.float32
     buffer = memoryview(np.ones(3, np.float32))
@@ -337,7 +337,7 @@ def test_26_scalars_and_buffers():
 
 @pytest.mark.parametrize("bad", [[1.0, 2.0], [np.ones(2)], 3.0, 3, None, "x"], ids=repr)
 @pytest.mark.parametrize("one", [R.L1(), R.L2(), R.L1L2(0.1, 0.1), R.OrthogonalRegularizer()])
-def test_27_no_array_is_kerass_attribute_error(bad, one):
+def test_no_array_is_kerass_attribute_error(bad, one):
     with pytest.raises(AttributeError) as e:
         one(bad)
     assert isinstance(e.value, errors.NotAnArrayError)
@@ -351,7 +351,7 @@ def test_27_no_array_is_kerass_attribute_error(bad, one):
             call(bad)
 
 
-def test_28_integers_are_computed():
+def test_integers_are_computed():
     for dtype in (bool, np.int8, np.uint8, np.int32, np.int64, np.uint64):
         x = np.array(MATRIX).clip(0).astype(dtype)
         result = R.L1L2(0.01, 0.02)(x)
@@ -362,14 +362,14 @@ def test_28_integers_are_computed():
 
 
 @pytest.mark.parametrize("dtype", [np.complex64, np.complex128, object, "U1", "M8[s]"])
-def test_29_other_elements_are_type_errors(dtype):
+def test_other_elements_are_type_errors(dtype):
     x = np.array([1, 2]).astype(dtype)
     for one in (R.L1(), R.L2(), R.L1L2(0.1), R.OrthogonalRegularizer()):
         with pytest.raises(TypeError, match="expected"):
             one(x)
 
 
-def test_30_float64_uses_the_exact_factor():
+def test_float64_uses_the_exact_factor():
     assert R.L1(0.1)(np.array([1.0])) == 0.1
     assert R.L2(0.1)(np.array([1.0])) == 0.1
 
@@ -378,7 +378,7 @@ def test_30_float64_uses_the_exact_factor():
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_31_to_33_gradients_at_specials(dtype):
+def test_gradients_at_specials(dtype):
     x = np.array([0.0, -0.0, 1, -2, np.nan, np.inf, -np.inf], dtype)
     one, two = R.L1(0.5).gradient(x), R.L2(0.5).gradient(x)
     assert one.dtype == two.dtype == dtype
@@ -388,7 +388,7 @@ def test_31_to_33_gradients_at_specials(dtype):
     assert np.signbit(two[:2].astype(float)).tolist() == [False, True]
 
 
-def test_36_the_gradient_is_finite_where_the_value_is_not():
+def test_the_gradient_is_finite_where_the_value_is_not():
     x = np.full(1000, 300, np.float16)
     value, gradient = R.L2(0.5).value_and_gradient(x)
     assert value == np.inf
@@ -398,7 +398,7 @@ def test_36_the_gradient_is_finite_where_the_value_is_not():
 # -- The dtype of the penalty ---------------------------------------------------------------------
 
 
-def test_41_float32_penalties_of_half_precision_stay_finite():
+def test_float32_penalties_of_half_precision_stay_finite():
     x = np.full((128, 64), 4, np.float16)
     assert R.L2(0.01)(x * np.float16(50)) == np.inf
     one = R.L2(1e-4, dtype="float32")
@@ -502,7 +502,7 @@ def test_orthogonal_of_views_and_bfloat16_bits():
 # -- Process --------------------------------------------------------------------------------------
 
 
-def test_55_one_object_serves_many_threads():
+def test_one_object_serves_many_threads():
     one = R.L1L2(0.1, 0.2)
     arrays = [np.random.default_rng(i).standard_normal(20_000 + i) for i in range(8)]
     expected = [one(x) for x in arrays]
@@ -520,7 +520,7 @@ def test_55_one_object_serves_many_threads():
     assert results == expected
 
 
-def test_57_the_input_is_not_written():
+def test_the_input_is_not_written():
     x = np.random.default_rng(6).standard_normal((4, 5))
     before = x.copy()
     x.flags.writeable = False
@@ -530,7 +530,7 @@ def test_57_the_input_is_not_written():
     np.testing.assert_array_equal(x, before)
 
 
-def test_58_importing_imports_no_framework():
+def test_importing_imports_no_framework():
     code = (
         "import sys, numpy, fastreg.regularizers as R; R.L2()(numpy.ones(3)); R.get('l1')\n"
         "names = ('torch', 'tensorflow', 'jax', 'keras', 'tf_keras')\n"

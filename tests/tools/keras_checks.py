@@ -2,7 +2,7 @@
 """Checks of fastreg under one Keras, run as a script: KERAS_BACKEND names the backend.
 
 ``python tests/tools/keras_checks.py [tf_keras]`` prints one JSON object: check -> "passed",
-"skipped: why" or the traceback. tests/backends/test_keras.py runs it once for each host and
+"skipped: why" or the traceback. tests/backends/test_keras.py runs it once for each backend and
 reports each check as a test.
 """
 

@@ -89,7 +89,7 @@ class SlowPlan:
             for x, l1, l2, out in zip(self.arrays, self.l1, self.l2, before, strict=True)
         ]
 
-    def survey(self) -> list[tuple]:
+    def statistics(self) -> list[tuple]:
         rows = []
         for x in self.arrays:
             exact = oracle.sums(x)

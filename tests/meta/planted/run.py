@@ -106,10 +106,10 @@ class Builder:
         ).read_bytes()
         if not unchanged or not (tree / "fastreg/_kernels.c").exists():
             sh(sys.executable, "-m", "cython", "-3", "fastreg/_kernels.pyx", cwd=tree)
-        seam = (*flags, *include, "-DNPY_NO_DEPRECATED_API=NPY_1_7_API_VERSION")
+        binding = (*flags, *include, "-DNPY_NO_DEPRECATED_API=NPY_1_7_API_VERSION")
         objects = self.library(tree, "gcc", flags)
         for name in ("_kernels.c", "jax/_xla.c"):
-            objects.append(self.object(tree, tree / "fastreg" / name, "gcc", seam))
+            objects.append(self.object(tree, tree / "fastreg" / name, "gcc", binding))
         suffix = sysconfig.get_config_var("EXT_SUFFIX")
         sh("gcc", "-shared", "-fopenmp", *objects, "-o", tree / f"fastreg/_kernels{suffix}")
 
