@@ -90,6 +90,12 @@ def test_nothing_optional_is_imported(path):
     assert not outer & (OPTIONAL - allowed)
 
 
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_modules_can_be_read_at_once(path):
+    """No module is longer than 600 lines."""
+    assert path.read_text().count("\n") <= 600
+
+
 def test_the_binding_imports_along_the_arrows():
     """The Cython file too, which the linter cannot read."""
     text = (PACKAGE / "_kernels.pyx").read_text()
