@@ -15,6 +15,8 @@ MODEL = $(shell $(BIN)/python -c "import importlib.util as u, pathlib; \
 QUICK := tests/meta/test_house.py tests/python/test_public_api.py tests/python/test_one_meaning.py \
 	tests/python/test_arrays.py tests/python/test_containers.py tests/python/test_model.py \
 	tests/numerics/test_specials.py tests/c/test_golden.py
+# Two processes: what is measured of time is CPU time. tests/conftest.py says what stays together.
+PARALLEL := -n 2 --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo check test test-alone test-full soak coverage bench lint format clean
@@ -47,21 +49,22 @@ check: lint $(VENV)/test  ## Check style, types, layers, and what finds most in 
 	$(BIN)/python -m pytest -q $(QUICK)
 
 test: $(VENV)/test  ## Build and run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-alone: $(VENV)/built  ## Build and run the tests that need no framework
 	$(PIP) --group test
 	$(BIN)/python -m pytest --ignore tests/backends
 
 test-full: $(VENV)/test  ## Run the tests, sanitizers and fuzzer too
-	$(BIN)/python -m pytest --full
+	$(BIN)/python -m pytest $(PARALLEL) --full
 
 soak: $(VENV)/test  ## Run all tests in their long forms: a night
-	$(BIN)/python -m pytest --soak
+	$(BIN)/python -m pytest $(PARALLEL) --soak
 
 coverage: $(VENV)/test  ## Measure which lines of the package its tests reach
 	$(PIP) --group coverage
-	$(BIN)/python -m coverage run -m pytest tests/python tests/backends tests/cli
+	$(BIN)/python -m coverage run -m pytest $(PARALLEL) tests/python tests/backends tests/cli
+	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 
 bench: $(VENV)/built  ## Measure beside other libraries and the limits of the machine

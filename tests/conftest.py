@@ -12,6 +12,7 @@ def pytest_addoption(parser):
     parser.addoption("--soak", action="store_true", help="run the long forms of all tests")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config, items):
     soak = config.getoption("--soak")
     off = {}
@@ -23,6 +24,18 @@ def pytest_collection_modifyitems(config, items):
         for name, skip in off.items():
             if name in item.keywords:
                 item.add_marker(skip)
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            if item.get_closest_marker("xdist_group") is None:
+                item.add_marker(pytest.mark.xdist_group(group_of(item)))
+
+
+def group_of(item) -> str:
+    """Tests of one group run in one process, in order: those of a file, which share what they
+    build; where a file builds nothing that takes long (`APART`), those of a function.
+    """
+    apart = getattr(item.module, "APART", False)
+    return f"{item.path.name}::{item.originalname}" if apart else item.path.name
 
 
 @pytest.hookimpl(trylast=True)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from fractions import Fraction
 from pathlib import Path
 
@@ -579,15 +580,20 @@ def looks(request, monkeypatch):
     return request.param
 
 
-def test_progress_appears_on_a_terminal_after_a_while(looks):
-    with _Terminal() as terminal, Progress(terminal.stream, delay=0.05) as progress:
+def test_progress_appears_on_a_terminal_after_a_while(looks, monkeypatch):
+    now = [0.0]
+    clock = types.SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr("fastreg.cli.progress.time", clock)
+    with _Terminal() as terminal, Progress(terminal.stream, delay=0.5) as progress:
         progress.expect(4_000_000)
+        now[0] = 0.4
         progress.advance(1_000_000)
         early = terminal.output
-        time.sleep(0.06)
+        now[0] = 0.6
         progress.advance(2_000_000)
-        if looks == "rich":
-            time.sleep(0.3)
+        end = time.monotonic() + 60
+        while looks == "rich" and "75%" not in terminal.output and time.monotonic() < end:
+            time.sleep(0.01)  # a thread of rich's draws
     assert early == ""
     if looks == "plain":
         assert terminal.output == ""

@@ -469,10 +469,13 @@ def test_large_calls_release_the_lock(threads):
     interval = sys.getswitchinterval()
     worker.start()
     try:
-        # While this thread holds the lock, nobody takes it away.
+        # While this thread holds the lock, nobody takes it away: only a call gives it.
         sys.setswitchinterval(1000)
         before = ticks[0]
-        hooks.measure(x, "value", "f32", l2=1.0, threads=threads)
+        for _ in range(50):  # a busy machine may have no processor for the other thread at once
+            hooks.measure(x, "value", "f32", l2=1.0, threads=threads)
+            if ticks[0] > before:
+                break
         after = ticks[0]
     finally:
         sys.setswitchinterval(interval)
@@ -491,15 +494,22 @@ def forever(call) -> None:
         call()
 
 
+# The promise is 100 ms of a machine with nothing else to do: so much work of each processor.
+SOON = 0.1 * len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0.1
+
+
 def interrupted_after(call, delay: float = 0.15) -> float:
-    """Seconds from a signal to the exception that its handler raises within a call."""
+    """CPU seconds of this process from a signal to the exception that its handler raises in a call.
+
+    The clock on the wall goes on while a busy machine runs other programs.
+    """
     sent = []
 
     def handler(*_):
         raise Stop
 
     def send():
-        sent.append(time.monotonic())
+        sent.append(time.process_time())
         signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
 
     previous = signal.signal(signal.SIGUSR1, handler)
@@ -508,7 +518,7 @@ def interrupted_after(call, delay: float = 0.15) -> float:
     try:
         with pytest.raises(Stop):
             forever(call)
-        return time.monotonic() - sent[0]
+        return time.process_time() - sent[0]
     finally:
         timer.join()
         signal.signal(signal.SIGUSR1, previous)
@@ -527,15 +537,12 @@ ENDLESS = {
 @pytest.mark.parametrize("tier", [0, 1, 2])
 @pytest.mark.parametrize("form", ENDLESS)
 def test_signals_are_served_within_a_call(form, tier, threads, wanted):
-    """A signal's exception ends a call of any tier soon, and later calls are right.
-
-    The promise is 100 ms; the limit leaves room for a busy machine.
-    """
+    """A signal's exception ends a call of any tier soon, and later calls are right."""
     x = ENDLESS[form]()
     seconds = interrupted_after(
         lambda: hooks.measure(x, "value", "f64", l1=1.0, l2=1.0, threads=threads, first_tier=tier)
     )
-    assert seconds < 1.0
+    assert seconds < SOON
     assert shared_value() == wanted[:8]
 
 
@@ -583,7 +590,7 @@ signal.signal(signal.SIGUSR1, handler)
 for delay in (0.1, 1.0, 2.0):
     sent = []
     def send():
-        sent.append(time.monotonic())
+        sent.append(time.process_time())
         signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
     timer = threading.Timer(delay, send)
     timer.start()
@@ -591,7 +598,7 @@ for delay in (0.1, 1.0, 2.0):
         while True:
             hooks.measure(x, "value", "f64", l1=1.0, l2=1.0, threads=64, first_tier=2)
     except Stop:
-        print(time.monotonic() - sent[0])
+        print(time.process_time() - sent[0])
     timer.join()
 """
 
@@ -602,7 +609,7 @@ def test_signals_are_served_by_a_smaller_team():
     text = drivers.python(UNEVEN_TEAM, OMP_DYNAMIC="true")
     seconds = [float(line) for line in text.split()]
     assert len(seconds) == 3
-    assert max(seconds) < 1.0
+    assert max(seconds) < SOON
 
 
 # -- References and memory --------------------------------------------------------------------
@@ -666,7 +673,7 @@ def test_references_and_blocks(kind):
     """Thousands of calls of each entry point, failing ones too, keep no object and no memory."""
     x = np.ones(9, np.float32)
     calls = list(good_calls(x) if kind == "good" else bad_calls(x))
-    times = 10_000 if kind == "good" else 2_000
+    times = 2_000
     # Not None, of which NumPy itself loses one for every __array_interface__ that holds it (2.4).
     watched = [x, x.dtype, np.dtype(np.float32), np.float64, fastreg.value]
 
