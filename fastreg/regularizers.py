@@ -12,7 +12,8 @@ Where it differs from Keras, on purpose:
   was rounded to float32, and its sums in half precision overflow or vanish.
 * A factor of 0 removes its term: ``L2(0.0)`` of an array with infinities is 0, Keras' is NaN.
 * Integers and bools are computed, in float64; Keras casts the factor to the integer 0.
-* Complex numbers are refused with a TypeError; Keras' L2 is the sum of ``x * x``, not |x|**2.
+* Complex numbers are refused with a TypeError; Keras' L2 sums ``x * x``, not
+  ``abs(x) ** 2``.
 * ``L1``'s gradient is 0 at 0 and NaN at NaN everywhere; Keras' depends on the backend there.
 * ``L1L2(0, 0)`` has the gradient 0; Keras' has none, which is an error in PyTorch.
 * Factors are Python floats: ``L1(0.1).get_config()`` holds 0.1, Keras' the nearest float32.
