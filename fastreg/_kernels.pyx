@@ -222,14 +222,17 @@ cdef inline int _result(object dtype, fastreg_dtype own, fastreg_dtype *result) 
 
 # -- Numbers in -----------------------------------------------------------------------------------
 
+cdef inline double _weight(object w, str what) except? -1.0:
+    """A weight; whether a float is in its range, C finds."""
+    return <double>w if PyFloat_CheckExact(w) else <double>_arguments.weight(w, what)
+
+
 cdef inline int _weights(object l1, object l2, double *w1, double *w2) except -1:
     """Two weights, of which one at least is given."""
     if l1 is None and l2 is None:
-        raise ArgumentError(message("a weight, l1= or l2=", "neither", "pass l2=1e-4, or both"))
-    w1[0] = 0.0 if l1 is None else <double>l1 if PyFloat_CheckExact(l1) else \
-        <double>_arguments.weight(l1, "l1")
-    w2[0] = 0.0 if l2 is None else <double>l2 if PyFloat_CheckExact(l2) else \
-        <double>_arguments.weight(l2, "l2")
+        _arguments.two_weights(None, None)
+    w1[0] = 0.0 if l1 is None else _weight(l1, "l1")
+    w2[0] = 0.0 if l2 is None else _weight(l2, "l2")
     return 0
 
 

@@ -27,11 +27,11 @@ Where it differs from Keras, on purpose:
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, ClassVar
 
-from fastreg._core.arguments import result_dtype
+from fastreg._core.arguments import result_dtype, weight
 from fastreg._core.frameworks import (
     backend,
     framework,
@@ -60,8 +60,9 @@ __all__ = [
 
 def _factor(name: str, value: Any) -> float:
     """Return a factor as a float if Keras would accept it."""
-    if isinstance(value, (float, int)) and math.isfinite(value) and value >= 0:
-        return float(value)
+    if isinstance(value, (float, int)):
+        with suppress(OverflowError, ArgumentError):
+            return weight(float(value), name)
     raise ArgumentError(
         f"Invalid value for argument {name}: expected a non-negative float. "
         f"Received: {name}={value!r}; pass a finite number >= 0, for example {name}=0.01"

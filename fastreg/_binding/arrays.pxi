@@ -175,8 +175,8 @@ cdef class Arrays:
             self._length = 0
             raise MemoryError
         for k in range(self._length):
-            self._arrays[k].l1 = l1s[k]
-            self._arrays[k].l2 = l2s[k]
+            self._arrays[k].l1 = _weight(l1s[k], "l1")
+            self._arrays[k].l2 = _weight(l2s[k], "l2")
         return 0
 
     @staticmethod

@@ -29,6 +29,7 @@ __all__ = [
     "number",
     "result_dtype",
     "spellings",
+    "two_weights",
     "weight",
     "weights_of",
 ]
@@ -38,6 +39,9 @@ Weight: TypeAlias = "float | Mapping[str, float] | Sequence[float] | Callable[[s
 
 CONVENTIONS = {"keras": 1.0, "half": 0.5}
 """What l2 is multiplied by: Keras' λΣx², or λ/2·Σx² whose gradient is λx, as a weight decay's."""
+
+# What messages call an argument whose name alone does not say what it is.
+_WORDS = {"l1": "weight l1", "l2": "weight l2", "weights": "factor in weights="}
 
 _LARGEST = 1.7976931348623157e308
 
@@ -86,20 +90,21 @@ def number(
         wanted = f"from {least:g} to {most:g}"
     place = f" for {where}" if where else ""
     action = "pass a non-negative number" if least == 0.0 else "pass such a number"
-    raise ArgumentError(message(f"a {what} {wanted}{place}", repr(x)[:80], action))
+    expected = f"a {_WORDS.get(what, what)} {wanted}{place}"
+    raise ArgumentError(message(expected, repr(x)[:80], action))
 
 
 def _as_float(x: Any, what: str, where: str) -> float:
-    place = f" for {where}" if where else ""
+    expected = f"a number as {_WORDS.get(what, what)}" + (f" for {where}" if where else "")
     home = framework(x)
     if home != "numpy":
-        raise DTypeError(
-            message(
-                f"a number as {what}{place}",
-                f"a {type(x).__name__} of {NAMES[home]}, which would get no gradient",
-                f"pass float({what}), or multiply: {what} * penalty(x, {what}=1.0)",
-            )
-        )
+        action = f"pass float({what})"
+        if getattr(x, "ndim", 0):
+            action = "pass Python floats"
+        elif what in ("l1", "l2"):
+            action += f", or multiply: {what} * penalty(x, {what}=1.0)"
+        received = f"a {type(x).__name__} of {NAMES[home]}, which would get no gradient"
+        raise DTypeError(message(expected, received, action))
     value = None
     plain = not isinstance(x, (str, bytes, bytearray, bool, np.bool_, complex, np.complexfloating))
     if (
@@ -114,11 +119,7 @@ def _as_float(x: Any, what: str, where: str) -> float:
         except (TypeError, ValueError):
             value = None
     if value is None:
-        raise DTypeError(
-            message(
-                f"a number as {what}{place}", f"a {type(x).__name__}: {x!r}"[:160], "pass a float"
-            )
-        )
+        raise DTypeError(message(expected, f"a {type(x).__name__}: {x!r}"[:160], "pass a float"))
     return value
 
 
@@ -126,7 +127,20 @@ def weight(x: Any, what: str, where: str = "") -> float:
     """Return a weight as a float that is finite and >= 0, or raise as :func:`number`."""
     if type(x) is float and 0.0 <= x <= _LARGEST:
         return x
-    return number(x, "weight" if what == "weight" else f"weight {what}", least=0.0, where=where)
+    return number(x, what, least=0.0, where=where)
+
+
+def two_weights(l1: Any, l2: Any) -> tuple[float, float]:
+    """Return the weights of one array, 0 for one that was not given.
+
+    Raises
+    ------
+    DTypeError, ArgumentError
+        As :func:`number`; if neither was given, for a penalty of nothing is a slip.
+    """
+    if l1 is None and l2 is None:
+        raise ArgumentError(message("a weight, l1= or l2=", "neither", "pass l2=1e-4, or both"))
+    return 0.0 if l1 is None else weight(l1, "l1"), 0.0 if l2 is None else weight(l2, "l2")
 
 
 def flag(x: Any, what: str, *choices: str) -> str:
@@ -307,9 +321,9 @@ class Request(NamedTuple):
         return self.l1 or 0.0, self.l2 or 0.0
 
     def require_weight(self) -> None:
-        """Raise ArgumentError if neither weight was given: a penalty of nothing is a slip."""
+        """Raise ArgumentError if neither weight was given."""
         if self.l1 is None and self.l2 is None:
-            raise ArgumentError(message("a weight, l1= or l2=", "neither", "pass l2=1e-4, or both"))
+            two_weights(None, None)
 
     def resolve(self, parameters: Sequence[Any]) -> tuple[list[float], list[float]]:
         """Return the l1 and l2 of each array, the factors and the convention multiplied in.

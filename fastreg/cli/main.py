@@ -171,7 +171,7 @@ def _parser() -> _Parser:
 
 def _weight(text: str) -> float:
     try:
-        return weight(float(text), "")
+        return weight(float(text), "weight")
     except ValueError:  # an ArgumentError is one, too
         raise argparse.ArgumentTypeError(
             f"expected a finite number >= 0; received {text!r}"

@@ -124,7 +124,7 @@ def penalty(
         For complex, float8 and other element types and keys of random numbers, for objects that are
         no arrays (naming their place), for a traced weight.
     ArgumentError (a ValueError)
-        For no weight at all, a negative or non-finite one, and a rule of names that takes no array.
+        For no weight at all, a negative or non-finite one, and a rule that takes no array.
 
     Notes
     -----

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastreg._core import formula
-from fastreg._core.arguments import result_dtype, weight
+from fastreg._core.arguments import result_dtype, two_weights
 from fastreg._core.dtypes import ACCEPTED, F32, F64, Dtype, by_name, name_of
 from fastreg._core.frameworks import is_symbolic, loaded
 from fastreg.errors import DTypeError, NotAnArrayError, message
@@ -81,7 +81,7 @@ def penalty(x: Any, *, l1: float | None = None, l2: float | None = None, dtype: 
     Parameters, type of the result and errors as in every backend (:mod:`fastreg._core.frameworks`).
     """
     own = _own(x)
-    l1, l2 = weight(l1 or 0.0, "l1"), weight(l2 or 0.0, "l2")
+    l1, l2 = two_weights(l1, l2)
     result = own if dtype is None else result_dtype(dtype)
     work = F64 if F64 in (own, result) else F32
     return formula.penalty(_Operations(x), x, l1, l2, work.name, result.name)

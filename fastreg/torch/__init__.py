@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastreg._core.arguments import Request, Select, Weight, check_matrix, number, weight
+from fastreg._core.arguments import Request, Select, Weight, check_matrix, number, two_weights
 from fastreg._core.frameworks import unwrap
 from fastreg._core.selection import explain
 from fastreg._core.statistics import Stats
@@ -152,12 +152,7 @@ def penalty(
         params = unwrap(params)
     if not _is_plain(params, l1, l2, select, weights, convention):
         return _models.penalty(params, Request.of(l1, l2, select, weights, convention), dtype)
-    return _dispatch.penalty(params, *_numbers(l1, l2), result_type(params, dtype))
-
-
-def _numbers(l1: Any, l2: Any) -> tuple[float, float]:
-    """Return two weights, 0 for one that was not given."""
-    return 0.0 if l1 is None else weight(l1, "l1"), 0.0 if l2 is None else weight(l2, "l2")
+    return _dispatch.penalty(params, *two_weights(l1, l2), result_type(params, dtype))
 
 
 def gradient(
@@ -205,7 +200,7 @@ def gradient(
     if not _is_plain(params, l1, l2, select, weights, convention):
         return _models.gradient(params, Request.of(l1, l2, select, weights, convention), scale)
     check_differentiable(params)
-    return _dispatch.gradient(params, *_numbers(l1, l2), scale)
+    return _dispatch.gradient(params, *two_weights(l1, l2), scale)
 
 
 def value_and_gradient(
@@ -245,7 +240,7 @@ def value_and_gradient(
         request = Request.of(l1, l2, select, weights, convention)
         return _models.value_and_gradient(params, request, scale, dtype)
     check_differentiable(params)
-    l1, l2 = _numbers(l1, l2)
+    l1, l2 = two_weights(l1, l2)
     value, grads = _dispatch.both([params], [l1], [l2], result_type(params, dtype), scale)
     return value, grads[0]
 

@@ -7,8 +7,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+import fastreg
 from fastreg import errors, regularizers
 from fastreg._core import frameworks
+from fastreg._core.dtypes import F64
+from fastreg._kernels import Arrays
 
 BACKENDS = ("numpy", "torch", "tensorflow", "jax")
 TEXT = re.compile(r"expected .+; received .+; .+", re.DOTALL)
@@ -116,6 +119,40 @@ def test_weights_that_are_none(backend, verb):
             refused(lambda other=other, name=name: call(x, **{name: other}), TypeError)
 
 
+@pytest.mark.parametrize("name", ["l1", "l2"])
+def test_weights_of_described_arrays(name):
+    """The binding's own class asks the same check, of one number and of each in a list."""
+    x = np.ones(3)
+    described = [x], [x.ctypes.data], [3], [F64]
+    for number in (True, "1", None, 1j, (1.0,), np.ones(1)):
+        for given in (number, [number]):
+            refused(lambda given=given: Arrays([x], **{name: given}), TypeError)
+            refused(lambda given=given: Arrays.dense(*described, **{name: given}), TypeError)
+    for number in (-1.0, np.nan, -1):
+        refused(lambda number=number: Arrays([x], **{name: number}).value(), ValueError)
+    assert Arrays([x], **{name: [np.float32(0.5)]}).value() == 1.5
+
+
+def test_words_for_weights():
+    """A message calls an argument by its name, and its advice can be followed."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    x, number, vector = [np.ones(3)], torch.tensor(1.0), torch.ones(1)
+    for how, expected, action in (
+        ({"l2": -1.0}, "a weight l2 that is finite and >= 0", "pass a non-negative number"),
+        ({"weights": -1.0}, "a factor in weights= that is", "pass a non-negative number"),
+        ({"weights": {"*": -1.0}}, "a factor in weights= that is", "pass a non-negative number"),
+        ({"weights": [True]}, "a number as factor in weights= for", "pass a float"),
+        ({"l2": number}, "a number as weight l2;", "or multiply: l2 * penalty(x, l2=1.0)"),
+        ({"weights": number}, "a number as factor in weights=;", "pass float(weights)"),
+        ({"l2": vector}, "a number as weight l2;", "pass Python floats"),
+    ):
+        text = refused(lambda how=how: fastreg.penalty(x, **{"l2": 1.0, **how}), Exception)
+        assert text.startswith(f"expected {expected}"), text
+        assert text.endswith(action), text
+    text = refused(lambda: fastreg.prox_(x, number, l1=1.0), TypeError)
+    assert text.endswith("pass float(step)")
+
+
 @pytest.mark.parametrize(
     "dtype",
     ["int32", "float8_e4m3fn", "nonsense", np.int64, 3, object()],
@@ -132,13 +169,13 @@ def test_types_that_no_penalty_has(backend, dtype):
 
 def test_wrong_device():
     torch = pytest.importorskip("torch", reason="torch is not installed")
-    import fastreg
-
     assert "meta" in refused(lambda: fastreg.value(torch.ones(3, device="meta"), l2=1.0), TypeError)
 
 
 @pytest.mark.parametrize(
-    "factor", [-1, -1e-9, np.nan, np.inf, "0.1", [0.1], 1j, np.float32(0.1), np.ones(1)], ids=repr
+    "factor",
+    [-1, -1e-9, np.nan, np.inf, 10**400, "0.1", [0.1], 1j, np.float32(0.1), np.ones(1)],
+    ids=lambda x: repr(x)[:20],
 )
 @pytest.mark.parametrize("kind", ALL, ids=lambda r: type(r).__name__)
 def test_factors(kind, factor):
