@@ -248,7 +248,7 @@ class Unit(NamedTuple):
     flags: tuple[str, ...]
 
 
-# No warning is allowed anywhere (test_house.py), so none is here.
+# No warning is allowed anywhere (test_builds.py), so none is here.
 PLAIN = ("-O1", "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror")
 THREADS = (*PLAIN, "-fopenmp")
 DRIVERS = ["golden", "units", "fuzz", "ties", "contract", "guard", "threads", "outside"]
