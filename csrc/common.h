@@ -11,9 +11,13 @@
 #    error "fastreg cannot be compiled with -ffast-math or -Ofast: its results would not be exact"
 #endif
 
-#if defined(__clang__)
+#if !defined(__GNUC__) || !defined(__SIZEOF_INT128__)
+#    error "fastreg needs gcc, clang or a compiler like them, and a processor of 64 bits"
+#endif
+
+#ifdef __clang__
 #    pragma STDC FP_CONTRACT OFF
-#elif defined(__GNUC__)
+#else
 #    pragma GCC optimize("fp-contract=off")
 #endif
 
@@ -21,19 +25,11 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__GNUC__) || defined(__clang__)
-#    define FR_INLINE      static inline __attribute__((always_inline))
-#    define FR_NOINLINE    __attribute__((noinline))
-#    define FR_HIDDEN      __attribute__((visibility("hidden")))
-#    define FR_LIKELY(c)   __builtin_expect(!!(c), 1)
-#    define FR_UNLIKELY(c) __builtin_expect(!!(c), 0)
-#else
-#    define FR_INLINE static inline
-#    define FR_NOINLINE
-#    define FR_HIDDEN
-#    define FR_LIKELY(c)   (c)
-#    define FR_UNLIKELY(c) (c)
-#endif
+#define FR_INLINE      static inline __attribute__((always_inline))
+#define FR_NOINLINE    __attribute__((noinline))
+#define FR_HIDDEN      __attribute__((visibility("hidden")))
+#define FR_LIKELY(c)   __builtin_expect(!!(c), 1)
+#define FR_UNLIKELY(c) __builtin_expect(!!(c), 0)
 
 #define FR_CAT_(a, b) a##b
 #define FR_CAT(a, b)  FR_CAT_(a, b)

@@ -12,7 +12,7 @@
     X(f32, float, FASTREG_F32)                                                                     \
     X(f64, double, FASTREG_F64)
 
-/* Element types that are converted to f64 block by block; the last two need more than 53 bits. */
+/* Element types that are converted to f64 chunk by chunk; the last two need more than 53 bits. */
 #define FR_INTEGERS(X)                                                                             \
     X(b8, uint8_t, FASTREG_BOOL)                                                                   \
     X(i8, int8_t, FASTREG_I8)                                                                      \
@@ -43,7 +43,7 @@
     X(accumulated)
 
 /* ISA levels, slowest first; a level exists where its unit defines a table. */
-#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#ifdef __x86_64__
 #    define FR_LEVELS(X)                                                                           \
         X(baseline)                                                                                \
         X(x86_v3)                                                                                  \

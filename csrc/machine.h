@@ -8,7 +8,7 @@
 
 #include "common.h"
 
-#if defined(__x86_64__) || defined(_M_X64)
+#if defined(__x86_64__)
 
 #    include <emmintrin.h>
 

@@ -21,19 +21,8 @@ static const fr_format fr_format_bf16 = {8, -133, 127, 0x1p-133, 0x1p-126};
 static const fr_format fr_format_f32 = {24, -149, 127, 0x1p-149, 0x1p-126};
 static const fr_format fr_format_f64 = {53, -1074, 1023, 0x1p-1074, 0x1p-1022};
 
-FR_INLINE int fr_width(uint64_t m)
-{
-#if defined(__GNUC__) || defined(__clang__)
-    return m ? 64 - __builtin_clzll(m) : 0;
-#else
-    int w = 0;
-    while (m) {
-        m >>= 1;
-        ++w;
-    }
-    return w;
-#endif
-}
+/* Bits of m without leading zeros. */
+FR_INLINE int fr_width(uint64_t m) { return m ? 64 - __builtin_clzll(m) : 0; }
 
 /* q * 2^k for 0 <= q <= 2^53 where the product is representable: two exact steps, no libm. */
 FR_INLINE double fr_scale(uint64_t q, int k)

@@ -4,7 +4,7 @@
 #include "../exact/fma.h"
 #define FR_LEVEL      baseline
 #define FR_LEVEL_NAME "baseline"
-#if defined(__x86_64__) || defined(_M_X64)
+#if defined(__x86_64__)
 #    ifdef __AVX__
 #        error                                                                                     \
             "build fastreg without -march=native or -mavx: it chooses the instruction set at run time"

@@ -6,6 +6,7 @@
 #ifndef FR_KERNELS_H
 #define FR_KERNELS_H
 
+#include "../exact/anchored.h"
 #include "../exact/twofold.h"
 #include "../lists.h"
 
@@ -64,13 +65,12 @@ FR_INLINE fr_slope fr_slope_of(double l1, double l2, double u)
     return s;
 }
 
-/* sum[0] of |x| and sum[1] of x*x, each only if the penalty has it, with proven error bounds. */
+/* sum[0] of |x| and sum[1] of x*x, each only if the penalty has it, with proven error bounds. The `narrow`
+ * kernels are those of f32 lanes for half precision, good for results of 11 bits, and the plain ones for the
+ * other types. */
 typedef void fr_plain_kernel(const void *x, size_t n, fr_sum sum[2]);
 
-/* The narrow ones are those of f32 lanes for half precision, good for results of 11 bits, and the plain
- * ones for the other types.
- *
- * The same to about 2^-85. anchor: guesses, 0 at first, kept between chunks of one array.
+/* The same to about 2^-80 (exact/anchored.h). anchor: guesses, 0 at first, kept between chunks of one array.
  * Returns 0 for NaN, infinities and sums above 2^1000. */
 typedef int fr_anchored_kernel(const void *x, size_t n, double anchor[2], fr_sum sum[2]);
 

@@ -4,7 +4,8 @@
  *
  * vd            a vector of VL doubles; kernels keep CHAINS of them going to hide latency
  * FR_VEC_FMA    1 if vd_fma and vd_fms round once for any operands. If 0, vd_fma is used only where the
- *               product is exact, and vd_fma_exact for the rest; there is no vd_fms
+ *               product is exact or an estimate wanted, and vd_fma_exact for the rest; there is no vd_fms,
+ *               but vd_square_error(x, p), the error of p = RN(x*x)
  * vd_set/add/sub/mul/fma/fms/div/abs/put    what they say; fms is a*b - c; put stores VL doubles
  * vd_flip_sign(a, by)                   a with its sign flipped where `by` is negative
  * vd_where_zero(x, yes, no)             per lane: x == 0 ? yes : no
@@ -16,7 +17,7 @@
  * vd_store_T(p, a)                      narrowed to T in one rounding to nearest, ties to even; any
  *                                       NaN becomes the canonical one
  * vd_accumulate_T(p, a)                 what is at p plus a rounded to T, rounded to T, stored at p. A
- *                                       vocabulary that has its own defines FR_VEC_ACCUMULATE
+ *                                       vocabulary that has its own defines FR_VEC_ACCUMULATE as 1
  * vd_stream_T(p, a)                     the same past the cache; p is aligned to VL elements
  *
  * vs            a vector of SL floats, for half precision alone
@@ -24,7 +25,8 @@
  * vs_add_square(sum, a)                 sum + a*a, rounded once if a*a is a float
  * vs_load_T(p, &a, &b)                  2 SL elements of a half precision, widened exactly, in any order
  *
- * A vocabulary that defines FR_VEC_HALVES has these instead of vs_load_T, for gradients in f32 lanes:
+ * A vocabulary that defines FR_VEC_HALVES as 1, which needs FR_VEC_FMA = 1, has these instead of vs_load_T,
+ * for gradients in f32 lanes:
  * vs_mul, vs_fma, vs_flip_sign, vs_where_zero, vs_where_less   as their namesakes
  * vh            2 SL elements of a half precision; vh_load, vh_store, and vh_stream to 2 SL aligned ones
  * vh_unpack_T(y, &a, &b)                widened exactly, in any order
