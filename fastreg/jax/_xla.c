@@ -250,7 +250,7 @@ static int is_gradient(const job *j, int64_t k)
 static fr_xla_error *gradients(job *j)
 {
     const fr_xla_buffer *u = j->call->args.items[j->count];
-    fastreg_dtype type;
+    fastreg_dtype type = FASTREG_F64; /* compilers do not see that it is set if `good` */
     int good = fits_batch(j, u) && element_type(u->dtype, &type) && type <= FASTREG_F64;
     for (int64_t k = 0; k < j->count && good; k++)
         good = is_gradient(j, k);
