@@ -61,7 +61,7 @@ __all__ = [
 def _factor(name: str, value: Any) -> float:
     """Return a factor as a float if Keras would accept it."""
     if isinstance(value, (float, int)):
-        with suppress(OverflowError, ArgumentError):
+        with suppress(ArgumentError):
             return weight(float(value), name)
     raise ArgumentError(
         f"Invalid value for argument {name}: expected a non-negative float. "

@@ -173,9 +173,7 @@ def test_wrong_device():
 
 
 @pytest.mark.parametrize(
-    "factor",
-    [-1, -1e-9, np.nan, np.inf, 10**400, "0.1", [0.1], 1j, np.float32(0.1), np.ones(1)],
-    ids=lambda x: repr(x)[:20],
+    "factor", [-1, -1e-9, np.nan, np.inf, "0.1", [0.1], 1j, np.float32(0.1), np.ones(1)], ids=repr
 )
 @pytest.mark.parametrize("kind", ALL, ids=lambda r: type(r).__name__)
 def test_factors(kind, factor):

@@ -33,6 +33,7 @@ import numpy as np  # noqa: E402
 import fastreg  # noqa: E402
 from fastreg import keras as fk  # noqa: E402
 from fastreg import regularizers as fr  # noqa: E402
+from fastreg.keras import _symbolic  # noqa: E402
 
 LEGACY = HOST == "tf_keras"
 layers = keras.layers
@@ -949,6 +950,9 @@ def check_symbolic_tensor():
             assert all(word in str(e) for word in ("expected", "; received ", "; ")), e  # noqa: PT017
             continue
         raise AssertionError("no error")
+    raises(ValueError, "l1= or l2=", lambda: _symbolic.penalty(x))
+    for no_number in (False, "", ()):
+        raises(TypeError, "a number as weight l1", lambda w=no_number: _symbolic.penalty(x, l1=w))
 
 
 def check_penalty_added_in_call():
