@@ -106,47 +106,59 @@ static fastreg_status check(fr_request *r, const fastreg_options *o, const fr_fo
     return FASTREG_OK;
 }
 
-static const fastreg_options defaults = {0};
+/* -- Calls ----------------------------------------------------------------------------------- */
 
-static double factor_of(const fastreg_options *o)
+static const fastreg_options *or_defaults(const fastreg_options *options)
 {
-    return o->error_factor != 0.0 ? o->error_factor : 1.0;
+    static const fastreg_options defaults = {0};
+    return options ? options : &defaults;
 }
 
-/* -- Values, gradients and proximal steps ---------------------------------------------------------- */
+/* Where the answers of a call go, NULL for those that it does not have. */
+typedef struct {
+    double *value;
+    fastreg_statistics *rows, *total;
+} fr_answer;
 
-/* The call that a request and its other arguments make. Without sums there is no format and no value. */
-static fastreg_status call(fr_request *r, const fastreg_options *options, const fr_format *format,
-                           int root, double *value)
+/* What follows once the arguments have been checked. */
+static fastreg_status answer(fr_request *r, const fastreg_options *o, const fr_format *format,
+                             int root, const fr_answer *to)
 {
-    const fastreg_options *const o = options ? options : &defaults;
-    const int sums = fr_sums(r->operation);
-    if (sums && !value)
-        return FASTREG_NULL_POINTER;
-    fastreg_status s = check(r, o, format);
-    if (FR_UNLIKELY(s != FASTREG_OK))
-        return s;
-    const fr_environment saved = fr_environment_enter();
-    const fr_rounding how = {format, root, factor_of(o)};
-    if (sums) {
-        double v = 0.0;
-        int tier = 0;
-        s = fr_climb(r, &how, &v, &tier);
-        if (s == FASTREG_OK) {
-            *value = v;
-            if (o->tier)
-                *o->tier = tier;
-        }
-    } else {
+    const double factor = o->error_factor != 0.0 ? o->error_factor : 1.0;
+    if (r->operation == FR_STATISTICS)
+        return fr_statistics(r, factor, to->rows, to->total);
+    if (!fr_sums(r->operation)) {
         fr_progress p;
         fr_progress_begin(&p, r, NULL);
         fr_pass(&p);
-        if (fr_is_stopped(&p))
-            s = FASTREG_INTERRUPTED;
+        return fr_is_stopped(&p) ? FASTREG_INTERRUPTED : FASTREG_OK;
     }
-    fr_environment_leave(saved);
+    const fr_rounding how = {format, root, factor};
+    double v = 0.0;
+    int tier = 0;
+    const fastreg_status s = fr_climb(r, &how, &v, &tier);
+    if (s == FASTREG_OK) {
+        *to->value = v;
+        if (o->tier)
+            *o->tier = tier;
+    }
     return s;
 }
+
+/* The call that a request and its other arguments make. Without sums there is no format. */
+static fastreg_status call(fr_request *r, const fastreg_options *o, const fr_format *format,
+                           int root, const fr_answer *to)
+{
+    const fastreg_status s = check(r, o, format);
+    if (FR_UNLIKELY(s != FASTREG_OK))
+        return s;
+    const fr_environment saved = fr_environment_enter();
+    const fastreg_status done = answer(r, o, format, root, to);
+    fr_environment_leave(saved);
+    return done;
+}
+
+/* -- Values, gradients, proximal steps, statistics -------------------------------------------- */
 
 /* One dense array of at most SHORT elements, nothing forced: a single kernel call on this thread
  * decides nearly always. The general way would do the same with a request, shares and merge around it,
@@ -188,10 +200,12 @@ static int short_value(const fastreg_array *a, size_t n, const fastreg_options *
 static fastreg_status value_of(const fastreg_array *arrays, size_t count, fastreg_dtype result,
                                const fastreg_options *options, int root, double *value)
 {
-    const fastreg_options *const o = options ? options : &defaults;
+    const fastreg_options *const o = or_defaults(options);
     const fr_format *const format = fr_format_of(result);
     uint64_t n;
-    if (FR_LIKELY(count == 1 && arrays && value && format && o->threads >= 0) && !o->level &&
+    if (!value)
+        return FASTREG_NULL_POINTER;
+    if (FR_LIKELY(count == 1 && arrays && format && o->threads >= 0) && !o->level &&
         !o->first_tier && fr_bits(o->error_factor) == 0 && !arrays->strides &&
         fr_is_float(arrays->dtype) && check_array(arrays, 0, &n) == FASTREG_OK && n - 1 < SHORT) {
         const fr_environment saved = fr_environment_enter();
@@ -200,8 +214,9 @@ static fastreg_status value_of(const fastreg_array *arrays, size_t count, fastre
         if (FR_LIKELY(done))
             return FASTREG_OK;
     }
+    const fr_answer to = {.value = value};
     fr_request r = request(FR_VALUE, arrays, count);
-    return call(&r, o, format, root, value);
+    return call(&r, o, format, root, &to);
 }
 
 fastreg_status fastreg_value(const fastreg_array *arrays, size_t count, fastreg_dtype result,
@@ -224,17 +239,20 @@ fastreg_status fastreg_gradient(const fastreg_array *arrays, size_t count, doubl
     fr_request r = request(FR_GRADIENT, arrays, count);
     r.store = store_of(accumulate);
     r.scale = scale;
-    return call(&r, options, NULL, 0, NULL);
+    return call(&r, or_defaults(options), NULL, 0, NULL);
 }
 
 fastreg_status fastreg_value_and_gradient(const fastreg_array *arrays, size_t count, double scale,
                                           int accumulate, fastreg_dtype result,
                                           const fastreg_options *options, double *value)
 {
+    const fr_answer to = {.value = value};
     fr_request r = request(FR_BOTH, arrays, count);
     r.store = store_of(accumulate);
     r.scale = scale;
-    return call(&r, options, fr_format_of(result), 0, value);
+    if (!value)
+        return FASTREG_NULL_POINTER;
+    return call(&r, or_defaults(options), fr_format_of(result), 0, &to);
 }
 
 fastreg_status fastreg_prox(const fastreg_array *arrays, size_t count, double step, int flush,
@@ -243,26 +261,18 @@ fastreg_status fastreg_prox(const fastreg_array *arrays, size_t count, double st
     fr_request r = request(FR_PROX, arrays, count);
     r.step = step;
     r.flush = flush;
-    return call(&r, options, NULL, 0, NULL);
+    return call(&r, or_defaults(options), NULL, 0, NULL);
 }
-
-/* -- Statistics ------------------------------------------------------------------------------------ */
 
 fastreg_status fastreg_statistics_of(const fastreg_array *arrays, size_t count,
                                      const fastreg_options *options, fastreg_statistics *rows,
                                      fastreg_statistics *total)
 {
-    const fastreg_options *const o = options ? options : &defaults;
+    const fr_answer to = {.rows = rows, .total = total};
     fr_request r = request(FR_STATISTICS, arrays, count);
     if (count && !rows)
         return FASTREG_NULL_POINTER;
-    fastreg_status s = check(&r, o, &fr_format_f64);
-    if (s != FASTREG_OK)
-        return s;
-    const fr_environment saved = fr_environment_enter();
-    s = fr_statistics(&r, factor_of(o), rows, total);
-    fr_environment_leave(saved);
-    return s;
+    return call(&r, or_defaults(options), &fr_format_f64, 0, &to);
 }
 
 /* -- Elements -------------------------------------------------------------------------------------- */

@@ -65,7 +65,7 @@ enum { LEVELS = sizeof tables / sizeof tables[0] };
 #ifdef __x86_64__
 /* Zen 4 (AMD family 19h with AVX-512) takes 2 cycles to widen eight f32 in one 512-bit conversion and
  * 0.7 for four in a 256-bit one: f32 values in L2 reach 55 GB/s with the one and 80 with the other. */
-static int widens_slowly(void)
+static int ask_whether_zen4(void)
 {
     unsigned a, b, c, d;
     if (!__get_cpuid(0, &a, &b, &c, &d) || b != signature_AMD_ebx || c != signature_AMD_ecx ||
@@ -74,26 +74,27 @@ static int widens_slowly(void)
     return (a >> 8 & 15) == 15 && (a >> 8 & 15) + (a >> 20 & 255) == 0x19;
 }
 
-/* x86_v4, with the f32 kernels of x86_v3 where those are faster. Built by the first that asks. */
-static const fr_kernels *x86_v4(void)
-{
-    static fr_kernels mixed;
-    static atomic_int state; /* 0: not asked, 1: being built, 2: mixed, 3: as compiled */
-    int s = 0;
-    if (atomic_compare_exchange_strong(&state, &s, 1)) {
-        mixed = fr_kernels_x86_v4;
-        mixed.of[FR_FLOAT_f32] = fr_kernels_x86_v3.of[FR_FLOAT_f32];
-        s = widens_slowly() ? 2 : 3;
-        atomic_store(&state, s);
-    }
-    while (s == 1)
-        s = atomic_load(&state);
-    return s == 2 ? &mixed : &fr_kernels_x86_v4;
-}
+extern FR_HIDDEN const fr_float_kernels fr_kernels_x86_v3_f32, fr_kernels_x86_v4_f16,
+    fr_kernels_x86_v4_bf16, fr_kernels_x86_v4_f64;
+
+/* x86_v4, with the f32 kernels of x86_v3. */
+static const fr_kernels zen4 = {.name = "x86_v4",
+                                .of = {[FR_FLOAT_f16] = &fr_kernels_x86_v4_f16,
+                                       [FR_FLOAT_bf16] = &fr_kernels_x86_v4_bf16,
+                                       [FR_FLOAT_f32] = &fr_kernels_x86_v3_f32,
+                                       [FR_FLOAT_f64] = &fr_kernels_x86_v4_f64}};
 
 static const fr_kernels *table(int i)
 {
-    return tables[i] == &fr_kernels_x86_v4 ? x86_v4() : tables[i];
+    static atomic_int known; /* 1: not Zen 4, 2: Zen 4 */
+    if (tables[i] != &fr_kernels_x86_v4)
+        return tables[i];
+    int k = atomic_load_explicit(&known, memory_order_relaxed);
+    if (!k) {
+        k = 1 + ask_whether_zen4();
+        atomic_store_explicit(&known, k, memory_order_relaxed);
+    }
+    return k == 2 ? &zen4 : tables[i];
 }
 #else
 static const fr_kernels *table(int i) { return tables[i]; }

@@ -162,6 +162,56 @@ int fr_host_can_start(int extra)
 
 #endif
 
+#ifdef __linux__
+
+static void *nothing(void *context) { return context; }
+
+int fr_host_can_bind(const int *processors, int count)
+{
+    cpu_set_t sets[8]; /* 8192 processors */
+    pthread_attr_t attributes;
+    pthread_t probe;
+    memset(sets, 0, sizeof sets);
+    for (int i = 0; i < count; ++i)
+        CPU_SET_S((size_t)processors[i], sizeof sets, sets);
+    if (pthread_attr_init(&attributes) != 0)
+        return 0;
+    const int bound = pthread_attr_setaffinity_np(&attributes, sizeof sets, sets) == 0 &&
+                      pthread_create(&probe, &attributes, nothing, NULL) == 0;
+    if (bound)
+        (void)pthread_join(probe, NULL);
+    (void)pthread_attr_destroy(&attributes);
+    return bound;
+}
+
+int fr_host_has_stack(size_t nbytes)
+{
+    pthread_attr_t attributes;
+    void *end;
+    size_t size;
+    if (pthread_getattr_np(pthread_self(), &attributes) != 0)
+        return 0;
+    const int known = pthread_attr_getstack(&attributes, &end, &size) == 0;
+    (void)pthread_attr_destroy(&attributes);
+    return known && (size_t)((char *)&attributes - (char *)end) >= nbytes;
+}
+
+#else
+
+int fr_host_can_bind(const int *processors, int count)
+{
+    (void)processors, (void)count;
+    return 1;
+}
+
+int fr_host_has_stack(size_t nbytes)
+{
+    (void)nbytes;
+    return 1;
+}
+
+#endif
+
 size_t fr_host_stream_threshold(void)
 {
     static atomic_size_t known;

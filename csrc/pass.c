@@ -317,12 +317,11 @@ static void pass_list(fr_state *s, uint64_t low, uint64_t high, fr_total *total)
 
 static void merge(fr_progress *p, const fr_found *f, const fr_total *total)
 {
-    while (atomic_flag_test_and_set_explicit(&p->lock, memory_order_acquire))
-        ;
+    fr_threads_lock(&p->lock);
     fr_found_add(&p->found, f);
     if (total)
         fr_total_merge(p->total, total);
-    atomic_flag_clear_explicit(&p->lock, memory_order_release);
+    fr_threads_unlock(&p->lock);
 }
 
 static FR_NOINLINE void exact_share(fr_state *s, uint64_t low, uint64_t high)
@@ -372,10 +371,24 @@ void fr_progress_begin(fr_progress *p, const fr_request *request, fr_total *tota
     atomic_flag_clear(&p->lock);
 }
 
+/* Nothing found, nothing done. Returns 0 if what has been written cannot be written again: where it was
+ * added to what stood there, or has replaced what it came from. */
+static int restart_pass(void *progress)
+{
+    fr_progress *const p = progress;
+    const fr_request *const r = p->request;
+    memset(&p->found, 0, sizeof p->found);
+    if (p->total)
+        memset(p->total, 0, sizeof *p->total);
+    return !fr_writes(r->operation) ||
+           (r->store != FR_STORE_accumulated && !fr_overwrites(r));
+}
+
 void fr_pass(fr_progress *p)
 {
     memset(&p->found, 0, sizeof p->found);
-    fr_threads_run(p->request->threads, pass_share, p);
+    if (!fr_threads_run(p->request->threads, pass_share, restart_pass, p))
+        atomic_store(&p->stopped, 1);
 }
 
 void fr_pass_alone(fr_progress *p, int here)

@@ -41,6 +41,15 @@ typedef struct {
     void *poll_context;
 } fr_request;
 
+/* Does a gradient take the place of the data that it comes from? */
+FR_INLINE int fr_overwrites(const fr_request *r)
+{
+    for (size_t k = 0; k < r->count; ++k)
+        if (r->arrays[k].gradient && r->arrays[k].gradient == r->arrays[k].data)
+            return 1;
+    return 0;
+}
+
 FR_INLINE int fr_sums(fr_operation o) { return o != FR_GRADIENT && o != FR_PROX; }
 FR_INLINE int fr_writes(fr_operation o) { return o != FR_VALUE && o != FR_STATISTICS; }
 
@@ -71,7 +80,7 @@ FR_INLINE void fr_found_add(fr_found *to, const fr_found *f)
 /* How far a request is. */
 typedef struct {
     const fr_request *request;
-    atomic_int stopped; /* the caller's poll asked to stop: what was found is not all */
+    atomic_int stopped; /* the caller's poll asked to stop, or forked: what was found is not all */
     atomic_flag lock;   /* of found and total */
     fr_found found;
     fr_total *total;  /* tier 2: the exact sum, zero before the first pass */

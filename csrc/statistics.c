@@ -18,6 +18,7 @@ typedef struct {
     atomic_int stopped;
     atomic_flag lock;
     fr_found found; /* of all arrays */
+    fr_found large; /* of those that were shared */
 } fr_table;
 
 /* Some of the arrays, and how they are to be done. */
@@ -140,10 +141,16 @@ static void add_share(void *table_, int i, int shares, int here)
         }
         at += n;
     }
-    while (atomic_flag_test_and_set_explicit(&table->lock, memory_order_acquire))
-        ;
+    fr_threads_lock(&table->lock);
     fr_found_add(&table->found, &total);
-    atomic_flag_clear_explicit(&table->lock, memory_order_release);
+    fr_threads_unlock(&table->lock);
+}
+
+static int restart_shares(void *table_)
+{
+    fr_table *const table = table_;
+    table->found = table->large;
+    return 1;
 }
 
 fastreg_status fr_statistics(const fr_request *request, double factor, fastreg_statistics *rows,
@@ -160,8 +167,9 @@ fastreg_status fr_statistics(const fr_request *request, double factor, fastreg_s
     for (size_t k = 0; k < r.count && !atomic_load(&table.stopped); ++k)
         if (fr_elements(&r.arrays[k]) >= SHARED_ARRAY_ELEMENTS)
             (void)add_row(&table, k, r.threads, 1, anchor, &table.found);
+    table.large = table.found;
     if (!atomic_load(&table.stopped))
-        fr_threads_run(r.threads, add_share, &table);
+        (void)fr_threads_run(r.threads, add_share, restart_shares, &table);
     const fr_part all = {r.arrays, r.count, r.elements, r.threads, 1};
     if (total && !atomic_load(&table.stopped))
         (void)fill(&table, &all, &table.found, total);

@@ -7,6 +7,8 @@
 
 #include "common.h"
 
+#include <stdatomic.h>
+
 /* 1 if there can be more than one. */
 FR_HIDDEN int fr_threads_exist(void);
 
@@ -23,7 +25,17 @@ FR_HIDDEN int fr_threads_for(size_t nbytes, int requested, size_t bytes_per_thre
 
 /* Run body(context, i, threads, here) once for each i in [0, threads), in the default floating-point
  * environment. The calling thread, which must be in it already, takes i = 0 and, if the runtime gives a
- * smaller team, others too; there `here` is 1. */
-FR_HIDDEN void fr_threads_run(int threads, void (*body)(void *, int, int, int), void *context);
+ * smaller team, others too; there `here` is 1.
+ *
+ * What runs within body on the calling thread, a signal handler for one, may fork. The child has none of the
+ * other threads, so it calls restart(context), which undoes what bodies have done, and then runs all of them
+ * by itself. Returns 0, in such a child only, if restart does because nothing can undo it. */
+FR_HIDDEN int fr_threads_run(int threads, void (*body)(void *, int, int, int),
+                             int (*restart)(void *), void *context);
+
+/* A lock that is held for moments. In a forked child, whose parent's threads may have held it, it locks
+ * nothing and keeps nobody waiting. */
+FR_HIDDEN void fr_threads_lock(atomic_flag *lock);
+FR_HIDDEN void fr_threads_unlock(atomic_flag *lock);
 
 #endif

@@ -31,19 +31,11 @@ static FR_NOINLINE void climb_to_the_top(fr_progress *p, const fr_rounding *how,
     p->total = NULL;
 }
 
-/* Would writing a gradient change data that a later tier may have to read again? */
-static int gradient_overwrites(const fr_request *r)
-{
-    for (size_t k = 0; k < r->count; ++k)
-        if (r->arrays[k].gradient && r->arrays[k].gradient == r->arrays[k].data)
-            return 1;
-    return 0;
-}
-
 fastreg_status fr_climb(fr_request *r, const fr_rounding *how, double *value, int *tier)
 {
-    /* Gradients come along with the first pass, unless that pass cannot write them. */
-    const int owed = r->operation == FR_BOTH && (r->tier >= 2 || gradient_overwrites(r));
+    /* Gradients come along with the first pass, unless that pass cannot write them, or would write over data
+     * that a later one may have to read. */
+    const int owed = r->operation == FR_BOTH && (r->tier >= 2 || fr_overwrites(r));
     double v = 0.0;
     fr_progress p;
     fr_progress_begin(&p, r, NULL);

@@ -455,9 +455,9 @@ static void check_polls(void)
                 }
 }
 
-/* A survey of a list of small arrays asks between them, and stops there; after an array that many threads
+/* Statistics of a list of small arrays ask between them, and stop there; after an array that many threads
  * share, too. What it has not stopped is right. */
-static void check_polls_of_surveys(void)
+static void check_polls_of_statistics(void)
 {
     enum { ARRAYS = 400, EACH = 100 };
     static fastreg_array list[ARRAYS];
@@ -784,7 +784,7 @@ static void check_cuts(void)
 
 /* An array belongs to the share in which it begins, also if it begins where one ends; a large one is
  * shared by itself. Rows that nobody fills, or two fill, would show in the total. */
-static void check_shares_of_surveys(void)
+static void check_shares_of_statistics(void)
 {
     fastreg_array list[4] = {plain(), plain(), plain(), plain()};
     fastreg_statistics rows[4], total;
@@ -866,6 +866,105 @@ static int still_strange(const fenv_t *made)
 }
 #endif
 
+static pid_t child;
+static int poll_that_forks(void *context)
+{
+    (void)context;
+    if (child < 0) {
+        (void)fflush(stdout);
+        child = fork();
+        HOLDS(child >= 0);
+        if (child == 0)
+            (void)alarm(60);
+    }
+    return 0;
+}
+
+/* A fork from within a call: parent and child, which lacks the other threads, both return. The child has all
+ * results, or, where the threads' work cannot be done again, is interrupted; later calls are right. */
+static void check_forks(void)
+{
+    enum { SMALL = 300, ARRAYS = SMALL + 1, FUNCTIONS = 11 };
+    static const ptrdiff_t n = LARGE / 2, small = 700;
+    static fastreg_array list[ARRAYS];
+    static fastreg_statistics rows[ARRAYS];
+    static float data[LARGE / 2];
+    for (int threads = 1; threads <= 3; threads += 2)
+        for (int function = 0; function < FUNCTIONS; ++function) {
+            fastreg_options o = {.poll = poll_that_forks, .threads = threads, .bytes_per_thread = 1024};
+            fastreg_statistics total = {0};
+            fastreg_array a = plain();
+            double v = -7.0;
+            int lost = 0;
+            fastreg_status s;
+            for (int i = 0; i < n; ++i)
+                data[i] = 1.0f, gradients[i] = 0.25f;
+            a.data = data, a.shape = &n;
+            if (function >= 6 && function <= 8) /* in place, or added to what is there */
+                a.gradient = function == 8 ? gradients : data, lost = threads > 1 && fastreg_has_openmp();
+            child = -1;
+            switch (function) {
+            case 0:
+            case 1:
+            case 2:
+                o.first_tier = function;
+                s = fastreg_value(&a, 1, FASTREG_F64, &o, &v);
+                break;
+            case 3:
+                s = fastreg_gradient(&a, 1, 1.0, 0, &o);
+                break;
+            case 4:
+                s = fastreg_value_and_gradient(&a, 1, 1.0, 0, FASTREG_F32, &o, &v);
+                break;
+            case 5:
+                s = fastreg_prox(&a, 1, 0.5, 0, &o);
+                break;
+            case 6:
+                s = fastreg_prox(&a, 1, 0.5, 0, &o);
+                break;
+            case 7: /* the value first, which can be had again, then the gradient */
+                s = fastreg_value_and_gradient(&a, 1, 1.0, 0, FASTREG_F32, &o, &v);
+                lost = 0;
+                break;
+            case 8:
+                s = fastreg_gradient(&a, 1, 1.0, 1, &o);
+                break;
+            default: /* one that is shared between threads, and many that are not; forked in either */
+                for (int k = 0; k < ARRAYS; ++k)
+                    list[k] = a, list[k].gradient = NULL, list[k].shape = &small;
+                if (function == 9)
+                    list[SMALL].shape = &n;
+                s = fastreg_statistics_of(list, ARRAYS, &o, rows, &total);
+            }
+            HOLDS(child >= 0);
+            if (child > 0) {
+                int status = 1;
+                HOLDS(waitpid(child, &status, 0) == child && status == 0);
+            }
+            if (child == 0 && lost)
+                HOLDS(s == FASTREG_INTERRUPTED && v == -7.0);
+            else {
+                HOLDS(s == FASTREG_OK);
+                if (function <= 2 || function == 4 || function == 7)
+                    HOLDS(v == 2.5 * (double)n);
+                const float *const g = a.gradient;
+                for (int i = 0; i < n && function >= 3 && function <= 8; ++i)
+                    HOLDS(g[i] == (function == 5 || function == 6 ? 0.25f
+                                   : function == 8                ? 4.75f
+                                                                  : 4.5f));
+                if (function >= 9) {
+                    const double all = 700.0 * SMALL + (function == 9 ? (double)n : 700.0);
+                    HOLDS(total.sum_abs == all && total.sum_squares == all && total.n == all);
+                    HOLDS(rows[0].sum_abs == 700.0 && rows[SMALL].sum_abs == all - 700.0 * SMALL);
+                }
+            }
+            a.data = ones;
+            HOLDS(fastreg_value(&a, 1, FASTREG_F32, &o, &v) == FASTREG_OK && v == 2.5 * (double)n);
+            if (child == 0)
+                _exit(0);
+        }
+}
+
 static void check_environments_of_workers(void)
 {
 #ifdef _OPENMP
@@ -926,14 +1025,15 @@ int main(void)
     check_texts();
     check_threads();
     check_polls();
-    check_polls_of_surveys();
+    check_polls_of_statistics();
     check_tiers();
     check_specials();
     check_packing();
     check_packing_environment();
     check_environments_of_workers();
+    check_forks();
     check_cuts();
-    check_shares_of_surveys();
+    check_shares_of_statistics();
     check_exact_sums();
     printf("good\n");
     return 0;

@@ -150,7 +150,7 @@ static void describe_array(source *s, described *a, int must_be_float)
     a->ndim = shape & 3;
     size_t n = size % 97;
     if (repeat >= 252)
-        n = size * (repeat - 251) * 19u; /* several stretches, several shares */
+        n = size * (repeat - 251) * 19u; /* several chunks, several shares */
     else if (repeat >= 240)
         n = size * 5u;
     if (n > MOST_ELEMENTS)
@@ -199,7 +199,7 @@ static void describe_array(source *s, described *a, int must_be_float)
 }
 
 static const char *const operations[] = {"value", "norm",  "gradient", "value_and_gradient",
-                                         "prox",  "survey"};
+                                         "prox",  "statistics"};
 
 static void report(const char *what, int operation, const char *level, const fastreg_options *o,
                    int count, const described *arrays)

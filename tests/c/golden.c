@@ -139,7 +139,7 @@ int main(int argc, char **argv)
                             add(get(to, i, width));
                         fastreg_statistics row;
                         if (fastreg_statistics_of(&a, 1, &o, &row, NULL) != FASTREG_OK)
-                            fail("survey", FASTREG_BAD_SHAPE);
+                            fail("statistics", FASTREG_BAD_SHAPE);
                         add_double(row.sum_abs), add_double(row.sum_squares), add_double(row.norm);
                         add_double(row.max_abs), add(row.zeros), add(row.subnormals);
                         add(row.nans), add(row.infs);

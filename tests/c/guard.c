@@ -388,7 +388,7 @@ static void sweep_streamed(const char *level)
             memset(out, MARK, room);
             fastreg_array a = small;
             a.gradient = g, a.shape = &n;
-            /* Beside a value the stretches are shorter. */
+            /* Beside a value the chunks are shorter. */
             double v, u;
             if (s == 1 ? fastreg_value_and_gradient(&a, 1, 1.0, 0, FASTREG_F32, &o, &v)
                        : fastreg_gradient(&a, 1, 1.0, 0, &o))

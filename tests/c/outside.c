@@ -76,6 +76,36 @@ static int world_setstacksize(pthread_attr_t *a, size_t size)
     return size > (size_t)1 << 40 ? 22 : pthread_attr_setstacksize(a, (size_t)1 << 20);
 }
 
+/* Places that threads are bound to, by their only processors; those of them that exist. */
+static int places[2], place_count, processors_there = 4, place_asked;
+static int world_num_places(void) { return place_count; }
+static int world_place_num_procs(int place) { return place < place_count ? 1 : 2000; }
+static void world_place_proc_ids(int place, int *ids) { *ids = places[place]; }
+static int world_setaffinity(pthread_attr_t *a, size_t size, const cpu_set_t *set)
+{
+    (void)a;
+    ++place_asked;
+    HOLDS(CPU_COUNT_S(size, set) == 1);
+    for (int i = 0; i < processors_there; ++i)
+        if (CPU_ISSET_S((size_t)i, size, set))
+            return 0;
+    return 22;
+}
+
+/* What a thread learns of its stack. */
+static size_t stack_below = SIZE_MAX;
+static int no_stack;
+static int world_getattr(pthread_t thread, pthread_attr_t *a)
+{
+    HOLDS(pthread_equal(thread, pthread_self()));
+    return no_stack == 1 ? 12 : pthread_attr_init(a);
+}
+static int world_getstack(const pthread_attr_t *a, void **end, size_t *size)
+{
+    *end = stack_below == SIZE_MAX ? NULL : (char *)(size_t)a - stack_below, *size = 0;
+    return no_stack == 2 ? 22 : 0;
+}
+
 static long cache_size;
 static long world_sysconf(int name) { return name == _SC_LEVEL3_CACHE_SIZE ? cache_size : -1; }
 
@@ -89,14 +119,25 @@ static long world_sysconf(int name) { return name == _SC_LEVEL3_CACHE_SIZE ? cac
 #define pthread_attr_setstacksize world_setstacksize
 #define sysconf                   world_sysconf
 
+#define omp_get_num_places          world_num_places
+#define omp_get_place_num_procs     world_place_num_procs
+#define omp_get_place_proc_ids      world_place_proc_ids
+#define pthread_attr_setaffinity_np world_setaffinity
+#define pthread_getattr_np          world_getattr
+#define pthread_attr_getstack       world_getstack
+
 #define fr_threads_set           outside_threads_set
 #define fr_threads_set_own       outside_threads_set_own
 #define fr_threads               outside_threads
 #define fr_threads_exist         outside_threads_exist
 #define fr_threads_for           outside_threads_for
 #define fr_threads_run           outside_threads_run
+#define fr_threads_lock          outside_threads_lock
+#define fr_threads_unlock        outside_threads_unlock
 #define fr_host_processors       outside_host_processors
 #define fr_host_can_start        outside_host_can_start
+#define fr_host_can_bind         outside_host_can_bind
+#define fr_host_has_stack        outside_host_has_stack
 #define fr_host_stream_threshold outside_host_stream_threshold
 #include "../../csrc/host.c"
 #include "../../csrc/threads.c"
@@ -107,7 +148,6 @@ static struct {
     unsigned highest, vendor[3], signature, leaf1, leaf7, xcr0;
     int asked, silent;
 } cpu;
-static pthread_barrier_t *meeting;
 
 static int world_cpuid(unsigned leaf, unsigned *a, unsigned *b, unsigned *c, unsigned *d)
 {
@@ -117,10 +157,6 @@ static int world_cpuid(unsigned leaf, unsigned *a, unsigned *b, unsigned *c, uns
         return 0;
     if (leaf == 0) {
         *b = cpu.vendor[0], *c = cpu.vendor[1], *d = cpu.vendor[2];
-        if (meeting) { /* somebody else asks while this one builds */
-            pthread_barrier_wait(meeting);
-            usleep(50000);
-        }
     } else
         *a = cpu.signature, *c = cpu.leaf1;
     return 1;
@@ -325,18 +361,19 @@ static void check_counts(const void *context)
     (void)context;
     memset(files, 0, sizeof files);
     const size_t grain = BYTES_PER_THREAD;
-    /* No team for less than two grains; then as many as there are grains, or were asked for. */
+    /* No team for less than two grains; then as many as there are grains, or were asked for. A probe takes one
+     * thread more than there will be workers. */
     HOLDS(fr_threads_for(2 * grain - 1, 4, 0) == 1 && threads_made == 0);
-    HOLDS(fr_threads_for(2 * grain, 4, 0) == 2 && threads_made == 1);
+    HOLDS(fr_threads_for(2 * grain, 4, 0) == 2 && threads_made == 2);
     HOLDS(fr_threads_for(199, 4, 100) == 1);
-    HOLDS(fr_threads_for(200, 4, 100) == 2 && threads_made == 1); /* those exist */
-    HOLDS(fr_threads_for(399, 4, 100) == 3 && threads_made == 3);
-    HOLDS(fr_threads_for(4000, 4, 100) == 4 && threads_made == 6);
-    HOLDS(fr_threads_for(4000, 2, 100) == 2 && threads_made == 6);
+    HOLDS(fr_threads_for(200, 4, 100) == 2 && threads_made == 2); /* those exist */
+    HOLDS(fr_threads_for(399, 4, 100) == 3 && threads_made == 5);
+    HOLDS(fr_threads_for(4000, 4, 100) == 4 && threads_made == 9);
+    HOLDS(fr_threads_for(4000, 2, 100) == 2 && threads_made == 9);
     /* libgomp ends those that a smaller team leaves over: they are probed again. */
-    HOLDS(fr_threads_for(4000, 3, 100) == 3 && threads_made == 8);
-    HOLDS(fr_threads_for(4000, 1, 100) == 1 && threads_made == 8);
-    HOLDS(fr_threads_for(4000, 3, 100) == 3 && threads_made == 8);
+    HOLDS(fr_threads_for(4000, 3, 100) == 3 && threads_made == 12);
+    HOLDS(fr_threads_for(4000, 1, 100) == 1 && threads_made == 12);
+    HOLDS(fr_threads_for(4000, 3, 100) == 3 && threads_made == 12);
     /* Beyond reason. */
     HOLDS(fr_threads_for((size_t)1 << 40, 100000, 1) == FR_HOST_MOST_THREADS);
     omp_limit = 3;
@@ -349,9 +386,9 @@ static void check_counts(const void *context)
     HOLDS(fr_threads_for((size_t)1 << 40, 4, 1) == 1 && fr_threads() == 1);
     in_region = 0;
     /* Threads that cannot be had. */
-    threads_left = 3;
-    HOLDS(fr_threads_for((size_t)1 << 40, 5, 1) == 1);
     threads_left = 4;
+    HOLDS(fr_threads_for((size_t)1 << 40, 5, 1) == 1);
+    threads_left = 5;
     HOLDS(fr_threads_for((size_t)1 << 40, 5, 1) == 5);
     HOLDS(fr_threads_for((size_t)1 << 40, 5, 1) == 5); /* none is left, but they exist */
     HOLDS(fr_threads_for((size_t)1 << 40, 6, 1) == 1);
@@ -369,6 +406,39 @@ static void check_counts(const void *context)
     HOLDS(fr_threads_exist() == 1);
 }
 
+/* No team where a worker would be bound to a processor that is not there, or have too little stack. */
+static void check_workers(const void *context)
+{
+    const int i = *(const int *)context;
+    if (i == 0) {
+        place_count = 2, places[0] = 3, places[1] = 7;
+        HOLDS(fr_threads_for(4000, 4, 100) == 1 && place_asked == 2 && threads_made == 1);
+        HOLDS(fr_threads_for(4000, 4, 100) == 1 && place_asked == 4);
+        place_count = 1;
+        HOLDS(fr_threads_for(4000, 4, 100) == 4 && place_asked == 5);
+        place_count = 2; /* asked once, if they can be had */
+        HOLDS(fr_threads_for(4000, 6, 100) == 6 && place_asked == 5);
+    } else if (i == 1) {
+        const int all[] = {1, 8191};
+        processors_there = 2;
+        HOLDS(fr_host_can_bind(all, 1) && fr_host_can_bind(all, 1) && !fr_host_can_bind(all + 1, 1));
+        threads_left = 0;
+        HOLDS(!fr_host_can_bind(all, 1));
+        threads_left = 1, no_attributes = 1;
+        HOLDS(!fr_host_can_bind(all, 1));
+    } else if (i == 2) {
+        stack_below = WORKER_STACK - 1;
+        HOLDS(fr_threads_for(4000, 4, 100) == 1 && threads_made == 4);
+        HOLDS(fr_threads_for(4000, 4, 100) == 1 && threads_made == 4); /* for good */
+    } else if (i == 3) {
+        stack_below = WORKER_STACK;
+        HOLDS(fr_threads_for(4000, 4, 100) == 4);
+    } else {
+        no_stack = i - 3;
+        HOLDS(fr_threads_for(4000, 4, 100) == 1);
+    }
+}
+
 /* Each share once, the first on the calling thread, whatever team there is. */
 static int done[10], calls_here, first_here;
 static void note(void *context, int i, int shares, int here)
@@ -383,6 +453,13 @@ static void note(void *context, int i, int shares, int here)
     HOLDS(shares >= 1 && i < shares);
 }
 
+static int never(void *context)
+{
+    (void)context;
+    HOLDS(0);
+    return 0;
+}
+
 static void check_shares(const void *context)
 {
     (void)context;
@@ -395,11 +472,11 @@ static void check_shares(const void *context)
 #pragma omp single
                 {
                     pthread_t me = pthread_self();
-                    fr_threads_run(shares, note, &me);
+                    HOLDS(fr_threads_run(shares, note, never, &me));
                 }
             } else {
                 pthread_t me = pthread_self();
-                fr_threads_run(shares, note, &me);
+                HOLDS(fr_threads_run(shares, note, never, &me));
             }
             for (int i = 0; i < 10; ++i)
                 HOLDS(done[i] == (i < shares));
@@ -511,38 +588,18 @@ static const struct {
     {7, {signature_AMD_ebx, signature_AMD_ecx, signature_AMD_edx}, 0xa10f12, 0, 1},
 };
 
-static const fr_kernels *asked_beside;
-static void *ask_beside(void *context)
-{
-    pthread_barrier_wait(context);
-    asked_beside = fr_dispatch("x86_v4");
-    return NULL;
-}
-
 static void check_widening(const void *context)
 {
     const int i = *(const int *)context;
-    pthread_barrier_t barrier;
-    pthread_t thread;
     become(&processors[sizeof processors / sizeof processors[0] - 1]);
     HOLDS(cpu_levels() == 2);
     cpu.highest = vendors[i].highest;
     memcpy(cpu.vendor, vendors[i].vendor, sizeof cpu.vendor);
     cpu.signature = vendors[i].signature;
     cpu.silent = vendors[i].silent;
-    if (cpu.silent) { /* no leaf 0: nothing is known of the vendor */
-        HOLDS(fr_dispatch("x86_v4") == &fr_kernels_x86_v4);
-        return;
-    }
-    /* Two threads that ask at once get the same, and only one builds it. */
-    (void)pthread_barrier_init(&barrier, NULL, 2);
-    meeting = &barrier;
-    HOLDS((pthread_create)(&thread, NULL, ask_beside, &barrier) == 0);
     const fr_kernels *const k = fr_dispatch("x86_v4");
-    (void)pthread_join(thread, NULL);
-    HOLDS(asked_beside == k);
-    meeting = NULL;
-    HOLDS(fr_dispatch("x86_v4") == k && strcmp(k->name, "x86_v4") == 0);
+    const int asked = cpu.asked;
+    HOLDS(fr_dispatch("x86_v4") == k && cpu.asked == asked && strcmp(k->name, "x86_v4") == 0);
     for (int type = 0; type < FR_FLOAT_COUNT; ++type) {
         const int other = vendors[i].slow && type == FR_FLOAT_f32;
         HOLDS(k->of[type] == (other ? &fr_kernels_x86_v3 : &fr_kernels_x86_v4)->of[type]);
@@ -559,6 +616,8 @@ int main(void)
     apart(check_stack_variable, NULL);
     apart(check_probes, NULL);
     apart(check_counts, NULL);
+    for (int i = 0; i < 6; ++i)
+        apart(check_workers, &i);
     apart(check_shares, NULL);
     for (int i = 0; i < 7; ++i)
         apart(check_threshold, &i);

@@ -117,6 +117,60 @@ def test_forks_during_parallel_regions(wanted, soak):
             worker.join()
 
 
+FORK_IN_HANDLER = """
+import os, signal, sys, threading
+import numpy as np
+import fastreg
+import hooks
+from fastreg.errors import FastregError
+signal.alarm(100)
+x = np.ones(1 << 26, np.float32)[::2]
+out = np.empty_like(x)
+children = []
+def handler(*_):
+    if not children:
+        children.append(os.fork())
+        if children[0] == 0:
+            signal.alarm(60)
+signal.signal(signal.SIGUSR1, handler)
+def value():
+    return hooks.measure(x, "value", "f64", l2=1.0, threads=2, first_tier=2)[0] == x.size
+def gradient():
+    with fastreg.num_threads(2):
+        return (fastreg.gradient(x, l2=0.5, out=out) == 1.0).all()
+def accumulate():
+    out[:] = 2.0
+    try:
+        with fastreg.num_threads(2):
+            fastreg.gradient(x, l2=0.5, out=out, accumulate=True)
+    except FastregError as e:
+        return children[0] == 0 and "interrupted" in str(e)
+    return (out == 3.0).all()
+for call in (value, gradient, accumulate):
+    for _ in range(40):
+        children.clear()
+        timer = threading.Timer(0.02, signal.raise_signal, [signal.SIGUSR1])
+        timer.start()
+        good = call() and value()
+        if children == [0]:
+            os._exit(0 if good else 9)
+        timer.join()
+        assert good, call
+        if children:
+            assert os.waitpid(children[0], 0)[1] == 0, call
+            break
+    else:
+        sys.exit(f"no signal came within {call.__name__}")
+print("good")
+"""
+
+
+@needs_threads
+def test_a_fork_in_a_signal_handler_within_a_call():
+    """The child, which has no other threads, returns: right, or interrupted if it cannot be."""
+    assert drivers.python(FORK_IN_HANDLER, timeout=200) == "good\n"
+
+
 FORK_FIRST = """
 import os, signal, sys
 import numpy as np
@@ -242,6 +296,44 @@ except MemoryError:
 def test_no_memory_to_be_had():
     """With no room for a thread's stack or an array, calls that need none are right."""
     assert drivers.python(DENY_MEMORY) == "good\n"
+
+
+STRANGE_WORKERS = """
+import numpy as np
+import fastreg
+import hooks
+x = np.resize(np.array([0.1, -3.3], np.float32), 1_500_003)
+def call(x, threads, tier=0):
+    how = dict(l1=0.1, l2=0.3, threads=threads, first_tier=tier)
+    return hooks.measure(x, "value", "f64", **how)[0]
+for data in (x, x[::2], x.astype(np.int32), x.astype(np.int64)):
+    truth = call(data, 1, 2)
+    for tier in (0, 1, 2):
+        assert call(data, 2, tier) == truth
+with fastreg.num_threads(2):
+    assert fastreg.stats([x, x[::3]]).total["n"] == 2_000_004
+    fastreg.gradient(x[::-2], l2=0.5)
+print("good")
+"""
+
+
+@needs_threads
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "OMP_STACKSIZE=16K",
+        "OMP_STACKSIZE=24K",
+        "OMP_STACKSIZE=70K",
+        "GOMP_STACKSIZE=20",
+        f"GOMP_CPU_AFFINITY=0,{os.cpu_count()}",
+        f"GOMP_CPU_AFFINITY={os.cpu_count()}",
+    ],
+)
+def test_workers_that_cannot_be_had_or_used(variable):
+    """Too little stack for a worker, or a processor that is not there: serial, and right."""
+    name, value = variable.split("=", 1)
+    clear = ("OMP_STACKSIZE", "GOMP_STACKSIZE", "OMP_PLACES", "OMP_PROC_BIND")
+    assert drivers.python(STRANGE_WORKERS, unset=clear, **{name: value}) == "good\n"
 
 
 # -- Regions, callers, settings ---------------------------------------------------------------
