@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import os
+
+import drivers
 import hooks
 import pytest
 
@@ -31,11 +34,12 @@ def pytest_collection_modifyitems(config, items):
 
 
 def group_of(item) -> str:
-    """Tests of one group run in one process, in order: those of a file, which share what they
-    build; where a file builds nothing that takes long (`APART`), those of a function.
+    """Tests of one group run in one process, one after another: those of a file, which share what
+    they build; where a file names a parameter as its `APART`, those with the same value of it.
     """
-    apart = getattr(item.module, "APART", False)
-    return f"{item.path.name}::{item.originalname}" if apart else item.path.name
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    value = parameters.get(getattr(item.module, "APART", None))
+    return item.path.name if value is None else f"{item.path.name} {value}"
 
 
 @pytest.hookimpl(trylast=True)
@@ -46,6 +50,13 @@ def pytest_generate_tests(metafunc):
     """
     if "isa" in metafunc.fixturenames:
         metafunc.parametrize("isa", hooks.levels())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_folder_of_objects(tmp_path_factory):
+    """Processes of pytest-xdist have temporary folders side by side."""
+    own = tmp_path_factory.getbasetemp()
+    drivers.folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "objects"
 
 
 @pytest.fixture(scope="session")

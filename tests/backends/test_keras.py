@@ -24,6 +24,9 @@ BACKENDS = {
 }
 
 
+APART = "backend"  # a process each, which takes a minute or two
+
+
 @functools.cache
 def results(backend):
     environment = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}

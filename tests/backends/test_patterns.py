@@ -18,6 +18,7 @@ NEEDS = {
 }
 BACKENDS = dict.fromkeys(("any_backend", "mixed_precision"), ("tensorflow", "torch", "jax"))
 NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem != "digits")
+APART = "name"
 
 
 @pytest.mark.parametrize(

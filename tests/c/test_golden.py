@@ -7,22 +7,14 @@ The digest is part of the contract: a change of it is a change of results.
 from __future__ import annotations
 
 import platform
-import shutil
-import subprocess
 from pathlib import Path
 
+import drivers
 import pytest
 
 from fastreg import _kernels
 
 GOLDEN = "8cf62f56e9736b30 of 5291880 results"
-
-ROOT = Path(__file__).resolve().parents[2]
-SOURCES = [
-    str(ROOT / "tests/c/golden.c"),
-    *sorted(map(str, (ROOT / "csrc").glob("*.c"))),
-    *sorted(map(str, (ROOT / "csrc/isa").glob("*.c"))),
-]
 
 BUILDS = {
     "cc without flags": ["cc"],
@@ -46,37 +38,39 @@ CROSS = {
 
 def found(name: str) -> str:
     """The tool, or a versioned one of that name; else skip, naming it."""
-    names = [name, *(f"{name}-{v}" for v in range(22, 13, -1))]
-    path = next((p for p in map(shutil.which, names) if p), None)
-    if path is None:
-        pytest.skip(f"needs {name}")
-    return path
+    return drivers.tool(name, *(f"{name}-{v}" for v in range(22, 13, -1)))
 
 
-def build(command: list[str], folder: Path) -> str:
-    program = str(folder / "golden")
-    subprocess.run([*command, *SOURCES, "-o", program, "-lm", "-lpthread"], check=True)
-    return program
+def build(command: list[str], folder) -> Path:
+    compiler, *flags = command
+    compiler = found(compiler)
+    source = drivers.ROOT / "tests/c/golden.c"
+    objects = drivers.library(compiler, *flags)
+    program = folder / "golden"
+    return drivers.compile_c(
+        program, *flags, source, *objects, "-lm", "-lpthread", compiler=compiler
+    )
 
 
-def run(*command: str) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+def digest(*command) -> str:
+    done = drivers.run(command)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 @pytest.mark.parametrize(
     "name", [*BUILDS, *(pytest.param(name, marks=pytest.mark.soak) for name in LONG_BUILDS)]
 )
 def test_digest_of_every_build_and_level(name, tmp_path):
-    compiler, *flags = (BUILDS | LONG_BUILDS)[name]
-    program = build([found(compiler), *flags], tmp_path)
+    program = build((BUILDS | LONG_BUILDS)[name], tmp_path)
     levels = _kernels.levels()
     assert levels
-    assert {level: run(program, level) for level in levels} == dict.fromkeys(levels, GOLDEN)
+    assert {level: digest(program, level) for level in levels} == dict.fromkeys(levels, GOLDEN)
 
 
 @pytest.mark.parametrize("name", CROSS)
 def test_digest_of_other_architectures(name, tmp_path):
-    (compiler, *flags), emulator = CROSS[name]
+    command, emulator = CROSS[name]
     if emulator.endswith(platform.machine()):
         pytest.skip(f"this machine is {platform.machine()}")
-    assert run(found(emulator), build([found(compiler), *flags], tmp_path)) == GOLDEN
+    assert digest(found(emulator), build(command, tmp_path)) == GOLDEN

@@ -30,8 +30,9 @@ int main(void)
 def test_builds_without_flags(tmp_path):
     """`cc csrc/*.c csrc/isa/*.c` and nothing else makes a library that works."""
     (tmp_path / "user.c").write_text(USER)
+    objects = drivers.library(drivers.tool("cc"))
     program = drivers.compile_c(
-        tmp_path / "user", tmp_path / "user.c", f"-I{drivers.CSRC}", *drivers.SOURCES, "-lpthread"
+        tmp_path / "user", f"-I{drivers.CSRC}", tmp_path / "user.c", *objects, "-lpthread"
     )
     assert drivers.run([program]).returncode == 0
     for level in _kernels.levels():
@@ -80,16 +81,13 @@ def test_exported_symbols():
 
 
 @pytest.fixture(scope="module")
-def objects(tmp_path_factory):
-    """Disassembled functions of each unit of csrc/, as the flagless build makes them."""
+def objects():
+    """Disassembled functions of each unit of csrc/, as an ordinary build makes them."""
     if "x86_v3" not in _kernels.levels(all=True):
         pytest.skip("levels above baseline exist on x86-64 only")
-    folder = tmp_path_factory.mktemp("objects")
-    objdump, cc = drivers.tool("objdump"), drivers.tool("cc")
+    objdump = drivers.tool("objdump")
     found = {}
-    done = drivers.run([cc, "-O1", "-c", *drivers.SOURCES], cwd=folder)
-    assert done.returncode == 0, done.stderr
-    for path in folder.glob("*.o"):
+    for path in drivers.library(drivers.tool("cc"), "-O2"):
         done = drivers.run([objdump, "-d", "--no-show-raw-insn", path])
         found[path.stem] = dict(
             re.findall(r"^[0-9a-f]+ <(.+?)>:\n(.*?)(?:\n\n|\Z)", done.stdout, re.M | re.S)

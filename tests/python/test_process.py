@@ -765,7 +765,7 @@ def test_references_and_blocks(kind):
     """Thousands of calls of each entry point, failing ones too, keep no object and no memory."""
     x = np.ones(9, np.float32)
     calls = list(good_calls(x) if kind == "good" else bad_calls(x))
-    times = 2_000
+    times = 1_000
     # Not None, of which NumPy itself loses one for every __array_interface__ that holds it (2.4).
     watched = [x, x.dtype, np.dtype(np.float32), np.float64, fastreg.value]
 

@@ -25,7 +25,6 @@ import pytest
 import fastreg
 from fastreg import errors
 from fastreg import regularizers as R
-from fastreg._core import frameworks
 
 FLOATS = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64]
 MATRIX = [[1.0, -2.0, 3.0], [0.0, -0.5, 4.0]]
@@ -538,31 +537,6 @@ def test_importing_imports_no_framework():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
-
-
-def test_frameworks_are_judged_by_the_class_alone():
-    class Fake:
-        pass
-
-    for module, name in [("torch", "torch"), ("tensorflow.python.x", "tensorflow"),
-                         ("jaxlib._jax", "jax"), ("jax._src.core", "jax"), ("keras.src", "keras"),
-                         ("torchvision", "numpy"), ("mine", "numpy")]:  # fmt: skip
-        kind = type("T", (Fake,), {"__module__": module})
-        assert frameworks.framework(kind()) == name
-        assert frameworks.framework(type("U", (kind,), {"__module__": "mine"})()) == name
-
-
-def test_symbolic_tensors_are_known_by_their_class():
-    for package in ("keras.src.backend", "tf_keras.src.engine"):
-        kind = type("KerasTensor", (), {"__module__": package})
-        assert frameworks.framework(kind()) == "keras"
-        assert frameworks.is_symbolic(kind())
-        assert frameworks.unwrap(x := kind()) is x
-    # Variables of tf_keras are TensorFlow's, whatever wraps them.
-    variable = type("Variable", (), {"__module__": "tensorflow.python.ops.variables"})
-    wrapped = type("AutoCastVariable", (variable,), {"__module__": "tf_keras.src.mixed_precision"})
-    assert frameworks.framework(wrapped()) == "tensorflow"
-    assert not frameworks.is_symbolic(wrapped())
 
 
 KERAS_PARITY = r"""

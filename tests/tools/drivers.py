@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import atexit
+import fcntl
 import os
 import shutil
 import subprocess
@@ -40,26 +40,29 @@ def run(command, timeout: float = 300.0, **options) -> subprocess.CompletedProce
 
 def compile_c(output, *arguments, compiler: str | None = None) -> Path:
     """Compile and link C; fail with the compiler's words, which must be none."""
-    built = run([compiler or tool("cc"), "-o", output, *arguments])
+    built = run([compiler or tool("cc"), "-o", output, *arguments], timeout=1800)
     words = built.stdout + built.stderr
     assert built.returncode == 0, words
     assert words == ""
     return Path(output)
 
 
-LIBRARIES: dict[tuple[str, ...], list[Path]] = {}
+# Where objects are kept; tests/conftest.py names one folder for all processes of a run.
+folder = Path(tempfile.gettempdir(), f"fastreg-objects-{os.getpid()}")
 
 
 def library(compiler: str, *flags: str) -> list[Path]:
-    """Objects of csrc/, compiled once a session for each compiler and flags."""
-    key = (compiler, *flags)
-    if key not in LIBRARIES:
-        folder = tempfile.mkdtemp(prefix="fastreg-objects-")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        done = run([compiler, *flags, "-c", *SOURCES], cwd=folder)
-        assert (done.returncode, done.stdout + done.stderr) == (0, ""), done.stderr
-        LIBRARIES[key] = sorted(Path(folder).glob("*.o"))
-    return LIBRARIES[key]
+    """Objects of csrc/, compiled once a run for each compiler and flags."""
+    made = folder / "-".join([Path(compiler).name, *flags]).replace("/", "_")
+    folder.mkdir(exist_ok=True)
+    with open(f"{made}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be at it
+        if not made.exists():
+            with tempfile.TemporaryDirectory(dir=folder) as new:
+                done = run([compiler, *flags, "-c", *SOURCES], timeout=1800, cwd=new)
+                assert (done.returncode, done.stdout + done.stderr) == (0, ""), done.stderr
+                shutil.copytree(new, made)
+    return sorted(made.glob("*.o"))
 
 
 def c_driver(folder, name: str, *flags: str, compiler: str | None = None) -> Path:
