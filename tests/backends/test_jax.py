@@ -619,7 +619,7 @@ def test_lists_take_all_and_names_take_kernels():
         ([np.ones(2)], {"select": {"x": True}}, ArgumentError, "a mask"),
         ([np.ones(2)], {"l2": -1.0}, ArgumentError, "l2 that is finite and >= 0"),
         ([np.ones(2)], {"l2": {"1": 1.0}}, ArgumentError, "which matches none"),
-        ([np.ones(2)], {"weights": np.nan}, ArgumentError, "weights that is finite"),
+        ([np.ones(2)], {"weights": np.nan}, ArgumentError, "a factor in weights= that is finite"),
         ([np.ones(2)], {"convention": "torch"}, ArgumentError, "convention 'keras'"),
         ([np.ones(2)], {"dtype": "int8"}, DTypeError, "a result dtype among"),
     ],
