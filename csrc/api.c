@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * All public functions. Arguments are checked here and nowhere else, and the floating-point environment is
- * entered here for the calling thread.
+ * All public functions. Arguments are checked here and nowhere else, and the floating-point
+ * environment is entered here for the calling thread.
  */
 #include "dispatch.h"
 #include "host.h"
@@ -10,10 +10,10 @@
 #include "threads.h"
 #include "tiers.h"
 
-/* -- Arguments ------------------------------------------------------------------------------------- */
+/* -- Arguments --------------------------------------------------------------------------------- */
 
-/* Weights and steps: finite and >= 0, -0 too. By their bits, for no floating-point environment has been
- * entered yet, in which -5e-324 might pass for 0. */
+/* Weights and steps: finite and >= 0, -0 too. By their bits, for no floating-point environment has
+ * been entered yet, in which -5e-324 might pass for 0. */
 FR_INLINE int is_good_number(double w)
 {
     return fr_bits(w) < fr_bits(FR_INFINITY) || fr_bits(w) == fr_bits(-0.0);
@@ -61,8 +61,8 @@ static fr_request request(fr_operation operation, const fastreg_array *arrays, s
     return r;
 }
 
-/* Check the arguments, and complete a request whose arrays, operation and numbers are set. format: of the
- * result, NULL if there is none. */
+/* Check the arguments, and complete a request whose arrays, operation and numbers are set. format:
+ * of the result, NULL if there is none. */
 static fastreg_status check(fr_request *r, const fastreg_options *o, const fr_format *format)
 {
     const int writes = fr_writes(r->operation);
@@ -161,8 +161,8 @@ static fastreg_status call(fr_request *r, const fastreg_options *o, const fr_for
 /* -- Values, gradients, proximal steps, statistics -------------------------------------------- */
 
 /* One dense array of at most SHORT elements, nothing forced: a single kernel call on this thread
- * decides nearly always. The general way would do the same with a request, shares and merge around it,
- * which is most of the time of a call this small (64 f32: 100 ns against 25). */
+ * decides nearly always. The general way would do the same with a request, shares and merge around
+ * it, which is most of the time of a call this small (64 f32: 100 ns against 25). */
 enum { SHORT = 2048 };
 
 /* Returns 0 if the general way must do it. */
@@ -275,11 +275,12 @@ fastreg_status fastreg_statistics_of(const fastreg_array *arrays, size_t count,
     return call(&r, or_defaults(options), &fr_format_f64, 0, &to);
 }
 
-/* -- Elements -------------------------------------------------------------------------------------- */
+/* -- Elements ---------------------------------------------------------------------------------- */
 
 size_t fastreg_itemsize(fastreg_dtype dtype) { return fr_itemsize(dtype); }
 
-/* The f32 that equals `value`, if there is a normal one (or +0): moving bits needs no environment. */
+/* The f32 that equals `value`, if there is a normal one (or +0): moving bits needs no
+ * environment. */
 static int pack_normal_f32(double value, void *element)
 {
     const uint64_t b = fr_bits(value), magnitude = b & (UINT64_MAX >> 1);
@@ -346,7 +347,7 @@ fastreg_status fastreg_unpack(fastreg_dtype dtype, const void *element, double *
     return status;
 }
 
-/* -- Statuses -------------------------------------------------------------------------------------- */
+/* -- Statuses ---------------------------------------------------------------------------------- */
 
 const char *fastreg_status_text(fastreg_status status)
 {
@@ -373,7 +374,7 @@ const char *fastreg_status_text(fastreg_status status)
     return "unknown status";
 }
 
-/* -- What is in use -------------------------------------------------------------------------------- */
+/* -- What is in use ---------------------------------------------------------------------------- */
 
 const char *fastreg_level(void)
 {

@@ -63,8 +63,9 @@ static const fr_kernels *const tables[] = {
 enum { LEVELS = sizeof tables / sizeof tables[0] };
 
 #ifdef __x86_64__
-/* Zen 4 (AMD family 19h with AVX-512) takes 2 cycles to widen eight f32 in one 512-bit conversion and
- * 0.7 for four in a 256-bit one: f32 values in L2 reach 55 GB/s with the one and 80 with the other. */
+/* Zen 4 (AMD family 19h with AVX-512) takes 2 cycles to widen eight f32 in one 512-bit conversion
+ * and 0.7 for four in a 256-bit one: f32 values in L2 reach 55 GB/s with the one and 80 with the
+ * other. */
 static int ask_whether_zen4(void)
 {
     unsigned a, b, c, d;

@@ -10,7 +10,8 @@
 /* The table by name, or the chosen one for NULL; NULL if there is none to run. */
 FR_HIDDEN const fr_kernels *fr_dispatch(const char *name);
 
-/* The i-th level, slowest first, or NULL past the last; *available: whether this processor has it. */
+/* The i-th level, slowest first, or NULL past the last; *available: whether this processor has
+ * it. */
 FR_HIDDEN const char *fr_dispatch_name(size_t i, int *available);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * What an element type is: its size, the kernels that read it, its format; and what follows from that for
- * an array of it: how many elements, and whether they lie one after another.
+ * What an element type is: its size, the kernels that read it, its format; and what follows from
+ * that for an array of it: how many elements, and whether they lie one after another.
  */
 #ifndef FR_DTYPE_H
 #define FR_DTYPE_H
@@ -30,7 +30,8 @@ FR_INLINE size_t fr_itemsize(fastreg_dtype dtype)
     return (unsigned)dtype < sizeof sizes ? sizes[dtype] : 0;
 }
 
-/* The kernel type of a dtype: its own, f64 for integers of up to 32 bits, -1 for 64-bit integers. */
+/* The kernel type of a dtype: its own, f64 for integers of up to 32 bits, -1 for 64-bit
+ * integers. */
 FR_INLINE int fr_kernel_type(fastreg_dtype dtype)
 {
     if (fr_is_float(dtype))

@@ -36,7 +36,8 @@
     X(l2, 0, 1, more)                                                                              \
     X(l1l2, 1, 1, more)
 
-/* How a gradient reaches memory: ordinary stores, stores past the cache, or added to what is there. */
+/* How a gradient reaches memory: ordinary stores, stores past the cache, or added to what is
+ * there. */
 #define FR_STORES(X)                                                                               \
     X(fresh)                                                                                       \
     X(streamed)                                                                                    \

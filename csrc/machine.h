@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * What differs between processors outside the kernels: the floating-point environment, sqrt, and the
- * fence that makes streamed stores visible before any later store.
+ * What differs between processors outside the kernels: the floating-point environment, sqrt, and
+ * the fence that makes streamed stores visible before any later store.
  */
 #ifndef FR_MACHINE_H
 #define FR_MACHINE_H

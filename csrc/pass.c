@@ -4,10 +4,11 @@
 #include "threads.h"
 #include "walk.h"
 
-/* A chunk is what one kernel call handles. Longer: fewer folds; shorter: a tighter error bound and, where
- * sums and gradient take a loop each, x still in L1 when its gradient is taken. Folding costs about 25
- * ns: 2 % of 8192 elements in L2. Reading x for the value while the lines of its gradient before are
- * streamed out wants shorter ones still (64 Mi f32, one thread: 33 GB/s with 1024, 28 with 2048). */
+/* A chunk is what one kernel call handles. Longer: fewer folds; shorter: a tighter error bound and,
+ * where sums and gradient take a loop each, x still in L1 when its gradient is taken. Folding costs
+ * about 25 ns: 2 % of 8192 elements in L2. Reading x for the value while the lines of its gradient
+ * before are streamed out wants shorter ones still (64 Mi f32, one thread: 33 GB/s with 1024, 28
+ * with 2048). */
 enum {
     CHUNK = 8192,
     CHUNK_WITH_GRADIENT = 2048,
@@ -371,8 +372,8 @@ void fr_progress_begin(fr_progress *p, const fr_request *request, fr_total *tota
     atomic_flag_clear(&p->lock);
 }
 
-/* Nothing found, nothing done. Returns 0 if what has been written cannot be written again: where it was
- * added to what stood there, or has replaced what it came from. */
+/* Nothing found, nothing done. Returns 0 if what has been written cannot be written again: where it
+ * was added to what stood there, or has replaced what it came from. */
 static int restart_pass(void *progress)
 {
     fr_progress *const p = progress;
@@ -380,8 +381,7 @@ static int restart_pass(void *progress)
     memset(&p->found, 0, sizeof p->found);
     if (p->total)
         memset(p->total, 0, sizeof *p->total);
-    return !fr_writes(r->operation) ||
-           (r->store != FR_STORE_accumulated && !fr_overwrites(r));
+    return !fr_writes(r->operation) || (r->store != FR_STORE_accumulated && !fr_overwrites(r));
 }
 
 void fr_pass(fr_progress *p)

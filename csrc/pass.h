@@ -21,8 +21,8 @@ typedef enum { FR_VALUE, FR_GRADIENT, FR_BOTH, FR_PROX, FR_STATISTICS } fr_opera
  *   FR_PROX       -          -            -        fresh                         step, flush
  *   FR_STATISTICS 1          -            -        -                             -
  *
- * f64 arrays are summed by tier 1 where the request says 0. A prox does not stream its stores: it is
- * limited by its division. */
+ * f64 arrays are summed by tier 1 where the request says 0. A prox does not stream its stores: it
+ * is limited by its division. */
 typedef struct {
     const fastreg_array *arrays;
     size_t count;
@@ -84,7 +84,7 @@ typedef struct {
     atomic_flag lock;   /* of found and total */
     fr_found found;
     fr_total *total;  /* tier 2: the exact sum, zero before the first pass */
-    double anchor[2]; /* tier 1's first guesses, 0 for none; its last ones after a pass of one share */
+    double anchor[2]; /* tier 1's first guesses, 0 for none; its last after a pass of one share */
 } fr_progress;
 
 /* Begin with nothing found and no guesses. total: NULL but for tier 2. */
@@ -98,8 +98,8 @@ FR_INLINE int fr_is_stopped(fr_progress *p)
 /* Do the whole request, on as many threads as it says; p->found is what this pass found. */
 FR_HIDDEN void fr_pass(fr_progress *p);
 
-/* The same on this thread alone. here: it is the thread that called fastreg, the only one that may ask the
- * caller's poll. */
+/* The same on this thread alone. here: it is the thread that called fastreg, the only one that may
+ * ask the caller's poll. */
 FR_HIDDEN void fr_pass_alone(fr_progress *p, int here);
 
 /* Kernel row of the terms with a non-zero weight, -1 if there is none. */

@@ -5,7 +5,8 @@
 
 /* From here an array is shared between threads; smaller ones are done whole, by one thread each. */
 enum { SHARED_ARRAY_ELEMENTS = 1 << 17 };
-/* How often a list of small arrays asks the caller's poll; a row costs as much as so many elements. */
+/* How often a list of small arrays asks the caller's poll; a row costs as much as so many
+ * elements. */
 enum { ELEMENTS_PER_POLL = 1 << 16, ELEMENTS_PER_ROW = 512 };
 
 /* Sums of |x|, of x*x, and of both. */
@@ -53,7 +54,8 @@ static int run(fr_table *table, fr_progress *p, const fr_part *part)
     return 0;
 }
 
-/* The sum, and its root if `root` is not NULL, that tier 1 could not decide. Returns 0 if stopped. */
+/* The sum, and its root if `root` is not NULL, that tier 1 could not decide. Returns 0 if
+ * stopped. */
 static FR_NOINLINE int decide_exactly(fr_table *table, const fr_part *part, const double *weights,
                                       double *sum, double *root)
 {

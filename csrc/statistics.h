@@ -7,7 +7,8 @@
 
 #include "pass.h"
 
-/* Fill rows[k] for each array, and *total unless it is NULL. factor multiplies every error bound. */
+/* Fill rows[k] for each array, and *total unless it is NULL. factor multiplies every error
+ * bound. */
 FR_HIDDEN fastreg_status fr_statistics(const fr_request *request, double factor,
                                        fastreg_statistics *rows, fastreg_statistics *total);
 

@@ -40,8 +40,8 @@ __attribute__((constructor)) static void watch_forks(void)
 }
 
 /* What a worker must have left of its stack. A pass needs 25 KiB, of which a fr_walk is 19; without
- * optimisation the kernels, all inlined, take 500 KiB with gcc 12 and 1.4 MiB with clang 14. OMP_STACKSIZE and
- * limits on the stack may leave less. */
+ * optimisation the kernels, all inlined, take 500 KiB with gcc 12 and 1.4 MiB with clang 14.
+ * OMP_STACKSIZE and limits on the stack may leave less. */
 #    ifdef __OPTIMIZE__
 enum { WORKER_STACK = 64 << 10 };
 #    else
@@ -68,13 +68,14 @@ static int places_can_be_had(void)
     return 1;
 }
 
-/* The last team that this thread has had: its workers exist already. Not the largest one: libgomp ends
- * the workers that a smaller team leaves over. Another library may do that unseen with a team of its own. */
+/* The last team that this thread has had: its workers exist already. Not the largest one: libgomp
+ * ends the workers that a smaller team leaves over. Another library may do that unseen with a team
+ * of its own. */
 static _Thread_local int had_team = 1;
 
-/* Have the runtime start the workers of a team of n. It ends the process if it cannot, so a probe comes
- * first; one thread at a time, or several would take the same room for theirs. Returns 0 if they cannot be
- * had, or not with a stack that is large enough. */
+/* Have the runtime start the workers of a team of n. It ends the process if it cannot, so a probe
+ * comes first; one thread at a time, or several would take the same room for theirs. Returns 0 if
+ * they cannot be had, or not with a stack that is large enough. */
 static FR_NOINLINE int start_team(int n)
 {
     static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;

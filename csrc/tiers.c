@@ -33,8 +33,8 @@ static FR_NOINLINE void climb_to_the_top(fr_progress *p, const fr_rounding *how,
 
 fastreg_status fr_climb(fr_request *r, const fr_rounding *how, double *value, int *tier)
 {
-    /* Gradients come along with the first pass, unless that pass cannot write them, or would write over data
-     * that a later one may have to read. */
+    /* Gradients come along with the first pass, unless that pass cannot write them, or would write
+     * over data that a later one may have to read. */
     const int owed = r->operation == FR_BOTH && (r->tier >= 2 || fr_overwrites(r));
     double v = 0.0;
     fr_progress p;

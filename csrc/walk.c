@@ -2,8 +2,8 @@
 #include "walk.h"
 #include "dtype.h"
 
-/* Rank of a dimension from outside to inside: broadcast dimensions first, then falling steps. Those of x
- * have been turned. */
+/* Rank of a dimension from outside to inside: broadcast dimensions first, then falling steps. Those
+ * of x have been turned. */
 static size_t outerness(const fr_walk *w, int d)
 {
     const ptrdiff_t xs = w->xs[d], gs = w->gs[d];
@@ -112,8 +112,8 @@ void fr_walk_start(fr_walk *w, const fastreg_array *a, size_t first, size_t coun
     for (size_t i = 0; i < n; ++i, to += (to_step), from += (from_step))                           \
     memcpy(to, from, size)
 
-/* Every second element, as x[::2] and the parts of complex numbers have them: with the step a constant,
- * compilers load vectors and shuffle. */
+/* Every second element, as x[::2] and the parts of complex numbers have them: with the step a
+ * constant, compilers load vectors and shuffle. */
 #define COPY_SECOND(type)                                                                          \
     for (size_t i = 0; i < n; ++i) {                                                               \
         type v;                                                                                    \
@@ -209,7 +209,8 @@ int fr_walk_next(fr_walk *w, size_t limit)
         w->left -= n;
         return 1;
     }
-    /* Integers are gathered beside the gradients, which they do not have, and widened from there. */
+    /* Integers are gathered beside the gradients, which they do not have, and widened from
+     * there. */
     const int convert = w->type == FR_FLOAT_f64 && w->dtype != FASTREG_F64;
     unsigned char *const to = convert ? w->staged_g : w->staged_x;
     const size_t n = FR_MIN(w->left, (size_t)FR_STAGE);

@@ -36,12 +36,13 @@ typedef struct {
     _Alignas(64) unsigned char staged_g[FR_STAGE * 8];
 } fr_walk;
 
-/* Start at element `first` (counted in the walk's own order, the same for every call) for `count`. */
+/* Start at element `first` (counted in the walk's own order, the same for every call) for
+ * `count`. */
 FR_HIDDEN void fr_walk_start(fr_walk *w, const fastreg_array *a, size_t first, size_t count,
                              int gradient, int accumulate);
 
-/* Hand out the next run of at most `limit` elements, which is no less than FR_STAGE; 0 when there is
- * none. The gradient of the run before must have been written by then. */
+/* Hand out the next run of at most `limit` elements, which is no less than FR_STAGE; 0 when there
+ * is none. The gradient of the run before must have been written by then. */
 FR_HIDDEN int fr_walk_next(fr_walk *w, size_t limit);
 
 #endif

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * Anchored sums: an error-free transformation (pre-rounding: Rump, Ogita and Oishi 2008; FastTwoSum:
- * Dekker 1971) whose rests are summed in plain f64. Here are the bound of that second sum, proven,
- * and the constants that the proof needs. The steps are fr_anchored_l1 and fr_anchored_l2 of
- * points.inc for each element, and fr_anchored_fold of instantiate.inc at the end.
+ * Anchored sums: an error-free transformation (pre-rounding: Rump, Ogita and Oishi 2008;
+ * FastTwoSum: Dekker 1971) whose rests are summed in plain f64. Here are the bound of that second
+ * sum, proven, and the constants that the proof needs. The steps are fr_anchored_l1 and
+ * fr_anchored_l2 of points.inc for each element, and fr_anchored_fold of instantiate.inc at the
+ * end.
  *
  * A lane has two numbers. `high` starts at the anchor, a power of two C above the sum of all lanes,
  * so C <= high < 2 C throughout, and high is a whole number of ulp(C). A term t >= 0 makes it
@@ -18,28 +19,30 @@
  * |x|, and squares that f64 holds (f16, bf16, f32): rests are exact. `low` is at most j C 2^-53
  *     after j additions and the j-th loses at most j units: n (m + 1) / 2 in all lanes together.
  * Squares of f64 with FMA: each rest is rounded once, from x^2 - d: n units more.
- * Squares of f64 without FMA: x^2 = p + e, p = RN(x^2), |e| <= 2^-53 p. The rest is (p - d) + e. Its
- *     first part is exact and at most C 2^-53; the second parts are at most C 2^-53 all together, for
- *     the p sum to the total. Rounding the rests loses n + 1; and the second parts in `low` make its
- *     additions lose m more.
+ * Squares of f64 without FMA: x^2 = p + e, p = RN(x^2), |e| <= 2^-53 p. The rest is (p - d) + e:
+ *     its first part is exact and at most C 2^-53; the second parts are at most C 2^-53 all
+ *     together, for the p sum to the total. Rounding the rests loses n + 1; and the second parts in
+ *     `low` make its additions lose m more.
  *
- * In every case all |low| together are at most (n + 1) C 2^-53, so each of the v levels of the pairwise
- * fold loses at most n + 1. The last case is the worst: n (m + 1) / 2 + (n + 1) + m + v (n + 1) units,
- * which is at most (n + 1) (m / 2 + 2 + v), for m <= n. Stated is twice that: the proof leaves out that
- * `low` and the sum of the p exceed their bounds by their own roundings, n 2^-53 of them, and that
- * parts of a square may underflow, by 2^-1074 each, where a unit is 2^-956 or more.
+ * In every case all |low| together are at most (n + 1) C 2^-53, so each of the v levels of the
+ * pairwise fold loses at most n + 1. The last case is the worst: n (m + 1) / 2 + (n + 1) + m +
+ * v (n + 1) units, which is at most (n + 1) (m / 2 + 2 + v), for m <= n. Stated is twice that: the
+ * proof leaves out that `low` and the sum of the p exceed their bounds by their own roundings,
+ * n 2^-53 of them, and that parts of a square may underflow, by 2^-1074 each, where a unit is
+ * 2^-956 or more.
  */
 #ifndef FR_ANCHORED_H
 #define FR_ANCHORED_H
 
 #include "formats.h"
 
-/* Below the least, a unit would come near what underflows; above the most, sums of anchors to infinity. */
+/* Below the least, a unit would come near what underflows; above the most, sums of anchors to
+ * infinity. */
 #define FR_ANCHOR_LEAST 0x1p-850
 #define FR_ANCHOR_MOST  0x1p1000
 
-/* The anchor above a plain sum whose relative error is below 2^-20: a power of two above the true sum,
- * or 0 if there is none to use. */
+/* The anchor above a plain sum whose relative error is below 2^-20: a power of two above the true
+ * sum, or 0 if there is none to use. */
 FR_INLINE double fr_anchor_above(double sum)
 {
     const double padded = sum + sum * 0x1p-20;

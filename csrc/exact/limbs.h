@@ -18,7 +18,8 @@ __extension__ typedef unsigned __int128 fr_u128;
 #define FR_MOMENT_BASE  (-2176)
 #define FR_MOMENT_LIMBS 70
 
-/* A weighted total. A weight's bits lie in [2^-1074, 2^1024): 2^-3222 to 2^3135, and 2^63 arrays. */
+/* A weighted total. A weight's bits lie in [2^-1074, 2^1024): 2^-3222 to 2^3135, and 2^63
+ * arrays. */
 #define FR_TOTAL_BASE  (-3264)
 #define FR_TOTAL_LIMBS 104
 

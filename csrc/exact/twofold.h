@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
  * Sums of non-negative terms as an unevaluated pair with a proven error bound, and the test whether
- * that bound allows only one rounding (Ziv). Every number here is >= 0, so bounds simply add; their own
- * roundings, 2^-53 for each addition, are far below the factor 2 that every bound has to spare.
+ * that bound allows only one rounding (Ziv). Every number here is >= 0, so bounds simply add; their
+ * own roundings, 2^-53 for each addition, are far below the factor 2 that every bound has to spare.
  *
  * TwoSum: Knuth, TAOCP 2, 4.2.2. TwoProduct: Dekker 1971; one FMA where the target has it.
  */

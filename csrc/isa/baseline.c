@@ -6,8 +6,7 @@
 #define FR_LEVEL_NAME "baseline"
 #if defined(__x86_64__)
 #    ifdef __AVX__
-#        error                                                                                     \
-            "build fastreg without -march=native or -mavx: it chooses the instruction set at run time"
+#        error "build without -march=native and -mavx: levels are chosen at run time"
 #    endif
 #    include <emmintrin.h>
 #    define FR_VECTOR "vec_sse2.h"

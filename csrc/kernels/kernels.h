@@ -10,25 +10,27 @@
 #include "../exact/twofold.h"
 #include "../lists.h"
 
+// clang-format off
 enum {
 #define X(name, type, constant) FR_FLOAT_##name,
     FR_FLOATS(X)
 #undef X
-        FR_FLOAT_COUNT
+    FR_FLOAT_COUNT
 };
 enum {
 #define X(name, l1, l2) FR_PENALTY_##name,
     FR_PENALTIES(X)
 #undef X
-        FR_PENALTY_COUNT
+    FR_PENALTY_COUNT
 };
 enum {
 #define X(store) FR_STORE_##store,
     FR_STORES(X)
 #undef X
-        FR_STORE_COUNT,
+    FR_STORE_COUNT,
     FR_STORE_none = -1
 };
+// clang-format on
 
 /* The penalty with these terms, at least one of them. */
 #define FR_TERMS(l1, l2) ((l1) ? (l2) ? FR_PENALTY_l1l2 : FR_PENALTY_l1 : FR_PENALTY_l2)
@@ -39,7 +41,7 @@ enum {
 typedef struct {
     double slope, step, zero_step;
     int terms;  /* FR_PENALTY_l1, l2 or l1l2: by the weights, not by their products with u */
-    int narrow; /* f32 lanes may try: the next two are within 2^-24 of slope and step, or are zeros */
+    int narrow; /* f32 lanes may try: the next two are within 2^-24 of slope and step, or zeros */
     float slope_f32, step_f32;
 } fr_slope;
 
@@ -50,10 +52,7 @@ FR_INLINE int fr_fits_f32(double a)
 }
 
 /* RN(2 w u): 2 w, or 2 u, is exact, and overflows only where 2 w u does. */
-FR_INLINE double fr_twice(double w, double u)
-{
-    return w < 1.0 ? 2.0 * w * u : w * (2.0 * u);
-}
+FR_INLINE double fr_twice(double w, double u) { return w < 1.0 ? 2.0 * w * u : w * (2.0 * u); }
 
 FR_INLINE fr_slope fr_slope_of(double l1, double l2, double u)
 {
@@ -65,23 +64,24 @@ FR_INLINE fr_slope fr_slope_of(double l1, double l2, double u)
     return s;
 }
 
-/* sum[0] of |x| and sum[1] of x*x, each only if the penalty has it, with proven error bounds. The `narrow`
- * kernels are those of f32 lanes for half precision, good for results of 11 bits, and the plain ones for the
- * other types. */
+/* sum[0] of |x| and sum[1] of x*x, each only if the penalty has it, with proven error bounds. The
+ * `narrow` kernels are those of f32 lanes for half precision, good for results of 11 bits, and the
+ * plain ones for the other types. */
 typedef void fr_plain_kernel(const void *x, size_t n, fr_sum sum[2]);
 
-/* The same to about 2^-80 (exact/anchored.h). anchor: guesses, 0 at first, kept between chunks of one array.
- * Returns 0 for NaN, infinities and sums above 2^1000. */
+/* The same to about 2^-80 (exact/anchored.h). anchor: guesses, 0 at first, kept between chunks of
+ * one array. Returns 0 for NaN, infinities and sums above 2^1000. */
 typedef int fr_anchored_kernel(const void *x, size_t n, double anchor[2], fr_sum sum[2]);
 
-/* Writes out[0 .. n); out == x is allowed, any other overlap is not. After streamed stores the caller
- * owes fr_stream_end. */
+/* Writes out[0 .. n); out == x is allowed, any other overlap is not. After streamed stores the
+ * caller owes fr_stream_end. */
 typedef void fr_gradient_kernel(const void *x, void *out, size_t n, const fr_slope *s);
 
-/* Sums and gradient in one loop, so that loads and stores overlap: those of the type's first tier, plain
- * for f32 and anchored for f64. NULL where arithmetic is the limit and code would only grow: half
- * precision, and levels without FMA. The gradient is written whatever comes of the sums. out and x do not
- * overlap; for streamed stores out starts a cache line; the slope has the penalty's terms. */
+/* Sums and gradient in one loop, so that loads and stores overlap: those of the type's first tier,
+ * plain for f32 and anchored for f64. NULL where arithmetic is the limit and code would only grow:
+ * half precision, and levels without FMA. The gradient is written whatever comes of the sums. out
+ * and x do not overlap; for streamed stores out starts a cache line; the slope has the penalty's
+ * terms. */
 typedef int fr_both_kernel(const void *x, void *out, size_t n, double anchor[2], fr_sum sum[2],
                            const fr_slope *s);
 

@@ -115,8 +115,8 @@ FR_INLINE vh vh_pack_bf16(vs a, vs b)
 {
     return fr_round_bf16(fr_canonical_vs(a), fr_canonical_vs(b));
 }
-/* Factors 1 -+ 2^-22 leave room for their own rounding, 2^-24. Rounding is monotonic: if both ends agree,
- * so does all between. */
+/* Factors 1 -+ 2^-22 leave room for their own rounding, 2^-24. Rounding is monotonic: if both ends
+ * agree, so does all between. */
 FR_INLINE int vs_round_f16(vs a, vs b, vh *y)
 {
     const vs below = _mm256_set1_ps(1.0f - 0x1p-22f), above = _mm256_set1_ps(1.0f + 0x1p-22f);
@@ -128,7 +128,8 @@ FR_INLINE int vs_round_f16(vs a, vs b, vh *y)
     *y = low;
     return _mm256_testz_si256(doubtful, doubtful);
 }
-/* 2^-23 (1 + 2^-24) of a normal float is at most two of its last places: 5 from a tie is far enough. */
+/* 2^-23 (1 + 2^-24) of a normal float is at most two of its last places: 5 from a tie is far
+ * enough. */
 FR_INLINE __m256i fr_is_doubtful_bf16(vs a)
 {
     const __m256i b = _mm256_castps_si256(a), low16 = _mm256_set1_epi32(0xffff);
@@ -213,8 +214,8 @@ FR_INLINE void vd_stream_bf16(void *p, vd a)
     _mm_stream_si64((long long *)p, _mm_cvtsi128_si64(vd_pack_bf16(a)));
 }
 
-/* In the elements' own type, and halves in f32: their sum rounded to f32 and then to T is what the exact
- * sum rounds to, since 24 >= 2 * 11 + 2 (Figueroa 1995). */
+/* In the elements' own type, and halves in f32: their sum rounded to f32 and then to T is what the
+ * exact sum rounds to, since 24 >= 2 * 11 + 2 (Figueroa 1995). */
 FR_INLINE void vd_accumulate_f64(void *p, vd a)
 {
     vd_store_f64(p, _mm256_add_pd(_mm256_loadu_pd((const double *)p), a));

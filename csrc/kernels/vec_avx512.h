@@ -118,8 +118,8 @@ FR_INLINE vh vh_pack_bf16(vs a, vs b)
 {
     return fr_round_bf16(fr_canonical_vs(a), fr_canonical_vs(b));
 }
-/* Factors 1 -+ 2^-22 leave room for their own rounding, 2^-24. Rounding is monotonic: if both ends agree,
- * so does all between. */
+/* Factors 1 -+ 2^-22 leave room for their own rounding, 2^-24. Rounding is monotonic: if both ends
+ * agree, so does all between. */
 FR_INLINE int vs_round_f16(vs a, vs b, vh *y)
 {
     const vs below = _mm512_set1_ps(1.0f - 0x1p-22f), above = _mm512_set1_ps(1.0f + 0x1p-22f);
@@ -130,7 +130,8 @@ FR_INLINE int vs_round_f16(vs a, vs b, vh *y)
     return !(_mm512_cmpneq_epi16_mask(low, high) |
              _mm512_cmpgt_epi16_mask(magnitude, _mm512_set1_epi16(0x7c00)));
 }
-/* 2^-23 (1 + 2^-24) of a normal float is at most two of its last places: 5 from a tie is far enough. */
+/* 2^-23 (1 + 2^-24) of a normal float is at most two of its last places: 5 from a tie is far
+ * enough. */
 FR_INLINE __mmask16 fr_is_doubtful_bf16(vs a)
 {
     const __m512i low16 = _mm512_set1_epi32(0xffff), start = _mm512_set1_epi32(0x8000 - 5);
@@ -198,8 +199,8 @@ FR_INLINE void vd_stream_f32(void *p, vd a) { _mm256_stream_ps((float *)p, vd_pa
 FR_INLINE void vd_stream_f16(void *p, vd a) { _mm_stream_si128((__m128i *)p, vd_pack_f16(a)); }
 FR_INLINE void vd_stream_bf16(void *p, vd a) { _mm_stream_si128((__m128i *)p, vd_pack_bf16(a)); }
 
-/* In the elements' own type, and halves in f32: their sum rounded to f32 and then to T is what the exact
- * sum rounds to, since 24 >= 2 * 11 + 2 (Figueroa 1995). */
+/* In the elements' own type, and halves in f32: their sum rounded to f32 and then to T is what the
+ * exact sum rounds to, since 24 >= 2 * 11 + 2 (Figueroa 1995). */
 FR_INLINE void vd_accumulate_f64(void *p, vd a)
 {
     vd_store_f64(p, _mm512_add_pd(_mm512_loadu_pd(p), a));

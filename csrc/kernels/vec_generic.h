@@ -2,38 +2,41 @@
  *
  * The vocabulary in plain C: the reference for the others, and the kernels of a CPU that has none.
  *
- * vd            a vector of VL doubles; kernels keep CHAINS of them going to hide latency
- * FR_VEC_FMA    1 if vd_fma and vd_fms round once for any operands. If 0, vd_fma is used only where the
- *               product is exact or an estimate wanted, and vd_fma_exact for the rest; there is no vd_fms,
- *               but vd_square_error(x, p), the error of p = RN(x*x)
- * vd_set/add/sub/mul/fma/fms/div/abs/put    what they say; fms is a*b - c; put stores VL doubles
- * vd_flip_sign(a, by)                   a with its sign flipped where `by` is negative
- * vd_where_zero(x, yes, no)             per lane: x == 0 ? yes : no
- * vd_where_nan(x, yes, no)              per lane: x is NaN ? yes : no
- * vd_where_less(a, b, yes, no)          per lane: a < b ? yes : no (no for NaN)
- * vd_max(a, b)                          per lane: a > b ? a : b, so b if either is NaN
- * vd_min(a, b)                          per lane: a < b ? a : b, so b if either is NaN
- * vd_load_T(p)                          VL elements of type T from any address, widened exactly
- * vd_store_T(p, a)                      narrowed to T in one rounding to nearest, ties to even; any
- *                                       NaN becomes the canonical one
- * vd_accumulate_T(p, a)                 what is at p plus a rounded to T, rounded to T, stored at p. A
- *                                       vocabulary that has its own defines FR_VEC_ACCUMULATE as 1
- * vd_stream_T(p, a)                     the same past the cache; p is aligned to VL elements
+ * vd                         a vector of VL doubles; kernels keep CHAINS of them to hide latency
+ * FR_VEC_FMA                 1 if vd_fma and vd_fms round once for any operands. If 0, vd_fma is
+ *                            used only where the product is exact or an estimate wanted, and
+ *                            vd_fma_exact for the rest; there is no vd_fms, but
+ *                            vd_square_error(x, p), the error of p = RN(x*x)
+ * vd_set/add/sub/mul/fma/fms/div/abs/put   what they say; fms is a*b - c; put stores VL doubles
+ * vd_flip_sign(a, by)        a with its sign flipped where `by` is negative
+ * vd_where_zero(x, yes, no)  per lane: x == 0 ? yes : no
+ * vd_where_nan(x, yes, no)   per lane: x is NaN ? yes : no
+ * vd_where_less(a, b, yes, no)   per lane: a < b ? yes : no (no for NaN)
+ * vd_max(a, b)               per lane: a > b ? a : b, so b if either is NaN
+ * vd_min(a, b)               per lane: a < b ? a : b, so b if either is NaN
+ * vd_load_T(p)               VL elements of type T from any address, widened exactly
+ * vd_store_T(p, a)           narrowed to T in one rounding to nearest, ties to even; any NaN
+ *                            becomes the canonical one
+ * vd_accumulate_T(p, a)      what is at p plus a rounded to T, rounded to T, stored at p. A
+ *                            vocabulary that has its own defines FR_VEC_ACCUMULATE as 1
+ * vd_stream_T(p, a)          vd_store_T past the cache; p is aligned to VL elements
  *
- * vs            a vector of SL floats, for half precision alone
- * vs_set/add/abs/put                    what they say; put stores SL floats
- * vs_add_square(sum, a)                 sum + a*a, rounded once if a*a is a float
- * vs_load_T(p, &a, &b)                  2 SL elements of a half precision, widened exactly, in any order
+ * vs                         a vector of SL floats, for half precision alone
+ * vs_set/add/abs/put         what they say; put stores SL floats
+ * vs_add_square(sum, a)      sum + a*a, rounded once if a*a is a float
+ * vs_load_T(p, &a, &b)       2 SL elements of a half precision, widened exactly, in any order
  *
- * A vocabulary that defines FR_VEC_HALVES as 1, which needs FR_VEC_FMA = 1, has these instead of vs_load_T,
- * for gradients in f32 lanes:
+ * A vocabulary that defines FR_VEC_HALVES as 1, which needs FR_VEC_FMA = 1, has these instead of
+ * vs_load_T, for gradients in f32 lanes:
+ *
  * vs_mul, vs_fma, vs_flip_sign, vs_where_zero, vs_where_less   as their namesakes
- * vh            2 SL elements of a half precision; vh_load, vh_store, and vh_stream to 2 SL aligned ones
- * vh_unpack_T(y, &a, &b)                widened exactly, in any order
- * vh_pack_T(a, b)                       back in that order, rounded once; any NaN becomes the canonical one
- * vs_round_T(a, b, &y)                  1 if all numbers within a factor 1 +- 2^-23 (1 + 2^-24) of each of
- *                                       a and b round to y, and none is NaN, or is not a normal float
- *                                       where T has subnormals as small; else 0, and y is unspecified
+ * vh                         2 SL elements of a half precision; vh_load, vh_store, and vh_stream to
+ *                            2 SL aligned ones
+ * vh_unpack_T(y, &a, &b)     widened exactly, in any order
+ * vh_pack_T(a, b)            back in that order, rounded once; any NaN becomes the canonical one
+ * vs_round_T(a, b, &y)       1 if all numbers within a factor 1 +- 2^-23 (1 + 2^-24) of each of a
+ *                            and b round to y, and none is NaN, or is not a normal float where T
+ *                            has subnormals as small; else 0, and y is unspecified
  */
 typedef double vd;
 enum { VL = 1, CHAINS = 8 };

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * What fastreg.h promises beside numbers: each status for each bad argument, nothing written on error, polls
- * that are asked and obeyed, thread settings, packing. Prints "good", or the first line that does not hold.
+ * What fastreg.h promises beside numbers: each status for each bad argument, nothing written on
+ * error, polls that are asked and obeyed, thread settings, packing. Prints "good", or the first
+ * line that does not hold.
  */
 #define _POSIX_C_SOURCE 200112L
 #include "harness.h"
@@ -163,7 +164,8 @@ static void check_arguments(void)
     list[0] = list[1] = plain(), list[0].gradient = NULL;
     HOLDS(fastreg_gradient(list, 2, 1.0, 0, NULL) == FASTREG_OK);
     HOLDS(gradients[4] == (float)(0.5 + 4.0));
-    /* What lies behind a shape and its steps is not read: here it would make the array look dense. */
+    /* What lies behind a shape and its steps is not read: here it would make the array look
+     * dense. */
     static const ptrdiff_t one_of_three[] = {2, 3}, three_steps[] = {12, 4};
     gradients[0] = 1.0f, gradients[1] = 100.0f, gradients[3] = 2.0f;
     a = plain(), a.data = gradients, a.gradient = NULL;
@@ -175,13 +177,15 @@ static void check_arguments(void)
     HOLDS(v == 5 * (0.5 + 2.0) + 5 * (1.5 + 18.0));
 }
 
-/* Both in one pass is each by itself, also where weights vanish, overflow or meet what is not finite. */
+/* Both in one pass is each by itself, also where weights vanish, overflow or meet what is not
+ * finite. */
 static void check_both_of_extremes(void)
 {
     static const double numbers[] = {0.0,       -0.0, 1.5,    -2.5,  INFINITY,
                                      -INFINITY, NAN,  1e-300, -1e300},
                         weights[] = {0.0, 5e-324, 1e-310, 0.5, 1e300, 1.7e308},
-                        scales[] = {0.25, -0.25, 1.0, 1e-320, -3.0, 1e308, INFINITY, -INFINITY, NAN, 0.0};
+                        scales[] = {0.25,  -0.25,    1.0,       1e-320, -3.0,
+                                    1e308, INFINITY, -INFINITY, NAN,    0.0};
     enum { NUMBERS = 9, LONG = 67 };
     static const ptrdiff_t n = LONG;
     for (int dtype = 0; dtype < FLOAT_TYPES; ++dtype)
@@ -225,8 +229,8 @@ static void check_both_of_extremes(void)
                         }
 }
 
-/* What fastreg.h says of weights that are 0 and of any scale: all layouts, stores and levels, an array that
- * is in place, and enough elements that the gradient is streamed past the cache. */
+/* What fastreg.h says of weights that are 0 and of any scale: all layouts, stores and levels, an
+ * array that is in place, and enough elements that the gradient is streamed past the cache. */
 static void check_removed_terms(void)
 {
     static const double numbers[] = {0.0, -0.0, 1.5, -2.5, INFINITY, -INFINITY, NAN},
@@ -260,7 +264,8 @@ static void check_removed_terms(void)
                                            .l1 = weights[w][0],
                                            .l2 = weights[w][1]};
                         if (how >= 3) {
-                            a.data = x + (size_t)(n - 1) * item, a.gradient = g + (size_t)(n - 1) * item;
+                            a.data = x + (size_t)(n - 1) * item,
+                            a.gradient = g + (size_t)(n - 1) * item;
                             a.strides = a.gradient_strides = &step;
                         }
                         double v;
@@ -279,7 +284,8 @@ static void check_removed_terms(void)
     /* In words: what Keras writes for one weight of 0, and zeros for two. */
     static const ptrdiff_t n = 7;
     double out[7];
-    fastreg_array a = {.data = numbers, .gradient = out, .shape = &n, .ndim = 1, .dtype = FASTREG_F64};
+    fastreg_array a = {
+        .data = numbers, .gradient = out, .shape = &n, .ndim = 1, .dtype = FASTREG_F64};
     a.l1 = 0.5;
     HOLDS(fastreg_gradient(&a, 1, 2.0, 0, NULL) == FASTREG_OK);
     HOLDS(out[0] == 0.0 && out[1] == 0.0 && out[2] == 1.0 && out[3] == -1.0 && out[4] == 1.0 &&
@@ -455,8 +461,8 @@ static void check_polls(void)
                 }
 }
 
-/* Statistics of a list of small arrays ask between them, and stop there; after an array that many threads
- * share, too. What it has not stopped is right. */
+/* Statistics of a list of small arrays ask between them, and stop there; after an array that many
+ * threads share, too. What it has not stopped is right. */
 static void check_polls_of_statistics(void)
 {
     enum { ARRAYS = 400, EACH = 100 };
@@ -495,8 +501,8 @@ static void check_polls_of_statistics(void)
                 }
             }
         }
-        HOLDS(fastreg_statistics_of(list, ARRAYS, &o, rows, &total) == FASTREG_INTERRUPTED || most == 0 ||
-              asked > 0);
+        HOLDS(fastreg_statistics_of(list, ARRAYS, &o, rows, &total) == FASTREG_INTERRUPTED ||
+              most == 0 || asked > 0);
         /* Never asked, it never stops. */
         o.poll = NULL;
         HOLDS(fastreg_statistics_of(list, ARRAYS, &o, rows, NULL) == FASTREG_OK);
@@ -561,7 +567,8 @@ static void check_tiers(void)
           tier == 0);
 }
 
-/* Infinities and NaNs: alone and together, in short arrays and long ones, first, in the middle and last. */
+/* Infinities and NaNs: alone and together, in short arrays and long ones, first, in the middle and
+ * last. */
 static void check_specials(void)
 {
     static const ptrdiff_t sizes[] = {1, 5, 2048, 2049, 70001};
@@ -618,8 +625,8 @@ static void check_specials(void)
                 }
 }
 
-/* Every call is refused while FASTREG_ISA names a level that does not exist. In a process of its own: the
- * level is chosen once. */
+/* Every call is refused while FASTREG_ISA names a level that does not exist. In a process of its
+ * own: the level is chosen once. */
 static void check_bad_variable(void)
 {
     (void)fflush(stdout);
@@ -664,7 +671,8 @@ static void check_packing(void)
                       encode(format, narrow(format, around[k])));
             }
         }
-    /* The last ones have no bits that f32 drops: only their exponents are too large or too small. */
+    /* The last ones have no bits that f32 drops: only their exponents are too large or too
+     * small. */
     static const double beyond[] = {
         1e300,      -1e300,    5e-324,     -5e-324,        65520.0,        65519.99,
         0x1p128,    0x1.8p128, -0x1.8p128, 0x1.ffffffp127, 0x1.fffffep127, 0x1.8p129,
@@ -702,7 +710,8 @@ static void check_packing(void)
     HOLDS(fastreg_pack((fastreg_dtype)77, 1.0, &v) == FASTREG_BAD_DTYPE && v == 0.0);
 }
 
-/* Packing is right under any rounding mode and flush setting, which stay as they are, as do the flags. */
+/* Packing is right under any rounding mode and flush setting, which stay as they are, as do the
+ * flags. */
 static void check_packing_environment(void)
 {
     static const int modes[] = {FE_TONEAREST, FE_DOWNWARD, FE_UPWARD, FE_TOWARDZERO};
@@ -782,8 +791,8 @@ static void check_cuts(void)
             }
 }
 
-/* An array belongs to the share in which it begins, also if it begins where one ends; a large one is
- * shared by itself. Rows that nobody fills, or two fill, would show in the total. */
+/* An array belongs to the share in which it begins, also if it begins where one ends; a large one
+ * is shared by itself. Rows that nobody fills, or two fill, would show in the total. */
 static void check_shares_of_statistics(void)
 {
     fastreg_array list[4] = {plain(), plain(), plain(), plain()};
@@ -813,8 +822,9 @@ static void check_shares_of_statistics(void)
     }
 }
 
-/* A plain sum of |x| that only just needs more than 53 bits is not taken for an exact one: its lost last
- * place shows once half as much is added. (A tie would not do: those are left to the integers.) */
+/* A plain sum of |x| that only just needs more than 53 bits is not taken for an exact one: its lost
+ * last place shows once half as much is added. (A tie would not do: those are left to the
+ * integers.) */
 static void check_exact_sums(void)
 {
     static const float first[] = {0x1p30f - 64.0f, 63.0f, 1.0f + 0x1p-23f}, second[] = {0x1p-24f};
@@ -831,7 +841,8 @@ static void check_exact_sums(void)
     HOLDS(rows[0].sum_abs == 0x1p29 + 0x1p-23 && total.sum_abs == 0x1p29 + 0x1p-22);
 }
 
-/* Threads of the pool serve others too: rounding modes, flush settings and flags stay as they were. */
+/* Threads of the pool serve others too: rounding modes, flush settings and flags stay as they
+ * were. */
 #ifdef _OPENMP
 enum { TEAM = 4 };
 
@@ -880,8 +891,9 @@ static int poll_that_forks(void *context)
     return 0;
 }
 
-/* A fork from within a call: parent and child, which lacks the other threads, both return. The child has all
- * results, or, where the threads' work cannot be done again, is interrupted; later calls are right. */
+/* A fork from within a call: parent and child, which lacks the other threads, both return. The
+ * child has all results, or, where the threads' work cannot be done again, is interrupted; later
+ * calls are right. */
 static void check_forks(void)
 {
     enum { SMALL = 300, ARRAYS = SMALL + 1, FUNCTIONS = 11 };
@@ -891,7 +903,8 @@ static void check_forks(void)
     static float data[LARGE / 2];
     for (int threads = 1; threads <= 3; threads += 2)
         for (int function = 0; function < FUNCTIONS; ++function) {
-            fastreg_options o = {.poll = poll_that_forks, .threads = threads, .bytes_per_thread = 1024};
+            fastreg_options o = {
+                .poll = poll_that_forks, .threads = threads, .bytes_per_thread = 1024};
             fastreg_statistics total = {0};
             fastreg_array a = plain();
             double v = -7.0;
@@ -901,7 +914,8 @@ static void check_forks(void)
                 data[i] = 1.0f, gradients[i] = 0.25f;
             a.data = data, a.shape = &n;
             if (function >= 6 && function <= 8) /* in place, or added to what is there */
-                a.gradient = function == 8 ? gradients : data, lost = threads > 1 && fastreg_has_openmp();
+                a.gradient = function == 8 ? gradients : data,
+                lost = threads > 1 && fastreg_has_openmp();
             child = -1;
             switch (function) {
             case 0:
@@ -929,7 +943,7 @@ static void check_forks(void)
             case 8:
                 s = fastreg_gradient(&a, 1, 1.0, 1, &o);
                 break;
-            default: /* one that is shared between threads, and many that are not; forked in either */
+            default: /* one that threads share, and many that they do not; forked in either */
                 for (int k = 0; k < ARRAYS; ++k)
                     list[k] = a, list[k].gradient = NULL, list[k].shape = &small;
                 if (function == 9)

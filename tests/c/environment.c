@@ -16,7 +16,8 @@ unsigned long long environment(void)
     return _mm_getcsr() | (unsigned long long)control << 32 | (unsigned long long)status << 48;
 }
 
-/* mode 0 to 3; flush: FTZ and DAZ; flags: sticky exceptions that are raised. Returns what was set. */
+/* mode 0 to 3; flush: FTZ and DAZ; flags: sticky exceptions that are raised. Returns what was
+ * set. */
 unsigned long long set_environment(int mode, int flush, unsigned flags)
 {
     fesetround(modes[mode]);

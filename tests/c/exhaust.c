@@ -2,13 +2,13 @@
  *
  * All there is, one by one.
  *
- *     exhaust pairs LEVEL [STEP]      sum of squares and norm of every pair of f16 magnitudes, to f16. Sign and
- *                                     order are left out: 2^32 pairs are 2^29 of these
- *     exhaust gradients LEVEL [STEP]  every f32 through each gradient kernel and each shape of penalty, by
- *                                     itself and along with the value
+ *     exhaust pairs LEVEL [STEP]      sum of squares and norm of every pair of f16 magnitudes, to
+ *                                     f16. Sign and order are left out: 2^32 pairs are 2^29
+ *     exhaust gradients LEVEL [STEP]  every f32 through each gradient kernel and each shape of
+ *                                     penalty, by itself and along with the value
  *
- * With STEP only each STEP-th. Prints the number of results, or the first wrong one (status 1). The judges are
- * 128-bit integers, and the C library's fma.
+ * With STEP only each STEP-th. Prints the number of results, or the first wrong one (status 1). The
+ * judges are 128-bit integers, and the C library's fma.
  */
 #include "../../csrc/fastreg.h"
 
@@ -93,7 +93,8 @@ static unsigned long long gradients(unsigned step)
 {
     /* 64 MiB: large enough for stores past the cache when it is written in one call. */
     enum { BLOCK = 1 << 24, PIECE = 1 << 12 };
-    /* Both terms; the slope alone; the step alone; nothing; a slope that overflows and one that vanishes. */
+    /* Both terms; the slope alone; the step alone; nothing; a slope that overflows and one that
+     * vanishes. */
     static const double weights[][2] = {{0.3, 0.7}, {0.0, 0.1},    {0.9, 0.0},
                                         {0.0, 0.0}, {1e-46, 3e38}, {0.1, 2e-39}};
     enum { SHAPES = sizeof weights / sizeof weights[0] };

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * One call of the library, described by bytes, judged by truth.h: any function, element types, layouts,
- * weights, levels, tiers and thread counts. Under libFuzzer (-fsanitize=fuzzer -DLIBFUZZER) the bytes are its
- * own; else they are random:
+ * One call of the library, described by bytes, judged by truth.h: any function, element types,
+ * layouts, weights, levels, tiers and thread counts. Under libFuzzer (-fsanitize=fuzzer
+ * -DLIBFUZZER) the bytes are its own; else they are random:
  *
  *     fuzz LEVEL CASES SEED    prints the number of cases, or the first wrong one (status 1)
  */
@@ -89,8 +89,8 @@ typedef struct {
     double l1, l2;
 } described;
 
-/* Dense strides with the dimensions in some order, gaps between, some reversed. Returns the bytes they
- * span; *first receives where element 0 lies. */
+/* Dense strides with the dimensions in some order, gaps between, some reversed. Returns the bytes
+ * they span; *first receives where element 0 lies. */
 static size_t lay_out(source *s, const described *a, ptrdiff_t *strides, ptrdiff_t *first,
                       int *dense)
 {
@@ -198,7 +198,7 @@ static void describe_array(source *s, described *a, int must_be_float)
     memcpy(a->out_wanted, a->out_memory, a->out_room);
 }
 
-static const char *const operations[] = {"value", "norm",  "gradient", "value_and_gradient",
+static const char *const operations[] = {"value", "norm",      "gradient", "value_and_gradient",
                                          "prox",  "statistics"};
 
 static void report(const char *what, int operation, const char *level, const fastreg_options *o,
@@ -300,7 +300,8 @@ static int run_case(const uint8_t *data, size_t size)
         weigh(&total, &each[k], a->l1, a->l2);
     }
 
-    /* The caller's floating-point modes and flags: they must not matter, and must stay as they are. */
+    /* The caller's floating-point modes and flags: they must not matter, and must stay as they
+     * are. */
     static const int modes[] = {FE_TONEAREST, FE_DOWNWARD, FE_UPWARD, FE_TOWARDZERO};
     const unsigned strange = byte(&s);
     if (strange & 1) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * One digest of every kernel's results on fixed data. Every compiler, optimisation, processor, byte order,
- * ISA level, thread count and alignment must print the same line.
+ * One digest of every kernel's results on fixed data. Every compiler, optimisation, processor, byte
+ * order, ISA level, thread count and alignment must print the same line.
  *
  *     golden [LEVEL]      prints the FNV-1a digest of all result bits, and the number of results
  */
@@ -69,8 +69,8 @@ static void fail(const char *what, fastreg_status s)
     exit(1);
 }
 
-/* Kinds of data: near one in size; every bit pattern there is, NaN and inf with it; small range; zeros and
- * infinities beside numbers near one. */
+/* Kinds of data: near one in size; every bit pattern there is, NaN and inf with it; small range;
+ * zeros and infinities beside numbers near one. */
 static uint64_t element(int dtype, int kind)
 {
     static const int width[] = {16, 16, 32, 64}, fraction[] = {10, 7, 23, 52};
@@ -92,7 +92,8 @@ int main(int argc, char **argv)
 {
     static unsigned char x[MOST * 8 + 64], g[MOST * 8 + 64];
     static const int widths[] = {2, 2, 4, 8};
-    static const double weights[][2] = {{0.0, 1.0}, {1.0, 0.0}, {0.3, 0.01}, {1e-30, 1e-20}, {0.0, 0.0}};
+    static const double weights[][2] = {
+        {0.0, 1.0}, {1.0, 0.0}, {0.3, 0.01}, {1e-30, 1e-20}, {0.0, 0.0}};
     static const double scales[] = {-0.7, 1.0, INFINITY, NAN};
     static const size_t lengths[] = {0, 1, 2, 3, 5, 8, 17, 31, 64, 65, 127, 500, 1025, 2999};
     for (int dtype = 0; dtype < 4; ++dtype)

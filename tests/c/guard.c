@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * Runs every kernel on arrays that end, or begin, where an unreadable page does. A read or a write of one
- * byte too many is a fault: unlike sanitizers this sees masked loads too. Inputs are mapped read-only, and
- * what surrounds an output is compared. Compiled with the library by test_guard_pages.py.
+ * Runs every kernel on arrays that end, or begin, where an unreadable page does. A read or a write
+ * of one byte too many is a fault: unlike sanitizers this sees masked loads too. Inputs are mapped
+ * read-only, and what surrounds an output is compared. Compiled with the library by
+ * test_guard_pages.py.
  *
  *     guard LEVEL [LONGEST]     prints the number of cases, or what was wrong (status 1)
  */
@@ -102,7 +103,7 @@ static void fill(unsigned char *p, size_t n, int dtype)
 
 static int same(double a, double b) { return memcmp(&a, &b, sizeof a) == 0; }
 
-/* -- Every kernel of the table, dense ------------------------------------------------------------- */
+/* -- Every kernel of the table, dense ---------------------------------------------------------- */
 
 static void check_output(const unsigned char *room, const unsigned char *out, size_t nbytes,
                          const unsigned char *wanted)
@@ -118,7 +119,8 @@ static void check_output(const unsigned char *room, const unsigned char *out, si
             fail("wrote behind the output");
 }
 
-/* What the baseline's kernels write for one input: of two slopes, of which the second lets f32 lanes try. */
+/* What the baseline's kernels write for one input: of two slopes, of which the second lets f32
+ * lanes try. */
 typedef struct {
     fr_slope slope[2];
     fr_shrinkage shrinkage;
@@ -165,7 +167,8 @@ static void mark_around(unsigned char *room, unsigned char *out, size_t nbytes)
     memset(from, MARK, (size_t)((end < room + ROOM ? end : room + ROOM) - from));
 }
 
-/* Kernels that write, at `o` within `out`; what they should is `skip` bytes into what is expected. */
+/* Kernels that write, at `o` within `out`; what they should is `skip` bytes into what is
+ * expected. */
 static void sweep_stores(const fr_float_kernels *k, const unsigned char *x, size_t n, size_t item,
                          unsigned char *out, unsigned char *o, const expected *e, size_t skip)
 {
@@ -218,8 +221,10 @@ static void sweep_kernels(const char *level, size_t longest)
         for (int back = 0; back < 2; ++back)
             for (size_t gap = 0; gap < 64; ++gap) {
                 const size_t item = items[dtype], most = gap ? FR_MIN(longest, 700) : longest;
-                /* Both terms next to the page, else one or the other: two are slow where there is no FMA. */
-                e.slope[1] = fr_slope_of(gap % 2 ? 0.0 : 0.01, gap && gap % 2 == 0 ? 0.0 : 0.15, 1.0);
+                /* Both terms next to the page, else one or the other: two are slow where there is
+                 * no FMA. */
+                e.slope[1] =
+                    fr_slope_of(gap % 2 ? 0.0 : 0.01, gap && gap % 2 == 0 ? 0.0 : 0.15, 1.0);
                 e.slope[0] = e.slope[1];
                 e.slope[0].narrow = 0;
                 unsigned char *const first = back ? in + ROOM - gap - most * item : in + gap;
@@ -243,7 +248,7 @@ static void sweep_kernels(const char *level, size_t longest)
     free(copy), free(rooms);
 }
 
-/* -- Every call of the interface, dense and strided, every element type and tier ------------------ */
+/* -- Every call of the interface, dense and strided, every element type and tier --------------- */
 
 static void sweep_calls(const char *level)
 {
@@ -343,12 +348,12 @@ static void sweep_calls(const char *level)
     free(dense), free(wanted);
 }
 
-/* -- Outputs so large that stores go past the cache ------------------------------------------------- */
+/* -- Outputs so large that stores go past the cache -------------------------------------------- */
 
 static void sweep_streamed(const char *level)
 {
-    /* Bytes between the output and the page behind or before it: lines that start late, or never do. The
-     * last two only for the types whose conversion is fast on every level. */
+    /* Bytes between the output and the page behind or before it: lines that start late, or never
+     * do. The last two only for the types whose conversion is fast on every level. */
     static const struct {
         int back;
         size_t gap;
@@ -409,7 +414,7 @@ static void sweep_streamed(const char *level)
     }
 }
 
-/* -- What describes the arrays: the list, extents, strides and options, read-only and next to a page -- */
+/* -- What describes the arrays: list, extents, strides, options, read-only and next to a page -- */
 
 /* n bytes at the end of a room. */
 static void *last(unsigned char *room, size_t n) { return room + PAGE - n; }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * Another library with OpenMP regions of its own: calls back from within one (test_process.py), and leaves
- * workers in a floating-point environment of its liking (test_environment.py).
+ * Another library with OpenMP regions of its own: calls back from within one (test_process.py), and
+ * leaves workers in a floating-point environment of its liking (test_environment.py).
  */
 #include <omp.h>
 

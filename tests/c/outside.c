@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * What the library asks of the world outside, and what it makes of the answers: cgroup files, variables, thread
- * creation, the affinity mask, the size of the cache, CPUID. host.c, threads.c and dispatch.c are included here with
- * that world replaced, so that no rights and no other machine are needed. Prints "good", or the first line that
- * does not hold. Each case is a process of its own: what is asked is asked once.
+ * What the library asks of the world outside, and what it makes of the answers: cgroup files,
+ * variables, thread creation, the affinity mask, the size of the cache, CPUID. host.c, threads.c
+ * and dispatch.c are included here with that world replaced, so that no rights and no other machine
+ * are needed. Prints "good", or the first line that does not hold. Each case is a process of its
+ * own: what is asked is asked once.
  *
  *     outside         compile with -fopenmp
  */
@@ -24,7 +25,7 @@
 #    include <cpuid.h>
 #endif
 
-/* -- The world ------------------------------------------------------------------------------------- */
+/* -- The world --------------------------------------------------------------------------------- */
 
 static struct {
     const char *path, *text;
@@ -178,8 +179,10 @@ static int world_cpuid_count(unsigned leaf, unsigned sub, unsigned *a, unsigned 
 #    endif
 #    include "dispatch.h"
 #    include <stdatomic.h>
+// clang-format off
 #    define __asm__
-#    define volatile(...)      (low = cpu.xcr0, high = 0, c = 0, (void)high, (void)c)
+#    define volatile(...) (low = cpu.xcr0, high = 0, c = 0, (void)high, (void)c)
+// clang-format on
 #    define fr_dispatch      outside_dispatch
 #    define fr_dispatch_name outside_dispatch_name
 const fr_kernels *fr_dispatch(const char *name);
@@ -189,7 +192,7 @@ const char *fr_dispatch_name(size_t i, int *available);
 #    undef __asm__
 #endif
 
-/* -- Cases ------------------------------------------------------------------------------------------- */
+/* -- Cases ------------------------------------------------------------------------------------- */
 
 /* Run a case in a child that has forgotten that it is one. */
 static void apart(void (*body)(const void *), const void *context)
@@ -341,7 +344,8 @@ static void check_probes(const void *context)
     HOLDS(fr_host_can_start(0) && threads_made == 0);
     HOLDS(fr_host_can_start(3) && threads_made == 3 && stack_asked == 0);
     HOLDS(fr_host_can_start(FR_HOST_MOST_THREADS) && threads_made == 3 + FR_HOST_MOST_THREADS);
-    HOLDS(fr_host_can_start(FR_HOST_MOST_THREADS + 5) && threads_made == 3 + 2 * FR_HOST_MOST_THREADS);
+    HOLDS(fr_host_can_start(FR_HOST_MOST_THREADS + 5) &&
+          threads_made == 3 + 2 * FR_HOST_MOST_THREADS);
     threads_left = 2;
     HOLDS(!fr_host_can_start(3) && threads_made == 5 + 2 * FR_HOST_MOST_THREADS);
     threads_left = 3;
@@ -361,8 +365,8 @@ static void check_counts(const void *context)
     (void)context;
     memset(files, 0, sizeof files);
     const size_t grain = BYTES_PER_THREAD;
-    /* No team for less than two grains; then as many as there are grains, or were asked for. A probe takes one
-     * thread more than there will be workers. */
+    /* No team for less than two grains; then as many as there are grains, or were asked for. A
+     * probe takes one thread more than there will be workers. */
     HOLDS(fr_threads_for(2 * grain - 1, 4, 0) == 1 && threads_made == 0);
     HOLDS(fr_threads_for(2 * grain, 4, 0) == 2 && threads_made == 2);
     HOLDS(fr_threads_for(199, 4, 100) == 1);
@@ -406,7 +410,8 @@ static void check_counts(const void *context)
     HOLDS(fr_threads_exist() == 1);
 }
 
-/* No team where a worker would be bound to a processor that is not there, or have too little stack. */
+/* No team where a worker would be bound to a processor that is not there, or have too little
+ * stack. */
 static void check_workers(const void *context)
 {
     const int i = *(const int *)context;
@@ -421,7 +426,8 @@ static void check_workers(const void *context)
     } else if (i == 1) {
         const int all[] = {1, 8191};
         processors_there = 2;
-        HOLDS(fr_host_can_bind(all, 1) && fr_host_can_bind(all, 1) && !fr_host_can_bind(all + 1, 1));
+        HOLDS(fr_host_can_bind(all, 1) && fr_host_can_bind(all, 1) &&
+              !fr_host_can_bind(all + 1, 1));
         threads_left = 0;
         HOLDS(!fr_host_can_bind(all, 1));
         threads_left = 1, no_attributes = 1;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * Callers side by side, each with a team of its own: on one shared array, on their own, on outputs next to one
- * another, while settings change. For thread sanitizers, and right by itself: prints "good".
+ * Callers side by side, each with a team of its own: on one shared array, on their own, on outputs
+ * next to one another, while settings change. For thread sanitizers, and right by itself: prints
+ * "good".
  */
 #include "truth.h"
 
@@ -54,7 +55,8 @@ static void *call(void *caller_)
             if (fastreg_value(&a, 1, FASTREG_F32, &o, &v) ||
                 fastreg_norm(&a, 1, FASTREG_F64, &o, &norm) ||
                 fastreg_value_and_gradient(&a, 1, 1.0, 0, FASTREG_F32, &o, &both) ||
-                fastreg_gradient(&a, 1, -1.0, 1, &o) || fastreg_statistics_of(&a, 1, &o, &row, NULL) ||
+                fastreg_gradient(&a, 1, -1.0, 1, &o) ||
+                fastreg_statistics_of(&a, 1, &o, &row, NULL) ||
                 fastreg_set_thread_num_threads(i % 3, NULL) || fastreg_set_num_threads(i % 4, NULL))
                 exit(2);
             for (int k = 0; k < ELEMENTS; ++k)

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * Near-ties: arrays whose exact result lies on the midpoint between two numbers of the result type, one unit
- * of the last bit of the exact sum beside it, or beside it by a term some 2^-100 smaller. Whoever rounds
- * twice, or drops a bit, misrounds about half of them. The right answer is known by construction.
+ * Near-ties: arrays whose exact result lies on the midpoint between two numbers of the result type,
+ * one unit of the last bit of the exact sum beside it, or beside it by a term some 2^-100 smaller.
+ * Whoever rounds twice, or drops a bit, misrounds about half of them. The right answer is known by
+ * construction.
  *
- *     ties LEVEL CASES SEED    CASES for each operation, element type and result type; prints one line for
- *                              each: cases, misroundings. Status 1 if there is any misrounding
+ *     ties LEVEL CASES SEED    CASES for each operation, element type and result type; prints one
+ *                              line for each: cases, misroundings. Status 1 if there is any
+ *                              misrounding
  */
 #include "harness.h"
 #include "truth.h"
@@ -52,9 +54,9 @@ static u128 truncated(u128 n, int bits)
     return extra > 0 ? n >> extra << extra : n;
 }
 
-/* Integers of at most `bits` bits, below 2^most, whose squares (power 2) or themselves add up to n. The first
- * ones are any that fit, so that all cases differ; the rest the largest that fit. Returns how many, 0 if
- * there is no room. */
+/* Integers of at most `bits` bits, below 2^most, whose squares (power 2) or themselves add up to n.
+ * The first ones are any that fit, so that all cases differ; the rest the largest that fit. Returns
+ * how many, 0 if there is no room. */
 static int split(u128 n, int power, int bits, int most, u128 *parts)
 {
     int count = 0;
@@ -136,7 +138,8 @@ static int one_case(int operation, int dtype, int result)
         n *= n;
     }
     n = d < 0 ? n - 1 : d > 0 ? n + 1 : n;
-    /* Elements are integers times 2^j. They must fit between the smallest and the largest of the type. */
+    /* Elements are integers times 2^j. They must fit between the smallest and the largest of the
+     * type. */
     const int span = formats[dtype].highest - formats[dtype].lowest - 1;
     int j = formats[dtype].lowest + (int)below((unsigned)(span > 60 ? 60 : span / 2 + 1));
     const int bits = operation == NORM ? (width(n) + 1) / 2 : width(n);
@@ -180,8 +183,8 @@ static int one_case(int operation, int dtype, int result)
         d = 1;
     shuffle(&a, dtype);
     if (d < 0 && operation != VALUE && below(16) == 0) {
-        /* Fill the missing unit but for its last bit, far below: a long run of ones. Then perhaps that bit
-         * too, which carries through all of them. */
+        /* Fill the missing unit but for its last bit, far below: a long run of ones. Then perhaps
+         * that bit too, which carries through all of them. */
         const int t = 1 + (int)below(70);
         if (j - t >= formats[dtype].lowest) {
             for (int i = 1; i <= t; ++i)
@@ -215,8 +218,8 @@ static int one_case(int operation, int dtype, int result)
     return s == FASTREG_OK && v == want ? 1 : -1;
 }
 
-/* f64 factors whose product is one unit of its last bit below a midpoint, which is 2^-k of it: an addend of
- * about that unit decides by bits that lie far below both. */
+/* f64 factors whose product is one unit of its last bit below a midpoint, which is 2^-k of it: an
+ * addend of about that unit decides by bits that lie far below both. */
 static void far_apart(double *x, double *slope, double *step)
 {
     for (;;) {
@@ -236,8 +239,8 @@ static void far_apart(double *x, double *slope, double *step)
     }
 }
 
-/* A gradient whose exact product is a midpoint, or next to one, and a step that decides; and outputs that
- * the sum with what was there brings to a midpoint. */
+/* A gradient whose exact product is a midpoint, or next to one, and a step that decides; and
+ * outputs that the sum with what was there brings to a midpoint. */
 static int one_gradient(int dtype)
 {
     const int p = formats[dtype].precision, half = (p + 1) / 2;
@@ -297,7 +300,8 @@ int main(int argc, char **argv)
                 unsigned long long cases = 0, wrong = 0, tries = 0;
                 random_state = strtoull(argv[3], NULL, 10) * 1000 +
                                (uint64_t)(operation * 16 + dtype * 4 + result);
-                /* Some combinations have none: the f16 numbers span 40 bits, a midpoint of f64 has 54. */
+                /* Some combinations have none: the f16 numbers span 40 bits, a midpoint of f64 has
+                 * 54. */
                 const unsigned long long enough = wanted < 1000 ? 100 * wanted : 100000;
                 for (; cases < wanted && (cases || tries < enough); ++tries) {
                     const int r = one_case(operation, dtype, result);

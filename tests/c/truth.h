@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * Exact answers for the drivers of this folder, by schoolbook arithmetic on digits of 32 bits: nothing here
- * is shared with csrc/, and no method is either. Slow and short. Included once by each driver.
+ * Exact answers for the drivers of this folder, by schoolbook arithmetic on digits of 32 bits:
+ * nothing here is shared with csrc/, and no method is either. Slow and short. Included once by each
+ * driver.
  *
- * A `big` is a number >= 0 with 32-bit digits in 64-bit cells, so that many additions need one carry.
+ * A `big` is a number >= 0 with 32-bit digits in 64-bit cells, so that many additions need one
+ * carry.
  */
 #ifndef TRUTH_H
 #define TRUTH_H
@@ -148,7 +150,8 @@ static inline int big_compare_square(const big *b, uint64_t odd, int exponent)
     return big_compare(b, &square);
 }
 
-/* The root of a carried number, rounded: start from a guess and walk to the right side of both midpoints. */
+/* The root of a carried number, rounded: start from a guess and walk to the right side of both
+ * midpoints. */
 static inline double big_round_root(const big *b, int format)
 {
     const int top = big_top(b);
@@ -203,7 +206,7 @@ static inline void big_add_square(big *b, uint64_t m, int e)
     big_add(b, high * high, 2 * e + 64);
 }
 
-/* -- Elements -------------------------------------------------------------------------------------- */
+/* -- Elements ---------------------------------------------------------------------------------- */
 
 /* The number with these bits. */
 static inline double decode(int format, uint64_t bits)
@@ -220,7 +223,8 @@ static inline double decode(int format, uint64_t bits)
            ldexp((double)(fraction | UINT64_C(1) << stored), formats[format].lowest + field - 1);
 }
 
-/* The bits of a number that the format has; any NaN becomes the positive quiet one without payload. */
+/* The bits of a number that the format has; any NaN becomes the positive quiet one without
+ * payload. */
 static inline uint64_t encode(int format, double v)
 {
     const int stored = formats[format].precision - 1;
@@ -296,7 +300,7 @@ static inline double narrow(int format, double v)
     return copysign(big_round(&b, format), v);
 }
 
-/* -- Results ----------------------------------------------------------------------------------------- */
+/* -- Results ----------------------------------------------------------------------------------- */
 
 /* The exact sums of what is fed to it. */
 typedef struct {
@@ -421,10 +425,7 @@ static inline double true_fma(double a, double b, double c)
 }
 
 /* 2 * a * b rounded to f64 once, although 2 * a or 2 * b alone may be too large. */
-static inline double twice(double a, double b) 
-{
-    return a > fabs(b) ? a * (2.0 * b) : 2.0 * a * b;
-}
+static inline double twice(double a, double b) { return a > fabs(b) ? a * (2.0 * b) : 2.0 * a * b; }
 
 /* Bits of the gradient of one element; with `before`, of what was there plus it. */
 static inline uint64_t true_gradient(int dtype, uint64_t bits, double l1, double l2, double scale,

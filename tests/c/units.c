@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * The rooms below the interface, each by itself, judged by truth.h: what no call can reach (a window below all
- * digits, an exact cancellation) or would hide (a bound that is too small, a bound that is too large, the table
- * that the dispatcher replaces on this processor). Prints "good", or the first line that does not hold.
+ * What lies below the interface, each by itself, judged by truth.h: what no call can reach (a
+ * window below all digits, an exact cancellation) or would hide (a bound that is too small, a bound
+ * that is too large, the table that the dispatcher replaces on this processor). Prints "good", or
+ * the first line that does not hold.
  *
- *     units -         csrc/exact: rounding, integers, pairs with bounds, the multiply-add without FMA
+ *     units -         csrc/exact: rounding, integers, pairs with bounds, fr_fma
  *     units LEVEL     every kernel of that level's table, as compiled
  */
 #include "harness.h"
@@ -34,7 +35,7 @@ static int same(double a, double b)
 static const fr_format *const all_formats[FLOAT_TYPES] = {&fr_format_f16, &fr_format_bf16,
                                                           &fr_format_f32, &fr_format_f64};
 
-/* -- Numbers that are differences ---------------------------------------------------------------- */
+/* -- Numbers that are differences -------------------------------------------------------------- */
 
 /* positive - negative, both carried when they are asked. */
 typedef struct {
@@ -72,8 +73,8 @@ static big distance(const big *a, const signed_big *b)
     return left;
 }
 
-/* Does the exact number lie within the bound of the pair? Bounds are rounded themselves when they are
- * added: their sources are stated twice as large for that, which `more` stands for. */
+/* Does the exact number lie within the bound of the pair? Bounds are rounded themselves when they
+ * are added: their sources are stated twice as large for that, which `more` stands for. */
 static int within_more(const big *exact, const fr_sum *s, double more)
 {
     signed_big pair;
@@ -99,7 +100,7 @@ static big value_of(const signed_big *b)
     return v;
 }
 
-/* -- exact/formats.h ----------------------------------------------------------------------------- */
+/* -- exact/formats.h --------------------------------------------------------------------------- */
 
 static void check_rounding(void)
 {
@@ -170,7 +171,7 @@ static void check_rounding(void)
     HOLDS(fr_width(0) == 0);
 }
 
-/* -- exact/limbs.h: the same base as truth.h's digits, which makes them comparable ------------------ */
+/* -- exact/limbs.h: the same base as truth.h's digits, which makes them comparable ------------- */
 
 static int equal_digits(const fr_total *t, const big *b)
 {
@@ -301,7 +302,7 @@ static void check_limbs(void)
     HOLDS(fr_total_limb(&random, FR_TOTAL_LIMBS - 1) == random.limb[FR_TOTAL_LIMBS - 1]);
 }
 
-/* -- exact/fma.h ----------------------------------------------------------------------------------- */
+/* -- exact/fma.h ------------------------------------------------------------------------------- */
 
 static void check_one_fma(double a, double b, double c)
 {
@@ -347,7 +348,8 @@ static void check_fma(void)
         check_one_fma(ldexp(x, 40), ldexp(y, -20), ldexp((double)between(-9, 9), between(-70, 60)));
         HOLDS(!signbit(fr_fma(x, -y, x * y)));
     }
-    /* A midpoint and one bit more or less, as far below it as a product's bits reach and farther. */
+    /* A midpoint and one bit more or less, as far below it as a product's bits reach and
+     * farther. */
     for (int k = 1; k <= 52; ++k)
         for (int sign = -1; sign <= 1; sign += 2)
             for (int even = 0; even < 2; ++even)
@@ -359,7 +361,7 @@ static void check_fma(void)
                 }
 }
 
-/* -- exact/twofold.h ------------------------------------------------------------------------------- */
+/* -- exact/twofold.h --------------------------------------------------------------------------- */
 
 /* A pair with a bound. */
 static fr_sum random_sum(int exponent)
@@ -512,7 +514,7 @@ static void check_pairs(void)
     }
 }
 
-/* -- The kernels of one table ---------------------------------------------------------------------- */
+/* -- The kernels of one table ------------------------------------------------------------------ */
 
 enum { MOST = 8192, KINDS = 9 };
 static _Alignas(64) unsigned char elements[MOST * 8 + 64], outputs[MOST * 8 + 128],
@@ -632,8 +634,8 @@ static void check_kernels_on(const fr_float_kernels *k, int dtype, const unsigne
     }
 }
 
-/* Rests as large as an anchor leaves them, of one sign, beside one number that the anchor suits: what comes
- * nearest to the bound of anchored sums. */
+/* Rests as large as an anchor leaves them, of one sign, beside one number that the anchor suits:
+ * what comes nearest to the bound of anchored sums. */
 static void check_rests(const fr_float_kernels *k, int dtype)
 {
     static sums truth;
@@ -646,7 +648,8 @@ static void check_rests(const fr_float_kernels *k, int dtype)
                 const size_t n = lengths[l];
                 memset(&truth, 0, sizeof truth);
                 for (size_t i = 0; i < n; ++i) {
-                    const double part = p < PATTERNS ? patterns[p] : 0.5 + 0x1p-33 * (double)(next() >> 32);
+                    const double part =
+                        p < PATTERNS ? patterns[p] : 0.5 + 0x1p-33 * (double)(next() >> 32);
                     const double term = i == n / 2 ? 0.375 : part * 0x1p-53;
                     const double v = which ? sqrt(term) : term;
                     HOLDS(fastreg_pack((fastreg_dtype)dtype, v, elements + i * item) == FASTREG_OK);
@@ -664,7 +667,8 @@ static void check_rests(const fr_float_kernels *k, int dtype)
             }
 }
 
-/* Sums and gradient in one loop: the bits of the two. `outputs` holds the gradient's, `before` what was. */
+/* Sums and gradient in one loop: the bits of the two. `outputs` holds the gradient's, `before` what
+ * was. */
 static void check_both_on(const fr_float_kernels *k, int dtype, const unsigned char *x, size_t n,
                           int penalty, int how, const fr_slope *slope, unsigned char *out)
 {
@@ -696,13 +700,12 @@ static void check_both_on(const fr_float_kernels *k, int dtype, const unsigned c
 static void check_stores_on(const fr_float_kernels *k, int dtype, const unsigned char *x, size_t n,
                             int slow)
 {
-    static const double shapes[][3] = {{0.3, 0.01, 1.0},   {0.0, 0.7, -0.7},     {0.4, 0.0, 1.5},
-                                       {1e-46, 3e38, -1.0},  {3.0, 2e-39, 1.0},
-                                       {0.0, 5e-324, 1.0}, {1e300, 1e300, 1e300},
-                                       {0.5, 0.25, 0.0}, {0.0, 0.5, -0.0}, {0.5, 0.0, 0.0},
-                                       {0.5, 0.25, INFINITY}, {0.0, 0.5, -INFINITY}, {0.5, 0.0, INFINITY},
-                                       {0.5, 0.25, NAN}, {0.0, 0.5, NAN}, {0.5, 0.0, NAN},
-                                       {0.0, 1.5e308, 0.5}, {0.0, 0.3, 1.5e308}};
+    static const double shapes[][3] = {
+        {0.3, 0.01, 1.0},     {0.0, 0.7, -0.7},   {0.4, 0.0, 1.5},       {1e-46, 3e38, -1.0},
+        {3.0, 2e-39, 1.0},    {0.0, 5e-324, 1.0}, {1e300, 1e300, 1e300}, {0.5, 0.25, 0.0},
+        {0.0, 0.5, -0.0},     {0.5, 0.0, 0.0},    {0.5, 0.25, INFINITY}, {0.0, 0.5, -INFINITY},
+        {0.5, 0.0, INFINITY}, {0.5, 0.25, NAN},   {0.0, 0.5, NAN},       {0.5, 0.0, NAN},
+        {0.0, 1.5e308, 0.5},  {0.0, 0.3, 1.5e308}};
     const size_t item = item_sizes[dtype];
     for (int shape = 0; shape < (int)(sizeof shapes / sizeof shapes[0]); ++shape) {
         const double l1 = shapes[shape][0], l2 = shapes[shape][1], scale = shapes[shape][2];
@@ -710,7 +713,8 @@ static void check_stores_on(const fr_float_kernels *k, int dtype, const unsigned
         if (slow && n > 70 && slope.terms == FR_PENALTY_l1l2)
             continue;
         for (int store = 0; store < FR_STORE_COUNT + 2; ++store) {
-            /* Streamed stores from the start of a line, from within one, and from where none can begin. */
+            /* Streamed stores from the start of a line, from within one, and from where none can
+             * begin. */
             const size_t offset = store == FR_STORE_COUNT       ? 3 * item
                                   : store == FR_STORE_COUNT + 1 ? 1
                                                                 : 0;
@@ -736,7 +740,8 @@ static void check_stores_on(const fr_float_kernels *k, int dtype, const unsigned
         }
         if (!isfinite(scale))
             continue; /* a step is finite */
-        const fr_shrinkage shrinkage = {fabs(scale) * l1, 1.0 + fr_twice(l2, fabs(scale)), shape & 1};
+        const fr_shrinkage shrinkage = {fabs(scale) * l1, 1.0 + fr_twice(l2, fabs(scale)),
+                                        shape & 1};
         unsigned char *const out = outputs + 64;
         memset(out + n * item, 0xa5, 32);
         k->prox(x, out, n, &shrinkage);
