@@ -37,6 +37,7 @@ ARGUMENTS = {
     "contract": [],
     "contract-omp": [],
     "threads": ["10"],
+    "units": [],
 }
 SECONDS = 300
 
