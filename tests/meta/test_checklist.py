@@ -3,6 +3,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,13 @@ ROWS = [[c.strip() for c in line.strip("|").split(" | ")]
 NAMED = sorted(set(re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", TEXT)))
 
 
+@cache
 def found(file):
     """The file of tests/ that the checklist names, without the folder of its part."""
     return next(FOLDER.glob(f"*/{file}"))
 
 
+@cache
 def functions(path):
     return {n.name for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef)}
 
@@ -27,6 +30,12 @@ def functions(path):
 def test_named_tests_exist(file, name):
     path = found(file)
     assert not name or name in functions(path)
+
+
+def test_every_file_that_the_readme_names_exists():
+    text = (FOLDER / "README.md").read_text()
+    for file in set(re.findall(r"`([\w/]+\.(?:py|[ch]))`", text)):
+        assert list(FOLDER.rglob(file)), file
 
 
 def test_every_behaviour_has_tests_and_results():

@@ -730,8 +730,8 @@ def bad_calls(x):
     yield lambda: hooks.list_value([x, x], l1=[1.0])
     yield lambda: hooks.list_value([x, None], l1=1.0)
     yield lambda: hooks.list_value([x, x], l1=[1.0, np.inf])
-    yield lambda: hooks.list_value(x)
-    yield lambda: hooks.list_value(None)
+    yield lambda: fastreg.penalty(None, l1=1.0)
+    yield lambda: fastreg.norm(None)
     yield lambda: hooks.measure(x, "value", "f32", l1=1.0, isa="typo")
 
 
@@ -771,25 +771,30 @@ def test_references_and_blocks(kind):
 
     def repeat(call, count):
         for _ in range(count):
-            if kind == "good":
+            try:
                 call()
+            except Exception:
+                assert kind == "bad"
             else:
-                with contextlib.suppress(Exception):
-                    call()
-                    raise AssertionError
+                assert kind == "good"
+
+    def growth(call) -> list[int]:
+        """Objects and blocks that so many calls leave behind."""
+        gc.collect()
+        before = [*map(sys.getrefcount, watched), sys.getallocatedblocks()]
+        repeat(call, times)
+        gc.collect()
+        now = [*map(sys.getrefcount, watched), sys.getallocatedblocks()]
+        return [n - b for n, b in zip(now, before, strict=True)]
 
     for i, call in enumerate(calls):
         repeat(call, 20)
-        gc.collect()
-        references, blocks = [sys.getrefcount(w) for w in watched], sys.getallocatedblocks()
-        repeat(call, times)
-        gc.collect()
-        now = [sys.getrefcount(w) for w in watched]
-        grown = [n - r for n, r in zip(now, references, strict=True)]
-        # A leak would show as one object or block a call; caches of the interpreter stay far below.
-        assert grown[0] == 0, (i, grown)
-        assert max(map(abs, grown)) < times // 10, (i, grown)
-        assert sys.getallocatedblocks() - blocks < times // 10, i
+        # A leak shows as one object or block a call, every time; caches grow once.
+        rounds = [growth(call)]
+        while max(map(abs, rounds[-1])) >= times // 10 and len(rounds) < 3:
+            rounds.append(growth(call))
+        assert max(map(abs, rounds[-1])) < times // 10, (i, rounds)
+        assert rounds[-1][0] == 0, (i, rounds)
 
 
 def test_values_allocate_nothing_that_grows():
