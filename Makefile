@@ -14,7 +14,8 @@ MODEL = $(shell $(BIN)/python -c "import importlib.util as u, pathlib; \
 # What finds most for its time: public behaviour, one meaning everywhere, exact values at near-ties.
 QUICK := tests/meta/test_house.py tests/python/test_public_api.py tests/python/test_one_meaning.py \
 	tests/python/test_arrays.py tests/python/test_containers.py tests/python/test_model.py \
-	tests/numerics/test_specials.py tests/c/test_golden.py
+	tests/numerics/test_specials.py $(addprefix tests/numerics/test_bits.py::,test_golden_digest \
+	test_golden_digest_is_the_truth)
 # Two processes: what is measured of time is CPU time. tests/conftest.py says what stays together.
 PARALLEL := -n 2 --dist loadgroup --no-loadscope-reorder
 
@@ -46,14 +47,14 @@ demo: $(VENV)/demo  ## Build, fetch a real model, report on it, show equal bits 
 	$(BIN)/python -m fastreg check $(MODEL)
 
 check: lint $(VENV)/test  ## Check style, types, layers, and what finds most in a minute
-	$(BIN)/python -m pytest -q $(QUICK)
+	$(BIN)/python -m pytest -q $(PARALLEL) $(QUICK)
 
 test: $(VENV)/test  ## Build and run the tests
 	$(BIN)/python -m pytest $(PARALLEL)
 
 test-alone: $(VENV)/built  ## Build and run the tests that need no framework
 	$(PIP) --group test
-	$(BIN)/python -m pytest --ignore tests/backends
+	$(BIN)/python -m pytest $(PARALLEL) --ignore tests/backends
 
 test-full: $(VENV)/test  ## Run the tests, sanitizers and fuzzer too
 	$(BIN)/python -m pytest $(PARALLEL) --full
