@@ -15,7 +15,6 @@ gradients are summed, divide the weights by N; where gradients are averaged, lea
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from operator import attrgetter
 from typing import Any
 
@@ -32,7 +31,7 @@ from fastreg._core.arguments import (
     number,
 )
 from fastreg._core.arrays import HostArray, empty_like
-from fastreg._core.containers import Parameter, gather, is_array
+from fastreg._core.containers import Parameter, gather, is_array, items_of
 from fastreg._core.plan import Plan, occurrences
 from fastreg._core.selection import chosen, explain, is_kernel_name
 from fastreg._core.statistics import Stats, Titles
@@ -325,7 +324,7 @@ def global_norm(grads: Any, *, dtype: Any = None) -> Any:
     dense = _dense(grads)
     if dense is not None:
         return Arrays.dense(*dense).norm(dtype)
-    found = gather(grads).parameters
+    found = gather(grads, modules="parameters").parameters
     return Arrays([p.array for p in found]).norm(dtype, times=occurrences(grads, found))
 
 
@@ -370,7 +369,7 @@ def clip_by_global_norm_(grads: Any, max_norm: float, *, nonfinite: str = "raise
     """
     max_norm = number(max_norm, "max_norm", least=0.0, finite=False)
     flag(nonfinite, "nonfinite", "raise", "keep")
-    grads = list(grads) if isinstance(grads, Iterator) else grads
+    grads = items_of(grads)
     refuse_weights(grads)
     dense = _dense(grads)
     if dense is not None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from fastreg._core.frameworks import (
     unwrap,
 )
 from fastreg._core.identity import are_distinct, identity
+from fastreg._core.modules import Modules, mark_of
 from fastreg._core.pytrees import flattened_once
 from fastreg._core.text import printable
 from fastreg.errors import ArgumentError, DTypeError, FastregError, LayoutError, message
@@ -35,6 +36,8 @@ __all__ = [
     "Gathered",
     "Parameter",
     "gather",
+    "is_array",
+    "items_of",
     "joined",
     "leaves",
     "place",
@@ -49,6 +52,18 @@ _names: dict[Any, str] = {}
 _MOST_NAMES = 1024
 
 Path = tuple[Any, ...]
+# How classes that stand around one array call it, or do not, as its holder calls the box.
+_IN_A_BOX = ("value", "raw_value", "array", "data")
+
+
+class Leaf(NamedTuple):
+    """What stands at a place of a container; the rest as :class:`Parameter` has it."""
+
+    path: Path
+    original: Any
+    layer: Any = None
+    exempt: str = ""
+    sources: tuple[Any, ...] = ()
 
 
 class Parameter:
@@ -71,10 +86,13 @@ class Parameter:
         Extents; None for one that is not known yet.
     aliases : tuple of str
         Other names that the same memory was found under: tied weights, which count once.
+    sources : tuple
+        The tensors that a module computes it from; empty for what is stored.
     """
 
     __slots__ = (
         "_array",
+        "_exempt",
         "aliases",
         "dtype",
         "dtype_name",
@@ -83,14 +101,24 @@ class Parameter:
         "original",
         "path",
         "shape",
+        "sources",
     )
 
-    def __init__(self, path: Path, original: Any, layer: Any = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        original: Any,
+        layer: Any = None,
+        exempt: str = "",
+        sources: tuple[Any, ...] = (),
+    ) -> None:
         self.path = path
         self.name = joined(path)
         self.original = original
         self.layer = layer
         self.aliases: tuple[str, ...] = ()
+        self.sources = sources
+        self._exempt = exempt
         self._array: HostArray | None = None
         if type(original) is np.ndarray:
             self.shape: tuple[Any, ...] = original.shape
@@ -145,12 +173,19 @@ class Parameter:
         if type(x) is np.ndarray:
             return False
         home = framework(x)
+        if self.sources:
+            return not any(source.requires_grad for source in self.sources)
         if home == "torch":
             return not x.requires_grad and isinstance(x, loaded("torch").nn.Parameter)
         if getattr(x, "trainable", None) is False:
             return True
         # tf_keras keeps the flag on the layer alone.
         return is_model(self.layer) and getattr(self.layer, "trainable", True) is False
+
+    @property
+    def exempt(self) -> str:
+        """Why its author says that no weight decay is meant for it; empty if nothing is said."""
+        return self._exempt or mark_of(self.original)
 
     def __repr__(self) -> str:
         return f"<Parameter {self.label} {self.shape} {self.dtype_name}>"
@@ -231,7 +266,7 @@ class Gathered:
         ]
 
 
-def gather(params: Any, *, values: bool = False) -> Gathered:
+def gather(params: Any, *, values: bool = False, modules: str = "weights") -> Gathered:
     """Return the arrays of a model in order, each with its name; nothing is read or copied.
 
     Parameters
@@ -240,6 +275,9 @@ def gather(params: Any, *, values: bool = False) -> Gathered:
         As the module's text says. None is an empty place; an iterator is used up.
     values : bool, default False
         Whether an array that stands there twice is listed twice, as gradients are.
+    modules : "weights", "parameters" or "state", default "weights"
+        What torch modules stand for: the weights that they use, of which they may compute some
+        (parametrizations); their parameters; or these and their buffers.
 
     Returns
     -------
@@ -259,7 +297,7 @@ def gather(params: Any, *, values: bool = False) -> Gathered:
     if params is None:
         raise _bad_leaf((), params)
     out = Gathered()
-    found = [Parameter(path, leaf, layer) for path, leaf, layer in _flat(params, out)]
+    found = [Parameter(*leaf) for leaf in _flat(params, out, modules=modules)]
     out.parameters = found if values and not _is_tied(params) else _untied(found)
     return out
 
@@ -306,21 +344,21 @@ def leaves(
         Return None as a leaf instead of leaving it out.
     """
     found = _flat(tree, gathered or Gathered(), is_leaf, keep_none)
-    return [(path, leaf) for path, leaf, _ in found]
+    return [(leaf.path, leaf.original) for leaf in found]
 
 
-def _flat(
-    tree: Any,
-    gathered: Gathered,
-    is_leaf: Callable[[Any], bool] | None = None,
-    keep_none: bool = False,
-) -> list[tuple[Path, Any, Any]]:
-    walk = _Walk(is_leaf or is_array, gathered, keep_none)
-    if walk.is_leaf(tree):
-        gathered.single = True
-        return [((0,), tree, None)]
-    walk.descend(tree, ())
-    if not walk.out and isinstance(tree, Iterator):
+def items_of(params: Any) -> Any:
+    """Return an iterator's items as a list, and any other container as it is.
+
+    Raises
+    ------
+    ArgumentError
+        For one that yields nothing: it was used up before, and a norm of 0 would hide that.
+    """
+    if not isinstance(params, Iterator):
+        return params
+    items = list(params)
+    if not items:
         raise ArgumentError(
             message(
                 "an iterator that still has arrays",
@@ -328,22 +366,40 @@ def _flat(
                 "make it anew, or pass a list",
             )
         )
+    return items
+
+
+def _flat(
+    tree: Any,
+    gathered: Gathered,
+    is_leaf: Callable[[Any], bool] | None = None,
+    keep_none: bool = False,
+    modules: str = "weights",
+) -> list[Leaf]:
+    walk = _Walk(is_leaf or is_array, gathered, keep_none, modules)
+    if walk.is_leaf(tree):
+        gathered.single = True
+        return [Leaf((0,), tree)]
+    walk.descend(tree, ())
     return walk.out
 
 
 class _Walk:
     """One way through a container."""
 
-    __slots__ = ("above", "gathered", "is_leaf", "keep_none", "out")
+    __slots__ = ("above", "gathered", "is_leaf", "keep_none", "modules", "out")
 
-    def __init__(self, is_leaf: Callable[[Any], bool], gathered: Gathered, keep_none: bool) -> None:
+    def __init__(
+        self, is_leaf: Callable[[Any], bool], gathered: Gathered, keep_none: bool, modules: str
+    ) -> None:
         self.is_leaf = is_leaf
         self.gathered = gathered
         self.keep_none = keep_none
-        self.out: list[tuple[Path, Any, Any]] = []
+        self.modules = modules
+        self.out: list[Leaf] = []
         self.above: set[int] = set()
 
-    def descend(self, node: Any, path: Path) -> None:
+    def descend(self, node: Any, path: Path, holder: Any = None) -> None:
         if id(node) in self.above or len(path) > _MAX_DEPTH:
             raise ArgumentError(
                 message(
@@ -355,47 +411,40 @@ class _Walk:
         self.above.add(id(node))
         if is_torch_module(node):
             self.gathered.named = True
-            self.module(node, path, "")
+            self.module(node, path)
         elif is_model(node):
             self.gathered.named = True
             for name, variable, owner in _variables_of(node, path):
-                self.out.append(((*path, name), variable, owner))
+                self.out.append(Leaf((*path, name), variable, owner))
         else:
             layer = node if self.is_registered(node) else None  # in plain containers names decide
-            for key, child in self.children(node, path):
+            children = self.children(node, path)
+            if layer is not None and path and self.is_box(children):
+                self.out.append(Leaf(path, children[0][1], holder))
+                children = []
+            for key, child in children:
                 if self.is_leaf(child):
-                    self.out.append(((*path, key), child, layer))
+                    self.out.append(Leaf((*path, key), child, layer))
                 elif child is not None:
-                    self.descend(child, (*path, key))
+                    self.descend(child, (*path, key), layer)
                 elif self.keep_none:
-                    self.out.append(((*path, key), None, layer))
+                    self.out.append(Leaf((*path, key), None, layer))
         self.above.discard(id(node))
 
-    def module(self, module: Any, path: Path, prefix: str) -> None:
-        """List the parameters of a torch module, tied ones under each of their names."""
-        own, parts = module._parameters, module._modules
-        holders = self.gathered.holders
-        place_of = prefix[:-1] if not path else joined((*path, prefix[:-1]) if prefix else path)
-        for held in (own, parts):
-            if isinstance(held, dict):
-                holders.append((held, list(held.values()), place_of))
-        for name, x in own.items():
-            if x is not None:
-                self.out.append(((*path, prefix + name), x, module))
-        for name, part in parts.items():
-            if part is None:
-                continue
-            if id(part) in self.above or prefix.count(".") > _MAX_DEPTH:
-                raise ArgumentError(
-                    message(
-                        "a module that is not inside itself",
-                        f"one at {place((*path, prefix + name))}",
-                        "pass its parameters in a list",
-                    )
-                )
-            self.above.add(id(part))
-            self.module(part, path, f"{prefix}{name}.")
-            self.above.discard(id(part))
+    def module(self, module: Any, path: Path) -> None:
+        """List what a torch module holds, tied tensors under each of their names."""
+        way = Modules(self.modules)
+        way.walk(module)
+        for held, items, name in way.holders:
+            self.gathered.holders.append((held, items, joined((*path, name) if name else path)))
+        self.out += [Leaf((*path, h.name), *h[1:]) for h in way.held]
+
+    def is_box(self, children: list[tuple[Any, Any]]) -> bool:
+        """Whether a registered class adds nothing to the one array that it holds."""
+        if len(children) != 1:
+            return False
+        key, child = children[0]
+        return (isinstance(key, int) or key in _IN_A_BOX) and self.is_leaf(child)
 
     @staticmethod
     def is_registered(node: Any) -> bool:
@@ -423,7 +472,7 @@ class _Walk:
             gathered.named = True
             return registered
         if isinstance(node, Iterable) and not isinstance(node, type):
-            return self.items(list(node))
+            return self.items(list(items_of(node)))
         raise _bad_leaf(path, node)
 
     def items(self, items: Sequence[Any]) -> list[tuple[Any, Any]]:

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 __all__ = [
     "NAMES",
     "backend",
+    "comes_from",
     "framework",
     "introduce",
     "is_model",
@@ -128,7 +129,7 @@ def is_symbolic(x: object) -> bool:
     return any(base.__name__ == "KerasTensor" for base in type(x).__mro__)
 
 
-def _comes_from(kind: type, package: str, name: str) -> bool:
+def comes_from(kind: type, package: str, name: str) -> bool:
     return any(
         base.__name__ == name and base.__module__.partition(".")[0] == package
         for base in kind.__mro__
@@ -141,7 +142,7 @@ def _class_of(x: Any) -> Any:
 
 def is_torch_module(x: object) -> bool:
     """Whether x is a ``torch.nn.Module``, whatever else it can be taken for."""
-    return framework(x) == "torch" and _comes_from(type(x), "torch", "Module")
+    return framework(x) == "torch" and comes_from(type(x), "torch", "Module")
 
 
 def is_model(x: Any) -> bool:
@@ -157,15 +158,15 @@ def is_variable(x: Any) -> bool:
 @lru_cache(_MOST_KNOWN)
 def _is_model_class(kind: type) -> bool:
     return not _is_variable_class(kind) and (
-        _comes_from(kind, "keras", "Layer")
-        or _comes_from(kind, "tf_keras", "Layer")
-        or _comes_from(kind, "tensorflow", "Module")
+        comes_from(kind, "keras", "Layer")
+        or comes_from(kind, "tf_keras", "Layer")
+        or comes_from(kind, "tensorflow", "Module")
     )
 
 
 @lru_cache(_MOST_KNOWN)
 def _is_variable_class(kind: type) -> bool:
-    return _comes_from(kind, "keras", "Variable") or any(
+    return comes_from(kind, "keras", "Variable") or any(
         base.__name__.endswith("Variable") and base.__module__.startswith("tensorflow")
         for base in kind.__mro__
     )

@@ -19,7 +19,7 @@ from fastreg._core.identity import address_of
 from fastreg._core.selection import Decision, chosen, print_decisions
 from fastreg._core.statistics import FloatsAndOthers, Stats, Titles, finite_or_raise
 from fastreg._core.tensors import tensors_of, written
-from fastreg._core.writing import check_mutable, naming
+from fastreg._core.writing import check_mutable, check_stored, naming
 from fastreg._kernels import Arrays, are_writable
 from fastreg.errors import FastregError, LayoutError, NonFiniteError, message
 
@@ -80,6 +80,7 @@ class Plan:
 
     def _prepare(self, params: Any, request: Request, everything: bool, values: bool) -> None:
         found = chosen(params, request, everything=everything, values=values)
+        check_stored(found.parameters)
         self._request = request
         self._all = found.gathered.parameters
         self._notes = found.gathered.notes

@@ -33,11 +33,35 @@ __all__ = [
     "require_some",
 ]
 
-_BIAS = re.compile(r"(^|_)bias(es)?(_|$)|^intercept_?$")
-_SCALE = re.compile(r"^(gamma|beta|scale|offset|shift)$")
-# "norm" as in layer_norm, BatchNorm2d, batch_normalization, norm1; not normal, not enormous.
-_NORM = re.compile(r"(?<!e)norm(?!al(?!i[sz])|ous)|^(bn|ln|gn)(\d+|_\w+)?$")
+# What an array is by its own name, the first that fits.
 _STATISTIC = re.compile(r"^((running|moving)_(mean|var|variance|std)|num_batches_tracked)$")
+_BIAS = re.compile(r"(^|_)bias(es)?(_|$)|^intercept_?$")
+# "norm" as in layer_norm, BatchNorm2d, batch_normalization, norm1; not normal, not enormous.
+_NORM = re.compile(r"norm(?!al(?!i[sz])|ous|ity)|^(bn|ln|gn)(\d+|_\w+)?$")
+_SCALE = re.compile(r"^(gamma|beta|offset|shift)(_?\d+)?$|(^|_)scales?(_?\d+)?$")
+_TOKEN = re.compile(r"^cls$|(?<!embed)_tokens?(_?\d+)?$")
+_POSITION = re.compile(
+    r"(^|_)(pos|positions?|positional)_?(emb(ed(ding)?)?|enc(oding)?)s?(_|$)"
+    r"|(^|_)rel(ative)?_pos(ition)?(_|$)"
+)
+_SHIFT = re.compile(rf"{_BIAS.pattern}|{_STATISTIC.pattern}|^(beta|offset|shift)$")
+# What a weight of this name is computed from, as torch calls it.
+_PART = re.compile(r"parametrizations\.(?P<name>\w+)\.original\d*$|_orig$")
+_OWN_NAMES = (
+    (_STATISTIC, "a running statistic"),
+    (_BIAS, "a bias"),
+    (_NORM, "of a normalisation"),
+    (_SCALE, "a scale or offset"),
+    (_TOKEN, "a token"),
+    (_POSITION, "a position"),
+)
+# Classes of one number for each channel; and layers that are more than the norm in their names.
+_SCALING = re.compile(r"^(prelu|scale|layer_?scale|weightnorm)$", re.I)
+_LAYER = re.compile(
+    r"(linear|dense|conv(olution)?(transpose)?(\dd?)?|embedding|attention|projection|head"
+    r"|classifier|mlp|rnn|lstm|gru|cell|block|transformer|encoder|decoder|net|network)$",
+    re.I,
+)
 
 
 class Decision(NamedTuple):
@@ -149,16 +173,19 @@ def chosen(
     request : Request
         Whose ``select`` decides; None there means the rule of the container.
     everything : bool, default False
-        Whether that rule is "all" for every container, as for norms and statistics.
+        Whether that rule is "all" for every container, as for norms and statistics, and a torch
+        module stands for its buffers too.
     values : bool, default False
-        Whether an array that stands there twice counts twice, as gradients do.
+        Whether an array that stands there twice counts twice, as gradients do, and a torch module
+        stands for its parameters.
 
     Raises
     ------
     DTypeError, ArgumentError
         For what is no array or no rule, and for a rule that takes none of the arrays.
     """
-    gathered = gather(params, values=values)
+    modules = "parameters" if values else "state" if everything else "weights"
+    gathered = gather(params, values=values, modules=modules)
     select = request.select
     if select is None and (everything or not gathered.named):
         return Chosen(
@@ -167,6 +194,15 @@ def chosen(
             gathered.parameters,
             request,
         )
+    if select is None or select == "kernels":
+        for part, weight in _parts(gathered.parameters).items():
+            raise ArgumentError(
+                message(
+                    f"the module, which computes '{printable(weight, 80)}'",
+                    f"'{printable(part, 80)}', which it computes it from",
+                    "pass the module, or say with select= which arrays are meant",
+                )
+            )
     decisions = decide(gathered, select)
     require_some(decisions, select)
     return Chosen(gathered, decisions, [d.parameter for d in decisions if d.included], request)
@@ -236,7 +272,7 @@ def decide(gathered: Gathered, select: Select = None) -> list[Decision]:
         if select == "all":
             return [Decision(p, True, "select='all'") for p in parameters]
         if select == "kernels":
-            return [_kernel(p) for p in parameters]
+            return _kernels(parameters)
         if not select.startswith("re:"):
             matches = re.compile(expression(select)).match
             return [
@@ -273,18 +309,74 @@ def _fits(p: Parameter, matches: Callable[[str], Any]) -> bool:
     return any(matches(s) for name in p.names for s in spellings(name))
 
 
-def _kernel(p: Parameter) -> Decision:
+def _kernels(parameters: Sequence[Parameter]) -> list[Decision]:
+    # A layer whose bias has the shape of its weight works element by element: norms over several
+    # axes do, also of ensembles that were stacked, where no class tells.
+    shifts = {
+        (_parent(p.name), p.shape)
+        for p in parameters
+        if len(p.shape) > 1 and _SHIFT.search(_own(p.name).lower())
+    }
+    parts = _parts(parameters)
+    return [_kernel(p, shifts, parts) for p in parameters]
+
+
+def _kernel(p: Parameter, shifts: set[Any], parts: Mapping[str, str]) -> Decision:
     if p.dtype is None or not p.dtype.floating:
         return Decision(p, False, f"{printable(p.dtype_name, 40)} is no float type with kernels")
     if p.frozen:
         return Decision(p, False, "frozen")
-    rule = _rule_of_name(p.name, p.layer is not None) or _rule_of_layer(p.layer)
+    has_class = _has_class(p)
+    rule = p.exempt or _rule_of_name(p.name, has_class)
+    if not rule and has_class:
+        rule = _rule_of_class(type(p.layer))
     if rule:
         return Decision(p, False, rule)
     ndim = len(p.shape)
     if ndim < 2:
         return Decision(p, False, f"ndim {ndim} < 2")
-    return Decision(p, True, "a kernel")
+    if shifts and (_parent(p.name), p.shape) in shifts:
+        return Decision(p, False, "a scale, by the shape of its bias")
+    if p.name in parts:
+        return Decision(p, False, f"a part of '{printable(parts[p.name], 40)}', which is computed")
+    return Decision(p, True, "a kernel, computed" if p.sources else "a kernel")
+
+
+def _parts(parameters: Sequence[Parameter]) -> dict[str, str]:
+    """Return which arrays, by their names, a weight is computed from: its name by theirs.
+
+    Parametrizations, pruning and norms of weights in torch leave such names in a ``state_dict`` and
+    in ``named_parameters``. A module itself is asked for the weights.
+    """
+    found = {}
+    shapes = {p.name: p.shape for p in parameters if not _has_class(p)}
+    for name, shape in shapes.items():
+        if part := _PART.search(name):
+            found[name] = name[: part.start()] + (part["name"] or "")
+        elif name.endswith("_v") and _are_lengths(shapes.get(f"{name[:-1]}g"), shape):
+            found[name] = found[f"{name[:-1]}g"] = name[:-2]
+    return found
+
+
+def _are_lengths(g: tuple[Any, ...] | None, v: tuple[Any, ...]) -> bool:
+    """Whether an array of shape g has one number for each slice of one of shape v, or for all."""
+    if g is None or len(v) < 2:
+        return False
+    axes = [(n, m) for n, m in zip(g, v, strict=False) if n != 1]
+    return not g or (len(g) == len(v) and len(axes) <= 1 and all(n == m for n, m in axes))
+
+
+def _has_class(p: Parameter) -> bool:
+    """Whether a layer holds an array; torch's lists and dicts of parameters are no layers."""
+    return p.layer is not None and type(p.layer).__name__ not in ("ParameterList", "ParameterDict")
+
+
+def _own(name: str) -> str:
+    return re.split(r"[./]", name.removesuffix(":0"))[-1]
+
+
+def _parent(name: str) -> str:
+    return name[: len(name) - len(_own(name))]
 
 
 _rules: dict[tuple[str, bool], str] = {}
@@ -294,12 +386,12 @@ _MOST_CLASSES = 1024  # classes made in a loop must not pile up
 
 
 @untraced
-def _rule_of_name(name: str, has_layer: bool) -> str:
-    """Return why a name is no kernel's, or nothing; with a layer, what its class cannot tell."""
-    key = (name, has_layer)
+def _rule_of_name(name: str, has_class: bool) -> str:
+    """Return why a name is no kernel's, or nothing; without a class, its holder's name counts."""
+    key = (name, has_class)
     rule = _rules.get(key)
     if rule is None:
-        rule = _judged(name, has_layer)
+        rule = _judged(name, has_class)
         if len(_rules) < _MOST_RULES:
             _rules[key] = rule
     return rule
@@ -307,43 +399,34 @@ def _rule_of_name(name: str, has_layer: bool) -> str:
 
 def is_kernel_name(name: str) -> bool:
     """Whether nothing in a name, which no layer's class judges, says that it is no kernel's."""
-    return not _rule_of_name(name, False)
+    return not (_rule_of_name(name, False) or _PART.search(name) or name.endswith(("_g", "_v")))
 
 
-def _judged(name: str, has_layer: bool) -> str:
+def _judged(name: str, has_class: bool) -> str:
     parts = re.split(r"[./]", name.removesuffix(":0"))
-    last = parts[-1]
-    low = last.lower()
-    if _STATISTIC.search(low):
-        return f"a running statistic, by its name '{printable(last, 40)}'"
-    if _BIAS.search(low):
-        return f"a bias, by its name '{printable(last, 40)}'"
-    if has_layer:
-        return ""
-    # Only the array and what it belongs to: a norm may hold a whole projection (adaptive ones do).
-    for part in parts[-2:]:
-        if _NORM.search(part.lower()):
-            return f"of a normalisation, by the name '{printable(part, 40)}'"
-    if _SCALE.search(low):
-        return f"a scale or offset, by its name '{printable(last, 40)}'"
+    own = parts[-1]
+    for pattern, what in _OWN_NAMES:
+        if pattern.search(own.lower()):
+            return f"{what}, by its name '{printable(own, 40)}'"
+    # A norm may hold a whole projection (adaptive ones do), but hardly another holder of arrays.
+    if not has_class and len(parts) > 1 and _NORM.search(parts[-2].lower()):
+        return f"of a normalisation, by the name '{printable(parts[-2], 40)}'"
     return ""
-
-
-def _rule_of_layer(layer: Any) -> str:
-    """Return why the parameters of a layer are no kernels, or nothing: its class decides."""
-    return "" if layer is None else _rule_of_class(type(layer))
 
 
 @untraced
 def _rule_of_class(kind: type) -> str:
+    """Return why the parameters of a layer are no kernels, or nothing."""
     rule = _class_rules.get(kind)
     if rule is None:
-        rule = ""
-        for name in (base.__name__ for base in kind.__mro__):
-            # A wrapper that normalises another layer's weights does not own them.
-            if _NORM.search(name.lower()) and name not in ("SpectralNormalization", "WeightNorm"):
-                rule = f"of a normalisation, by the class {printable(kind.__name__, 40)}"
-                break
+        names = [base.__name__ for base in kind.__mro__]
+        rule, shown = "", printable(kind.__name__, 40)
+        if any(map(_SCALING.search, names)):
+            rule = f"a scale, by the class {shown}"
+        elif any(_NORM.search(name.lower()) for name in names if name != "SpectralNormalization"):
+            # Not a convolution or projection that is normalised, whatever it is called.
+            if not any(map(_LAYER.search, names)):
+                rule = f"of a normalisation, by the class {shown}"
         if len(_class_rules) < _MOST_CLASSES:
             _class_rules[kind] = rule
     return rule
@@ -476,4 +559,4 @@ def _table(decisions: Sequence[Decision], rules: Sequence[str]) -> Table:
 
 def _without_name(rule: str) -> str:
     """Return a rule without the name that it found, which the line shows anyway."""
-    return re.sub(r",? by (its|the) (name '.*'|class \w+)$", "", rule)
+    return re.sub(r",? by (its|the) (name '.*'|class \w+|shape of its bias)$", "", rule)

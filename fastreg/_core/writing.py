@@ -19,9 +19,9 @@ from fastreg._core.frameworks import (
     unwrap,
 )
 from fastreg._core.identity import address_of
-from fastreg.errors import ArgumentError, DTypeError, FastregError, message
+from fastreg.errors import ArgumentError, DTypeError, FastregError, LayoutError, message
 
-__all__ = ["check_mutable", "named", "naming", "refuse_weights"]
+__all__ = ["check_mutable", "check_stored", "named", "naming", "refuse_weights"]
 
 # Frameworks whose arrays are values: nothing may change their memory.
 _IMMUTABLE = {"jax": "JAX", "tensorflow": "TensorFlow"}
@@ -62,6 +62,25 @@ def check_mutable(parameters: Sequence[Parameter]) -> None:
             )
 
 
+def check_stored(parameters: Sequence[Parameter]) -> None:
+    """Refuse weights that a module computes for each use: what is at hand is a passing result.
+
+    Raises
+    ------
+    LayoutError
+        Naming the place.
+    """
+    for p in parameters:
+        if p.sources:
+            raise LayoutError(
+                message(
+                    f"a weight that is stored at {p.label}",
+                    "one that its module computes from others",
+                    "leave it out with select=, or add fastreg.torch.penalty(module) to the loss",
+                )
+            )
+
+
 def refuse_weights(grads: Any) -> None:
     """Refuse weights where gradients are meant: clipping would scale them."""
     if is_torch_module(grads) or is_model(grads):
@@ -69,10 +88,11 @@ def refuse_weights(grads: Any) -> None:
     elif type(grads) is list and all(type(x) is np.ndarray for x in grads):
         return
     else:
-        torch = loaded("torch")
-        weights = any(
-            is_variable(x) or (framework(x) == "torch" and isinstance(x, torch.nn.Parameter))
-            for x in (p.original for p in gather(grads, values=True).parameters)
+        gathered = gather(grads, values=True)
+        # A state_dict shares the memory of the parameters, though its tensors are others.
+        weights = any(hasattr(holder, "_metadata") for holder, _, _ in gathered.holders) or any(
+            is_variable(x) or (framework(x) == "torch" and _is_weight(x))
+            for x in (p.original for p in gathered.parameters)
         )
     if weights:
         raise ArgumentError(
@@ -82,6 +102,11 @@ def refuse_weights(grads: Any) -> None:
                 "pass [p.grad for p in model.parameters()], or what the tape returned",
             )
         )
+
+
+def _is_weight(x: Any) -> bool:
+    """Whether a tensor is what gradients are for."""
+    return isinstance(x, loaded("torch").nn.Parameter) or (x.is_leaf and x.requires_grad)
 
 
 def named(error: FastregError, labels: Sequence[str]) -> FastregError:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastreg._core.arguments import Request, not_differentiable, number, result_dtype
-from fastreg._core.containers import Parameter, leaves
+from fastreg._core.containers import Parameter, items_of, leaves
 from fastreg._core.dtypes import BF16, by_name, name_of, widest
 from fastreg._core.frameworks import is_variable, unwrap
 from fastreg._core.selection import Chosen, chosen
@@ -107,8 +107,7 @@ def choose(params: Any, request: Request, *, everything: bool = False) -> tuple[
     Arrays are values here: what stands there twice counts twice, as it would inside a traced
     program. Variables of Keras, which may be shared, count once.
     """
-    if isinstance(params, Iterator):
-        params = list(params)
+    params = items_of(params)
     shared = any(map(is_variable, jax.tree.leaves(params)))
     return params, chosen(params, request, everything=everything, values=not shared)
 

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from fastreg import model
 from fastreg._core.arguments import Request, number
-from fastreg._core.containers import Parameter
+from fastreg._core.containers import Parameter, items_of
 from fastreg._core.dtypes import BF16, F16, F32, widest
 from fastreg._core.frameworks import backend, framework, is_variable, loaded, unwrap
 from fastreg._core.selection import chosen
@@ -64,7 +64,7 @@ def gradient(params: Any, request: Request, scale: float) -> Any:
 def value_and_gradient(params: Any, request: Request, scale: float, dtype: Any) -> tuple[Any, Any]:
     """Return the penalty of a model and its gradients, in no graph."""
     request.require_weight()
-    params = list(params) if isinstance(params, Iterator) else params
+    params = items_of(params)
     found = chosen(params, request)
     if found.gathered.named:
         found.distinct_names()
@@ -85,7 +85,7 @@ def global_norm(grads: Any, dtype: Any) -> Any:
 
 def clip_by_global_norm_(grads: Any, max_norm: float, nonfinite: str) -> Any:
     """Scale gradients in place; immutable ones are refused by name."""
-    grads = list(grads) if isinstance(grads, Iterator) else grads
+    grads = items_of(grads)
     originals = chosen(grads, _ALL, everything=True, values=True).originals
     if any(map(is_variable, originals)):
         raise ArgumentError(
@@ -96,7 +96,7 @@ def clip_by_global_norm_(grads: Any, max_norm: float, nonfinite: str) -> Any:
 
 def stats(params: Any, select: Any, integers: bool) -> Stats:
     """Return the statistics of the arrays of a model."""
-    params = list(params) if isinstance(params, Iterator) else params
+    params = items_of(params)
     request = Request.of(select=select)
     originals = list(map(unwrap, chosen(params, request, everything=True).originals))
     found: Stats = _in_memory(originals).stats(params, select=select, integers=integers)

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
 
 from fastreg._core.arguments import Request
+from fastreg._core.containers import items_of
 from fastreg._core.selection import Chosen
 from fastreg.tensorflow import _graph
 from fastreg.tensorflow import _operations as native
@@ -29,8 +29,7 @@ def global_norm(grads: Any, dtype: Any) -> Any:
 @outside_autograph
 def clip_by_global_norm(grads: Any, max_norm: Any) -> tuple[Any, Any]:
     """The container with its tensors scaled, and the norm before."""
-    if isinstance(grads, Iterator):
-        grads = list(grads)
+    grads = items_of(grads)
     max_norm = scalar(max_norm, "max_norm", least=0.0, finite=False)
     found = choose(grads, Request.of(), everything=True, values=True)
     norm = _norm(_floats(found), None)

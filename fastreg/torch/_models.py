@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from fastreg import model
 from fastreg._core import tensors
 from fastreg._core.arguments import Request
+from fastreg._core.containers import items_of
 from fastreg._core.frameworks import untraced
 from fastreg._core.selection import Chosen, chosen
 from fastreg._core.statistics import Stats
@@ -165,8 +166,7 @@ def global_norm(grads: Any, dtype: Any) -> Tensor:
 
 def stats(params: Any, select: Any, integers: bool) -> Stats:
     """Return the statistics of tensors; those of other devices are copied to the CPU."""
-    if isinstance(params, Iterator):
-        params = list(params)
+    params = items_of(params)
     found = chosen(params, Request.of(select=select), everything=True)
     xs = tensors_in(found.parameters)
     if all(map(on_cpu, xs)):

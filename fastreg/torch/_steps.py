@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -14,9 +14,9 @@ from torch import Tensor
 from fastreg import model
 from fastreg._core import tensors
 from fastreg._core.arguments import Request, flag, number
-from fastreg._core.containers import Parameter
+from fastreg._core.containers import Parameter, items_of
 from fastreg._core.selection import chosen
-from fastreg._core.writing import naming, refuse_weights
+from fastreg._core.writing import check_stored, naming, refuse_weights
 from fastreg._kernels import Arrays
 from fastreg.errors import FastregError, LayoutError, NonFiniteError, message
 from fastreg.torch import _eager, _native
@@ -107,6 +107,7 @@ def _taken(
     params: Any, request: Request
 ) -> tuple[list[Parameter], list[Tensor], list[float], list[float]]:
     found = chosen(params, request)
+    check_stored(found.parameters)
     return found.parameters, tensors_in(found.parameters), *found.weights
 
 
@@ -201,8 +202,7 @@ def _lazy(p: Parameter) -> LayoutError:
 
 def clip_by_global_norm_(grads: Any, max_norm: float, nonfinite: str) -> Tensor:
     """Scale tensors so that their norm together is at most max_norm; return the norm before."""
-    if isinstance(grads, Iterator):
-        grads = list(grads)
+    grads = items_of(grads)
     found = chosen(grads, Request.of(), everything=True)
     xs = tensors_in(found.parameters)
     if all(map(on_cpu, xs)):

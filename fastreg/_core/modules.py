@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a torch module holds: parameters, buffers, weights that it computes, marks that exempt them.
+
+Torch is never imported here: a module brings it along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+from fastreg._core.frameworks import comes_from
+from fastreg._core.text import printable
+from fastreg.errors import ArgumentError, message
+
+__all__ = ["Held", "Modules", "mark_of"]
+
+# Deeper than any model; a module that holds itself is found before.
+_MAX_DEPTH = 100
+# What people put on a parameter that no weight decay is meant for.
+_MARKS = ("_no_weight_decay", "no_weight_decay")
+
+
+class Held(NamedTuple):
+    """A tensor that a module holds, or computes from others that it holds.
+
+    Attributes
+    ----------
+    name : str
+        As in the module's ``state_dict()``; of a computed weight, as it is used.
+    tensor, module
+        The tensor, and the module that has it as an attribute.
+    exempt : str
+        Why the module's author wants no weight decay for it; empty if nothing is said.
+    sources : tuple of tensors
+        What it is computed from; empty for what is stored.
+    """
+
+    name: str
+    tensor: Any
+    module: Any
+    exempt: str = ""
+    sources: tuple[Any, ...] = ()
+
+
+class Modules:
+    """One way through a module and what it is made of.
+
+    Attributes
+    ----------
+    held : list of Held
+        Tied tensors under each of their names.
+    holders : list of (dict, its items, name)
+        Where modules keep them.
+    """
+
+    __slots__ = ("_above", "_exempting", "_kind", "_known", "held", "holders")
+
+    def __init__(self, kind: str) -> None:
+        """Begin; of which kind, :func:`fastreg._core.containers.gather` says."""
+        self.held: list[Held] = []
+        self.holders: list[tuple[dict[str, Any], list[Any], str]] = []
+        self._kind = kind
+        self._above: set[int] = set()
+        self._known: dict[tuple[int, str], Any] = {}
+        self._exempting: list[tuple[int, Callable[[str], str]]] = []
+
+    def walk(self, module: Any, prefix: str = "") -> None:
+        """List what a module holds."""
+        if id(module) in self._above or prefix.count(".") > _MAX_DEPTH:
+            raise ArgumentError(
+                message(
+                    "a module that is not inside itself",
+                    f"one at '{printable(prefix[:-1], 80)}'",
+                    "pass its parameters in a list",
+                )
+            )
+        self._above.add(id(module))
+        exempting = _exemption(module)
+        if exempting is not None:
+            self._exempting.append((len(prefix), exempting))
+        own, parts = module._parameters, module._modules
+        buffers = module._buffers if self._kind == "state" else {}
+        for kept in (own, parts, buffers):
+            if isinstance(kept, dict):
+                self.holders.append((kept, list(kept.values()), prefix[:-1]))
+        computed = list(_computed(module)) if self._kind == "weights" else []
+        sources = {name for weight in computed for name in weight.names}
+        for name, x in own.items():
+            if x is not None and name not in sources:
+                self._add(prefix + name, x, module)
+        for weight in computed:
+            key = (id(module), weight.name)  # a module met twice has one weight
+            if key not in self._known:
+                self._known[key] = weight.compute()
+            self._add(prefix + weight.name, self._known[key], module, weight.sources)
+        for name, x in buffers.items():
+            if x is not None:
+                self._add(prefix + name, x, module)
+        if _is_packed(module):
+            self._add(f"{prefix}weight", module.weight(), module)
+        for name, part in parts.items():
+            if part is not None and name not in sources:
+                self.walk(part, f"{prefix}{name}.")
+        if exempting is not None:
+            self._exempting.pop()
+        self._above.discard(id(module))
+
+    def _add(self, name: str, x: Any, module: Any, sources: tuple[Any, ...] = ()) -> None:
+        said = (exempt(name[start:]) for start, exempt in self._exempting)
+        self.held.append(Held(name, x, module, next(filter(None, said), ""), sources))
+
+
+# -- Marks -----------------------------------------------------------------------------------------
+
+
+def mark_of(x: Any) -> str:
+    """Return why a tensor itself says that no weight decay is meant for it, or nothing."""
+    said = getattr(x, "__dict__", None)
+    if not said:
+        return ""
+    for name in _MARKS:
+        if said.get(name) is True:
+            return f"exempt, by its mark {name}"
+    options = said.get("_optim")  # of state-space models
+    if isinstance(options, dict) and options.get("weight_decay") == 0.0:
+        return "exempt, by its mark _optim"
+    return ""
+
+
+def _exemption(module: Any) -> Callable[[str], str] | None:
+    """Return what tells why a module's author exempts one of its names; None if none is."""
+    kind = type(module)
+    names: Any = getattr(kind, "no_weight_decay", None)
+    keywords: Any = getattr(kind, "no_weight_decay_keywords", None)
+    if not callable(names) and not callable(keywords):
+        return None
+    exact = set(names(module)) if callable(names) else set()
+    parts = set(keywords(module)) if callable(keywords) else set()
+    who = printable(kind.__name__, 40)
+
+    def exempt(name: str) -> str:
+        if name in exact:
+            return f"exempt, by no_weight_decay() of {who}"
+        if any(part in name for part in parts):
+            return f"exempt, by no_weight_decay_keywords() of {who}"
+        return ""
+
+    return exempt
+
+
+# -- Weights that are computed ---------------------------------------------------------------------
+
+
+class _Computed(NamedTuple):
+    """A weight that is computed for each use: its name, how, and the module's items it is from."""
+
+    name: str
+    compute: Callable[[], Any]
+    names: tuple[str, ...]
+    sources: tuple[Any, ...]
+
+
+def _computed(module: Any) -> Iterator[_Computed]:
+    """Yield what a module computes from its parameters: by parametrizations, and older hooks."""
+    parametrizations = module._modules.get("parametrizations")
+    if parametrizations is not None and comes_from(type(parametrizations), "torch", "ModuleDict"):
+        for name, part in parametrizations.items():
+            if comes_from(type(part), "torch", "ParametrizationList"):
+                sources = tuple(part.parameters())
+                if sources:  # else of a buffer
+                    yield _Computed(name, _at_rest(part), ("parametrizations",), sources)
+    own = module._parameters
+    for hook in module._forward_pre_hooks.values():
+        kind = type(hook)
+        if comes_from(kind, "torch", "WeightNorm"):
+            name, ends, compute = hook.name, ("_g", "_v"), partial(hook.compute_weight, module)
+        elif comes_from(kind, "torch", "SpectralNorm"):  # without a power iteration
+            name, ends, compute = hook.name, ("_orig",), partial(hook.compute_weight, module, False)
+        elif comes_from(kind, "torch", "BasePruningMethod"):
+            name, ends, compute = hook._tensor_name, ("_orig",), partial(hook.apply_mask, module)
+        else:
+            continue
+        names = tuple(name + end for end in ends)
+        if all(own.get(n) is not None for n in names):
+            yield _Computed(name, compute, names, tuple(own[n] for n in names))
+
+
+def _at_rest(parametrization: Any) -> Callable[[], Any]:
+    """Return what computes a weight as evaluation does: no power iteration, no dropout of it."""
+
+    def compute() -> Any:
+        training = [m for m in parametrization.modules() if m.training]
+        for m in training:
+            m.training = False
+        try:
+            return parametrization()
+        finally:
+            for m in training:
+                m.training = True
+
+    return compute
+
+
+def _is_packed(module: Any) -> bool:
+    """Whether a module's weights are packed for quantized arithmetic, and no parameters."""
+    kind = type(module)
+    return kind.__module__.startswith("torch.ao.nn.") and callable(getattr(module, "weight", None))
