@@ -27,7 +27,7 @@ from fastreg._core.frameworks import (
     unwrap,
 )
 from fastreg._core.identity import are_distinct, identity
-from fastreg._core.modules import Modules, mark_of
+from fastreg._core.models import Modules, mark_of, variable_name, variables_of
 from fastreg._core.pytrees import flattened_once
 from fastreg._core.text import printable
 from fastreg.errors import ArgumentError, DTypeError, FastregError, LayoutError, message
@@ -185,7 +185,8 @@ class Parameter:
     @property
     def exempt(self) -> str:
         """Why its author says that no weight decay is meant for it; empty if nothing is said."""
-        return self._exempt or mark_of(self.original)
+        x = self.original
+        return self._exempt or (mark_of(x) if framework(x) == "torch" else "")
 
     def __repr__(self) -> str:
         return f"<Parameter {self.label} {self.shape} {self.dtype_name}>"
@@ -414,7 +415,7 @@ class _Walk:
             self.module(node, path)
         elif is_model(node):
             self.gathered.named = True
-            for name, variable, owner in _variables_of(node, path):
+            for name, variable, owner in variables_of(node, place(path)):
                 self.out.append(Leaf((*path, name), variable, owner))
         else:
             layer = node if self.is_registered(node) else None  # in plain containers names decide
@@ -518,40 +519,6 @@ def is_array(x: Any) -> bool:
         or hasattr(x, "__array_interface__")
         or kind.__module__ == "array"
     )
-
-
-def variable_name(v: Any) -> str:
-    """Return the path of a variable of Keras or TensorFlow, without the number of its output."""
-    return str(getattr(v, "path", v.name)).removesuffix(":0")
-
-
-def _variables_of(model: Any, path: Path) -> Iterator[tuple[str, Any, Any]]:
-    """Yield (name, variable, the layer that owns it) of a model or layer."""
-    if getattr(model, "built", True) is False:
-        raise ArgumentError(
-            message(
-                f"a model or layer with weights at {place(path)}",
-                "one that is not built",
-                "call it once on a batch, or give it an Input",
-            )
-        )
-    owners: dict[int, Any] = {}
-    flatten = getattr(model, "_flatten_layers", None)
-    if flatten is not None:
-        for layer in flatten():  # a layer comes before those that it holds
-            for name in (
-                "_trainable_variables",
-                "_non_trainable_variables",
-                "_trainable_weights",
-                "_non_trainable_weights",
-            ):  # Keras 3, tf_keras
-                for v in getattr(layer, name, ()):
-                    owners[id(v)] = layer
-    variables = getattr(model, "weights", None)
-    if variables is None:  # a tf.Module that is no layer
-        variables = model.variables
-    for v in variables:
-        yield variable_name(v), v, owners.get(id(v), model)
 
 
 def joined(path: Path) -> str:

@@ -419,14 +419,13 @@ def _rule_of_class(kind: type) -> str:
     """Return why the parameters of a layer are no kernels, or nothing."""
     rule = _class_rules.get(kind)
     if rule is None:
-        names = [base.__name__ for base in kind.__mro__]
+        names = [base.__name__ for base in kind.__mro__ if base.__name__ != "SpectralNormalization"]
         rule, shown = "", printable(kind.__name__, 40)
         if any(map(_SCALING.search, names)):
             rule = f"a scale, by the class {shown}"
-        elif any(_NORM.search(name.lower()) for name in names if name != "SpectralNormalization"):
-            # Not a convolution or projection that is normalised, whatever it is called.
-            if not any(map(_LAYER.search, names)):
-                rule = f"of a normalisation, by the class {shown}"
+        # Not a convolution or projection that is normalised, whatever it is called.
+        elif any(_NORM.search(n.lower()) for n in names) and not any(map(_LAYER.search, names)):
+            rule = f"of a normalisation, by the class {shown}"
         if len(_class_rules) < _MOST_CLASSES:
             _class_rules[kind] = rule
     return rule

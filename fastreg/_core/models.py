@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a torch module holds: parameters, buffers, weights that it computes, marks that exempt them.
+"""What models hold: variables of Keras and TensorFlow; parameters, buffers, weights of torch.
 
-Torch is never imported here: a module brings it along.
+No framework is imported here: a model brings its own along.
 """
 
 from __future__ import annotations
@@ -10,16 +10,74 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
-from fastreg._core.frameworks import comes_from
+from fastreg._core.frameworks import comes_from, is_variable
 from fastreg._core.text import printable
 from fastreg.errors import ArgumentError, message
 
-__all__ = ["Held", "Modules", "mark_of"]
+__all__ = ["Held", "Modules", "mark_of", "variable_name", "variables_of"]
 
+_KERAS = ("keras", "tf_keras", "tensorflow")
 # Deeper than any model; a module that holds itself is found before.
 _MAX_DEPTH = 100
 # What people put on a parameter that no weight decay is meant for.
 _MARKS = ("_no_weight_decay", "no_weight_decay")
+
+
+# -- Keras and TensorFlow --------------------------------------------------------------------------
+
+
+def variable_name(v: Any) -> str:
+    """Return the path of a variable of Keras or TensorFlow, without the number of its output."""
+    return str(getattr(v, "path", v.name)).removesuffix(":0")
+
+
+def variables_of(model: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
+    """Yield (name, variable, the layer that owns it) of a model or layer."""
+    kind = type(model)
+    is_layer = comes_from(kind, "keras", "Layer") or comes_from(kind, "tf_keras", "Layer")
+    if is_layer and getattr(model, "built", True) is False:
+        raise ArgumentError(
+            message(
+                f"a model or layer with weights at {where}",
+                "one that is not built",
+                "call it once on a batch, or give it an Input",
+            )
+        )
+    owners = {id(v): part for part, v in (_owned_by_layers if is_layer else _owned)(model)}
+    for v in _property(model, "weights" if is_layer else "variables"):
+        yield variable_name(v), v, owners.get(id(v), model)
+
+
+def _owned_by_layers(model: Any) -> Iterator[tuple[Any, Any]]:
+    flatten = getattr(model, "_flatten_layers", None)
+    for layer in flatten() if flatten else ():  # a layer comes before those that it holds
+        for name in (
+            "_trainable_variables",
+            "_non_trainable_variables",
+            "_trainable_weights",
+            "_non_trainable_weights",
+        ):  # Keras 3, tf_keras
+            for v in getattr(layer, name, ()):
+                yield layer, v
+
+
+def _owned(module: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield each ``tf.Module`` within one with the variables that are its own attributes."""
+    for part in (module, *_property(module, "submodules")):
+        for v in part._flatten(recursive=False, predicate=is_variable):
+            yield part, v
+
+
+def _property(x: Any, name: str) -> Any:
+    """Return a property as a framework's class has it, whatever a user's class calls its own."""
+    for base in type(x).__mro__:
+        found = vars(base).get(name)
+        if isinstance(found, property) and base.__module__.partition(".")[0] in _KERAS:
+            return found.__get__(x)
+    return getattr(x, name)
+
+
+# -- Torch -----------------------------------------------------------------------------------------
 
 
 class Held(NamedTuple):
@@ -117,13 +175,10 @@ class Modules:
 
 def mark_of(x: Any) -> str:
     """Return why a tensor itself says that no weight decay is meant for it, or nothing."""
-    said = getattr(x, "__dict__", None)
-    if not said:
-        return ""
     for name in _MARKS:
-        if said.get(name) is True:
+        if getattr(x, name, False) is True:
             return f"exempt, by its mark {name}"
-    options = said.get("_optim")  # of state-space models
+    options = getattr(x, "_optim", None)  # of state-space models
     if isinstance(options, dict) and options.get("weight_decay") == 0.0:
         return "exempt, by its mark _optim"
     return ""
