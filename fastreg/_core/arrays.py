@@ -11,8 +11,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastreg._core.dtypes import ACCEPTED, BF16, Dtype, by_name
+from fastreg._core.dtypes import ACCEPTED, BF16, Dtype, by_name, name_of
 from fastreg._core.frameworks import framework, is_model, is_torch_module, loaded
+from fastreg._core.unread import as_floats, unread
 from fastreg.errors import DTypeError, LayoutError, message
 
 __all__ = [
@@ -250,34 +251,18 @@ def _to_host(x: Any) -> str:
 
 def _from_torch(torch: Any, x: Any) -> HostArray:
     """View a torch CPU tensor; bfloat16 through its bits, since NumPy cannot name it."""
-    if not x.is_cpu:
-        raise DTypeError(
-            message(
-                "a tensor in host memory",
-                f"one on {x.device}",
-                "call fastreg.torch, or pass x.cpu()",
-            )
-        )
-    if x.layout != torch.strided or x.is_nested:
-        raise DTypeError(
-            message(
-                "a dense tensor",
-                "a nested one" if x.is_nested else f"layout {x.layout}",
-                "pass x.to_dense(), or x.coalesce().values() for the stored elements",
-            )
-        )
-    if x.is_conj() or x.is_neg():
-        x = x.resolve_conj().resolve_neg()
+    refused = unread(x)
+    if refused is not None:
+        raise DTypeError(message(*refused))
+    if by_name(name_of(x.dtype)) is None:
+        raise DTypeError(message(f"elements of type {ACCEPTED}", describe(x), as_floats(x)))
+    if x.is_neg():
+        x = x.resolve_neg()
     x = x.detach()
     check_storage(x)
     if x.dtype == torch.bfloat16:
         return HostArray(x.view(torch.int16).numpy().view(np.uint16), BF16)
-    try:
-        return _from_ndarray(x.numpy())
-    except (TypeError, RuntimeError):
-        raise DTypeError(
-            message(f"elements of type {ACCEPTED}", describe(x), "convert the tensor first")
-        ) from None
+    return _from_ndarray(x.numpy())
 
 
 def check_storage(x: Any) -> None:

@@ -218,6 +218,8 @@ def _shape_of(x: Any, path: Path) -> tuple[Any, ...]:
     try:
         shape = getattr(x, "shape", None)
     except RuntimeError:
+        if getattr(x, "is_nested", False):
+            return (x.size(0), *(None,) * (x.dim() - 1))
         raise LayoutError(
             message(
                 f"a parameter with a shape at {place(path)}",
@@ -230,7 +232,7 @@ def _shape_of(x: Any, path: Path) -> tuple[Any, ...]:
     if shape is None:
         return _host(path, x).shape
     try:
-        return tuple(shape)
+        return tuple(n if isinstance(n, int) else None for n in shape)  # None: a jagged extent
     except ValueError:  # TensorFlow knows not even the rank
         return (None, None)
 

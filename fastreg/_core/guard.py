@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,6 @@ from fastreg._kernels import are_the_items
 from fastreg.errors import StaleError, message
 
 __all__ = ["Guard"]
-
-_requires_grad = attrgetter("requires_grad")
 
 
 class Guard:
@@ -35,6 +32,8 @@ class Guard:
     ----------
     gathered : Gathered
         What :func:`fastreg._core.containers.gather` found.
+    read : list of Parameter
+        Those whose memory is used.
     what : str
         What the user calls it, for the message.
     """
@@ -42,6 +41,7 @@ class Guard:
     __slots__ = (
         "_deletable",
         "_holders",
+        "_marked",
         "_places",
         "_references",
         "_tensors",
@@ -51,8 +51,7 @@ class Guard:
         "_what",
     )
 
-    def __init__(self, gathered: Gathered, what: str = "params") -> None:
-        parameters = gathered.parameters
+    def __init__(self, gathered: Gathered, read: list[Parameter], what: str = "params") -> None:
         self._what = what
         self._holders = [
             # Any other mapping shows its values anew each time.
@@ -60,19 +59,17 @@ class Guard:
             for holder, items, name in gathered.holders
         ]
         self._references = [
-            weakref.ref(p.original) for p in parameters if isinstance(p.original, np.ndarray)
+            weakref.ref(p.original) for p in read if isinstance(p.original, np.ndarray)
         ]
-        others = [p for p in parameters if type(p.original) is not np.ndarray]
+        others = [p for p in read if type(p.original) is not np.ndarray]
         held = [(p, unwrap(p.original)) for p in others]
         self._values = [(p, x) for p, x in held if x is not p.original]
         tensors = [(p, x) for p, x in held if framework(x) == "torch"]
         self._places = [p for p, _ in tensors]
-        self._trained: list[bool] = []
         self._tensors: tuple[Any, Any, list[Any], list[int], list[int]] | None = None
         if tensors:
             kind = loaded("torch").Tensor
             xs = [x for _, x in tensors]
-            self._trained = list(map(_requires_grad, xs))
             self._tensors = (
                 kind.data_ptr,
                 kind.numel,
@@ -80,6 +77,10 @@ class Guard:
                 list(map(kind.data_ptr, xs)),
                 list(map(kind.numel, xs)),
             )
+        # Whether a parameter is trained decides what is read.
+        marked = [(p, unwrap(p.original)) for p in gathered.parameters]
+        self._marked = [(p, x) for p, x in marked if framework(x) == "torch"]
+        self._trained = [x.requires_grad for _, x in self._marked]
         # TensorFlow gives a variable new memory when it is assigned to.
         self._variables = [
             (p, _address(x)) for p, x in held if framework(x) == "tensorflow" and is_variable(x)
@@ -100,9 +101,10 @@ class Guard:
                 changed = zip(map(data_ptr, xs), map(numel, xs), addresses, sizes, strict=True)
                 k = next(k for k, (a, n, b, m) in enumerate(changed) if (a, n) != (b, m))
                 raise self._stale(self._places[k], "a tensor with other memory (.data, set_)")
-            if list(map(_requires_grad, xs)) != self._trained:
-                k = next(k for k, x in enumerate(xs) if x.requires_grad != self._trained[k])
-                raise self._stale(self._places[k], "another requires_grad")
+        if [x.requires_grad for _, x in self._marked] != self._trained:
+            marked = zip(self._marked, self._trained, strict=True)
+            p = next(p for (p, x), was in marked if x.requires_grad != was)
+            raise self._stale(p, "another requires_grad")
         for p, value in self._values:
             if unwrap(p.original) is not value:
                 raise self._stale(p, "a variable that holds another tensor")

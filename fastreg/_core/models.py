@@ -6,7 +6,7 @@ No framework is imported here: a model brings its own along.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -213,7 +213,7 @@ class _Computed(NamedTuple):
 
     name: str
     compute: Callable[[], Any]
-    names: tuple[str, ...]
+    names: Sequence[str]
     sources: tuple[Any, ...]
 
 
@@ -230,14 +230,16 @@ def _computed(module: Any) -> Iterator[_Computed]:
     for hook in module._forward_pre_hooks.values():
         kind = type(hook)
         if comes_from(kind, "torch", "WeightNorm"):
-            name, ends, compute = hook.name, ("_g", "_v"), partial(hook.compute_weight, module)
+            name, compute = hook.name, partial(hook.compute_weight, module)
+            names = [f"{name}_g", f"{name}_v"]
         elif comes_from(kind, "torch", "SpectralNorm"):  # without a power iteration
-            name, ends, compute = hook.name, ("_orig",), partial(hook.compute_weight, module, False)
+            name, compute = hook.name, partial(hook.compute_weight, module, False)
+            names = [f"{name}_orig"]
         elif comes_from(kind, "torch", "BasePruningMethod"):
-            name, ends, compute = hook._tensor_name, ("_orig",), partial(hook.apply_mask, module)
+            name, compute = hook._tensor_name, partial(hook.apply_mask, module)
+            names = [f"{name}_orig"]
         else:
             continue
-        names = tuple(name + end for end in ends)
         if all(own.get(n) is not None for n in names):
             yield _Computed(name, compute, names, tuple(own[n] for n in names))
 

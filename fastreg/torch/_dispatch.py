@@ -12,6 +12,7 @@ from operator import attrgetter
 import torch
 from torch import Tensor
 
+from fastreg._core.unread import is_distributed
 from fastreg.torch import _eager, _native
 from fastreg.torch._autograd import Gradient, Orthogonal, Penalty, Transformed
 from fastreg.torch._modes import (
@@ -19,7 +20,6 @@ from fastreg.torch._modes import (
     forward_mode,
     functionalized,
     in_graph,
-    is_distributed,
     on_cpu,
     transforms_active,
 )
@@ -52,12 +52,14 @@ def runs_eagerly(xs: Sequence[Tensor]) -> bool:
 
 def penalty(x: Tensor, l1: float, l2: float, dtype: torch.dtype) -> Tensor:
     """Return the penalty of one tensor, differentiable."""
+    if is_distributed(x):
+        return _native.whole(_native.penalty(x, l1, l2, _native.wide(x.device))).to(dtype)
     if compiling():
         if transforms_active() or forward_mode() or x.device.type not in ("cpu", "meta"):
             return _native.penalty(x, l1, l2, dtype)
         return torch.ops.fastreg.penalty(x, l1, l2, dtype)
     if in_graph(x):
-        if transforms_active() or forward_mode() or is_distributed(x):
+        if transforms_active() or forward_mode():
             return _native.penalty(x, l1, l2, dtype)
         return torch.ops.fastreg.penalty(x, l1, l2, dtype)
     if transforms_active() or forward_mode():
@@ -81,7 +83,7 @@ def penalties(
         return _eager.value(xs, l1s, l2s, dtype)
     wide, device = _native.wide(xs[0].device), xs[0].device
     terms = [penalty(x, l1, l2, wide) for x, l1, l2 in zip(xs, l1s, l2s, strict=True)]
-    return torch.stack([term.to(device) for term in terms]).sum().to(dtype)
+    return torch.stack(_native.together(terms, device)).sum().to(dtype)
 
 
 def gradient(x: Tensor, l1: float, l2: float, scale: float) -> Tensor:

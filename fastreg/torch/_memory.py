@@ -17,6 +17,7 @@ from fastreg._core.arrays import HostArray, check_storage
 from fastreg._core.dtypes import ACCEPTED, BF16
 from fastreg._core.frameworks import unwrap
 from fastreg._core.text import printable
+from fastreg._core.unread import as_floats, not_dense
 from fastreg.errors import DTypeError, FastregError, LayoutError, NotAnArrayError, message
 from fastreg.torch._dtypes import DTYPES, FLOATS
 from fastreg.torch._modes import ORDINARY, home
@@ -63,27 +64,10 @@ def refuse(x: object) -> FastregError:
                 "call the module once on a batch, which shapes it",
             )
         )
-    if home(x) == "torch.masked":
-        return DTypeError(
-            message(
-                "a tensor without a mask",
-                f"a {type(x).__name__}",
-                "pass x.get_data()[x.get_mask()]",
-            )
-        )
-    if x.layout != torch.strided or x.is_nested:
-        layout = "a nested tensor" if x.is_nested else f"layout {x.layout}"
-        return DTypeError(
-            message(
-                "a dense tensor",
-                layout,
-                "pass x.to_dense(), or x.coalesce().values() for "
-                "the penalty of the stored elements",
-            )
-        )
-    return DTypeError(
-        message(f"a tensor of {ACCEPTED}", f"{x.dtype}", "convert it, for example with x.float()")
-    )
+    refused = not_dense(x)
+    if refused is not None:
+        return DTypeError(message(*refused))
+    return DTypeError(message(f"a tensor of {ACCEPTED}", f"{x.dtype}", as_floats(x)))
 
 
 def tensors_in(parameters: Sequence[Parameter]) -> list[Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ from fastreg._core.containers import items_of
 from fastreg._core.frameworks import untraced
 from fastreg._core.selection import Chosen, chosen
 from fastreg._core.statistics import Stats
-from fastreg.errors import FastregError
+from fastreg._core.text import printable
+from fastreg.errors import FastregError, LayoutError, message
 from fastreg.torch import _dispatch, _eager, _native
 from fastreg.torch._memory import as_type, at, check_differentiable, result_type, tensors_in
 from fastreg.torch._modes import compiling, on_cpu
@@ -58,7 +60,8 @@ def _from_program(module: torch.nn.Module, request: Request) -> Taken:
         module, request.l1, request.l2, request.select, request.weights, request.convention
     )
     by_name = dict(module.named_parameters(remove_duplicate=False))
-    return Taken(list(names), [by_name[name] for name in names], list(l1s), list(l2s))
+    xs = [by_name[n] if n in by_name else reduce(getattr, n.split("."), module) for n in names]
+    return Taken(list(names), xs, list(l1s), list(l2s))
 
 
 @untraced
@@ -69,6 +72,15 @@ def _choice(module: torch.nn.Module, *arguments: Any) -> tuple[tuple[Any, ...], 
     :func:`_from_program` lists them.
     """
     found = chosen(module, Request.of(*arguments))
+    for p in found.parameters:
+        if p.sources and not hasattr(p.layer, "parametrizations"):
+            raise LayoutError(
+                message(
+                    f"a weight that the program computes at {p.label}",
+                    "one that a hook computes between calls (torch.nn.utils.weight_norm, prune)",
+                    "use torch.nn.utils.parametrizations, or call this outside of the program",
+                )
+            )
     l1s, l2s = found.weights
     return tuple(found.names), tuple(l1s), tuple(l2s)
 
@@ -81,6 +93,16 @@ def _judged(names: Sequence[str], xs: Sequence[Tensor], dtype: Any) -> torch.dty
             own.append(result_type(x))
         except FastregError as e:
             raise at(name, e) from None
+    empty = [x.is_meta for x in xs]
+    if any(empty) and not all(empty):
+        a, b = printable(names[empty.index(True)], 80), printable(names[empty.index(False)], 80)
+        raise LayoutError(
+            message(
+                "tensors that all have elements, or are all on meta",
+                f"'{a}' on meta and '{b}' on {xs[empty.index(False)].device}",
+                "load the weights first, or leave one of them out",
+            )
+        )
     return _promoted(own) if dtype is None else as_type(dtype)
 
 
@@ -169,7 +191,7 @@ def stats(params: Any, select: Any, integers: bool) -> Stats:
     params = items_of(params)
     found = chosen(params, Request.of(select=select), everything=True)
     xs = tensors_in(found.parameters)
-    if all(map(on_cpu, xs)):
+    if all(on_cpu(x) or x.is_meta for x in xs):
         return model.stats(params, select=select, integers=integers)
     here = [(p.name, x.detach().cpu()) for p, x in zip(found.parameters, xs, strict=True)]
     return model.stats(here, integers=integers)

@@ -18,7 +18,6 @@ __all__ = [
     "functionalized",
     "home",
     "in_graph",
-    "is_distributed",
     "on_cpu",
     "transforms_active",
 ]
@@ -49,11 +48,6 @@ on_cpu = attrgetter("is_cpu")
 def home(x: object) -> str:
     """Return the first two names of the module that defines x's class."""
     return ".".join(type(x).__module__.split(".")[:2])
-
-
-def is_distributed(x: Tensor) -> bool:
-    """Whether x is spread over processes; torch's operations know how to sum it, ours do not."""
-    return type(x) not in ORDINARY and home(x) == "torch.distributed"
 
 
 def forward_mode() -> bool:

@@ -13,10 +13,20 @@ import torch
 from torch import Tensor
 
 from fastreg._core import formula
+from fastreg._core.unread import is_distributed
 from fastreg.torch._dtypes import DTYPES
-from fastreg.torch._modes import is_distributed
 
-__all__ = ["gradient", "norm", "orthogonal", "penalty", "prox", "value", "wide"]
+__all__ = [
+    "gradient",
+    "norm",
+    "orthogonal",
+    "penalty",
+    "prox",
+    "together",
+    "value",
+    "whole",
+    "wide",
+]
 
 
 _NAMES = {kind: dtype.name for kind, dtype in DTYPES.items()}
@@ -126,12 +136,29 @@ def prox(x: Tensor, step: float, l1: float, l2: float, flush: bool) -> Tensor:
     return formula.prox(_OPERATIONS, x, step, l1, l2, flush, _NAMES[wide(x.device)])
 
 
+def whole(x: Tensor) -> Tensor:
+    """Return a result that processes hold shares of as one that each of them holds whole."""
+    if not is_distributed(x):
+        return x
+    from torch.distributed.tensor import Replicate
+
+    out: Tensor = x.redistribute(placements=[Replicate()] * x.device_mesh.ndim)
+    return out
+
+
+def together(terms: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Return numbers that can be added: on one device, and on one mesh or on none."""
+    if len({x.device_mesh for x in terms if is_distributed(x)}) > 1:
+        terms = [x.full_tensor() if is_distributed(x) else x for x in terms]
+    return [x.to(device) for x in terms]
+
+
 def norm(xs: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     """Return the Euclidean norm of all tensors together, on the first one's device."""
     kind, device = wide(xs[0].device), xs[0].device
     ys = [x if x.is_floating_point() else x.to(kind) for x in xs]
-    each = [torch.linalg.vector_norm(y, dtype=kind).to(device) for y in ys]
-    return torch.linalg.vector_norm(torch.stack(each)).to(dtype)
+    each = [whole(torch.linalg.vector_norm(y, dtype=kind)) for y in ys]
+    return torch.linalg.vector_norm(torch.stack(together(each, device))).to(dtype)
 
 
 def orthogonal(x: Tensor, factor: float, rows: bool, dtype: torch.dtype) -> Tensor:

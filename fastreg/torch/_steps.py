@@ -16,10 +16,11 @@ from fastreg._core import tensors
 from fastreg._core.arguments import Request, flag, number
 from fastreg._core.containers import Parameter, items_of
 from fastreg._core.selection import chosen
+from fastreg._core.unread import is_distributed
 from fastreg._core.writing import check_stored, naming, refuse_weights
 from fastreg._kernels import Arrays
 from fastreg.errors import FastregError, LayoutError, NonFiniteError, message
-from fastreg.torch import _eager, _native
+from fastreg.torch import _dispatch, _native
 from fastreg.torch._memory import at, check_differentiable, describe, host, scalar, tensors_in
 from fastreg.torch._memory import targets as targets_of
 from fastreg.torch._modes import in_graph, on_cpu
@@ -48,16 +49,16 @@ def add_gradient_(params: Any, request: Request, scale: float) -> None:
     for p, x, grad in zip(parameters, xs, grads, strict=True):
         _check_grad(p, x, grad)
 
-    here = [k for k, x in enumerate(xs) if on_cpu(x)]
+    here = [k for k, x in enumerate(xs) if _is_here(x)]
     if any(grads[k] is not None for k in here):
         near = [xs[k] for k in here], [l1s[k] for k in here], [l2s[k] for k in here]
         with naming([parameters[k] for k in here]):
             _accumulate(*near, [grads[k] for k in here], scale)
     for k, (x, grad) in enumerate(zip(xs, grads, strict=True)):
         if grad is None:
-            (x.grad,) = _eager.gradients([x.detach()], [l1s[k]], [l2s[k]], scale, [True])
-        elif not on_cpu(x):
-            grad.add_(_eager.gradients([x.detach()], [l1s[k]], [l2s[k]], scale, [True])[0])
+            x.grad = _dispatch.gradient(x, l1s[k], l2s[k], scale)
+        elif not _is_here(x):
+            grad.add_(_dispatch.gradient(x, l1s[k], l2s[k], scale))
 
 
 def _accumulate(
@@ -91,9 +92,10 @@ def _check_grad(p: Parameter, x: Tensor, grad: Tensor | None) -> None:
                 "make the layer's gradient dense (sparse=False), or leave it out",
             )
         )
-    if on_cpu(x) and grad.is_neg():
+    if _is_here(x) and grad.is_neg():
         raise _lazy(p)
-    if x.numel() and grad.data_ptr() == x.data_ptr():
+    _check_elements(p, grad, "grad")
+    if x.numel() and not is_distributed(x) and grad.data_ptr() == x.data_ptr():
         raise LayoutError(
             message(
                 f"a grad with memory of its own at {p.label}",
@@ -148,7 +150,7 @@ def _write(
         _check_leaf(p, x)
         if x.is_neg():
             raise _lazy(p)
-    near = [k for k, x in enumerate(xs) if on_cpu(x)]
+    near = [k for k, x in enumerate(xs) if _is_here(x)]
     if near:
         written = [xs[k] for k in near]
         arrays, _ = describe(written, [l1s[k] for k in near], [l2s[k] for k in near])
@@ -159,7 +161,7 @@ def _write(
             tensors.written(tensors.tensors_of(written))
     with torch.no_grad():
         for x, l1, l2 in zip(xs, l1s, l2s, strict=True):
-            if not on_cpu(x):
+            if not _is_here(x):
                 x.copy_(there(x, l1, l2))
 
 
@@ -176,17 +178,41 @@ def _check_leaf(p: Parameter, x: Tensor) -> None:
         )
 
 
+def _is_here(x: Tensor) -> bool:
+    """Whether kernels may write to x; torch's own operations write elsewhere."""
+    return on_cpu(x) and not is_distributed(x)
+
+
 def _check_memory(p: Parameter, x: Tensor) -> None:
     try:
         check_differentiable(x)
     except FastregError as e:
         raise at(p.name, e) from None
+    _check_elements(p, x, "tensor")
+    if is_distributed(x):
+        return
+    if x.is_meta:
+        raise LayoutError(
+            message(f"a tensor with memory at {p.label}", "one on meta", "load the weights first")
+        )
     if in_graph(x):
         raise LayoutError(
             message(
                 f"a tensor with memory at {p.label}",
                 f"a {type(x).__name__} on {x.device}",
                 "call this outside of compiled or traced functions",
+            )
+        )
+
+
+def _check_elements(p: Parameter, x: Tensor, what: str) -> None:
+    """Refuse memory that is seen as several elements: it would be written as often."""
+    if x.numel() and any(s == 0 and n > 1 for s, n in zip(x.stride(), x.shape, strict=True)):
+        raise LayoutError(
+            message(
+                f"a {what} whose elements are distinct at {p.label}",
+                "an expanded one",
+                f"pass a copy, such as {what}.clone()",
             )
         )
 
@@ -205,7 +231,7 @@ def clip_by_global_norm_(grads: Any, max_norm: float, nonfinite: str) -> Tensor:
     grads = items_of(grads)
     found = chosen(grads, Request.of(), everything=True)
     xs = tensors_in(found.parameters)
-    if all(map(on_cpu, xs)):
+    if all(map(_is_here, xs)):
         norm = model.clip_by_global_norm_(grads, max_norm, nonfinite=nonfinite)
         return scalar(float(norm), torch.float64)
     most = number(max_norm, "max_norm", least=0.0, finite=False)
@@ -218,7 +244,11 @@ def clip_by_global_norm_(grads: Any, max_norm: float, nonfinite: str) -> Tensor:
     norm = _native.norm(each, _native.wide(xs[0].device))
     before = float(norm)
     if not math.isfinite(before) and nonfinite == "raise":
-        bad = [p.label for p, x in zip(found.parameters, xs, strict=True) if not x.isfinite().all()]
+        bad = [
+            p.label
+            for p, x in zip(found.parameters, xs, strict=True)
+            if not math.isfinite(_native.norm([x.detach()], torch.float64))
+        ]
         raise NonFiniteError(
             message(
                 "finite arrays",
