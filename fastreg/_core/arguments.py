@@ -382,6 +382,12 @@ def _rule(x: Any, what: str) -> Any:
     return weight(x, what)
 
 
+def _called(rule: Callable[[str, Any], Any], p: Any, what: str, rest: float) -> float:
+    """Return what a callable says of an array; of a tied one, the first name that it knows."""
+    said = [weight(rule(name, p.original), what, p.label) for name in (p.name, *p.aliases)]
+    return next((w for w in said if w != rest), rest)
+
+
 def _each(rule: Any, parameters: Sequence[Any], what: str, rest: float) -> list[float]:
     """Return one number for each array."""
     if isinstance(rule, float):
@@ -397,7 +403,7 @@ def _each(rule: Any, parameters: Sequence[Any], what: str, rest: float) -> list[
             )
         return list(rule)
     if not isinstance(rule, dict):
-        return [weight(rule(p.name, p.original), what, p.label) for p in parameters]
+        return [_called(rule, p, what, rest) for p in parameters]
     globs = Globs(rule)
     unused = set(rule)
     out = []

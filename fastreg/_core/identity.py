@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastreg._core.dtypes import name_of
 from fastreg._core.frameworks import framework, is_recording, is_variable, loaded
 
 __all__ = ["address_of", "are_distinct", "identity"]
@@ -50,7 +51,7 @@ def identity(x: Any, k: int) -> Any:
 def _of_ndarray(x: np.ndarray[Any, Any]) -> Any:
     """Return the addresses of the elements, whatever the order of axes, and how they are read."""
     if x.base is None and x.flags.forc:
-        return (address_of(x), x.dtype, x.size)
+        return (address_of(x), x.dtype.name, x.size)
     low = address_of(x)
     steps = []
     for stride, n in zip(x.strides, x.shape, strict=True):
@@ -58,7 +59,7 @@ def _of_ndarray(x: np.ndarray[Any, Any]) -> Any:
             low += min(stride, 0) * (n - 1)
             steps.append((abs(stride), n))
     steps.sort()
-    return (low, x.dtype, x.size if _is_dense(steps, x.itemsize) else tuple(steps))
+    return (low, x.dtype.name, x.size if _is_dense(steps, x.itemsize) else tuple(steps))
 
 
 def _of_tensor(x: Any) -> Any:
@@ -79,9 +80,11 @@ def _of_tensor(x: Any) -> Any:
     ):
         return id(x)
     if x.is_contiguous():
-        return (address, x.dtype, x.numel())
-    steps = sorted((s, n) for s, n in zip(x.stride(), x.shape, strict=True) if n > 1)
-    return (address, x.dtype, x.numel() if _is_dense(steps, 1) else tuple(steps))
+        return (address, name_of(x.dtype), x.numel())
+    size = x.element_size()
+    steps = sorted((s * size, n) for s, n in zip(x.stride(), x.shape, strict=True) if n > 1)
+    dense = _is_dense(steps, size)
+    return (address, name_of(x.dtype), x.numel() if dense else tuple(steps))
 
 
 def _is_dense(steps: Sequence[tuple[int, int]], step: int) -> bool:

@@ -18,6 +18,7 @@ import numpy as np
 from fastreg._core.arguments import Request, Select, expression, spellings
 from fastreg._core.containers import Gathered, Parameter, gather, leaves
 from fastreg._core.frameworks import untraced
+from fastreg._core.pytrees import flattened_once
 from fastreg._core.text import Column, Table, lines_for, printable, shape_text, terminal_width
 from fastreg.errors import ArgumentError, LayoutError, message
 
@@ -199,7 +200,7 @@ def chosen(
             raise ArgumentError(
                 message(
                     f"the module, which computes '{printable(weight, 80)}'",
-                    f"'{printable(part, 80)}', which it computes it from",
+                    f"'{printable(part, 80)}', a part of it",
                     "pass the module, or say with select= which arrays are meant",
                 )
             )
@@ -257,7 +258,8 @@ def decide(gathered: Gathered, select: Select = None) -> list[Decision]:
         other string: names that match it as a glob, case and all (``"*.weight"``), with dots or
         with slashes, and with or without what wrappers put before them. A callable
         ``(name, array) -> bool`` is given what stood in the container. A container of bools with
-        the structure of params, of which one may stand for everything below it.
+        the structure of params, of which one may stand for everything below it. Tied arrays are in
+        if they are under one of their names.
 
     Raises
     ------
@@ -436,22 +438,24 @@ def _called_name(select: Any) -> str:
 
 
 def _called(p: Parameter, select: Callable[[str, Any], Any]) -> Decision:
-    answer = select(p.name, p.original)
-    if not isinstance(answer, (bool, np.bool_)):
-        raise ArgumentError(
-            message(
-                f"True or False from the callable select= for {p.label}",
-                repr(answer)[:80],
-                "return a bool",
+    answers = [select(name, p.original) for name in (p.name, *p.aliases)]
+    for answer in answers:
+        if not isinstance(answer, (bool, np.bool_)):
+            raise ArgumentError(
+                message(
+                    f"True or False from the callable select= for {p.label}",
+                    repr(answer)[:80],
+                    "return a bool",
+                )
             )
-        )
-    return Decision(p, bool(answer), f"{printable(_called_name(select), 40)}() is {bool(answer)}")
+    answer = any(answers)
+    return Decision(p, answer, f"{printable(_called_name(select), 40)}() is {answer}")
 
 
 def _mask(parameters: Sequence[Parameter], mask: Any) -> list[Decision]:
     if isinstance(mask, (bool, np.bool_)):
         return [Decision(p, bool(mask), f"mask {bool(mask)}") for p in parameters]
-    marks = dict(leaves(mask, is_leaf=lambda x: not isinstance(x, (Mapping, list, tuple))))
+    marks = dict(leaves(mask, is_leaf=_is_mark))
     for path, mark in marks.items():
         if not isinstance(mark, (bool, np.bool_)):
             raise ArgumentError(
@@ -461,28 +465,37 @@ def _mask(parameters: Sequence[Parameter], mask: Any) -> list[Decision]:
     used = set()
     out = []
     for p in parameters:
-        prefixes = [p.path[:k] for k in range(len(p.path), 0, -1)]
-        found = next((path for path in prefixes if path in marks), None)
-        if found is None:
-            found = next((by_name[n] for n in p.names if n in by_name), None)
-        if found is None:
+        found = {path for path in (p.path[:k] for k in range(len(p.path), 0, -1)) if path in marks}
+        found |= {by_name[name] for name in _names_above(p) if name in by_name}
+        if not found:
             raise ArgumentError(
                 message(f"a mask with an entry for {p.label}", "none", "add True or False for it")
             )
-        used.add(found)
-        out.append(Decision(p, bool(marks[found]), f"mask {bool(marks[found])}"))
-    aliases = {a for p in parameters for a in p.aliases}
+        used |= found
+        included = any(marks[path] for path in found)
+        out.append(Decision(p, included, f"mask {included}"))
     for path in marks:
-        name = ".".join(map(str, path))
-        if path not in used and name not in aliases:
+        if path not in used:
             raise ArgumentError(
                 message(
                     "a mask of params' structure",
-                    f"an entry '{printable(name, 80)}' for which there is no array",
+                    f"an entry '{printable('.'.join(map(str, path)), 80)}' for which there is no "
+                    "array",
                     "leave it out",
                 )
             )
     return out
+
+
+def _is_mark(x: Any) -> bool:
+    return not isinstance(x, (Mapping, list, tuple)) and flattened_once(x) is None
+
+
+def _names_above(p: Parameter) -> Iterator[str]:
+    """Yield the names of an array, and of what holds it under each of them."""
+    for name in (p.name, *p.aliases):
+        for end in (m.start() for m in re.finditer(r"[./]|$", name)):
+            yield name[:end]
 
 
 # -- Explaining ------------------------------------------------------------------------------------

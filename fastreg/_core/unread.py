@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from fastreg._core.frameworks import comes_from, loaded
+from fastreg._core.frameworks import comes_from, loaded, untraced
 
 __all__ = ["as_floats", "is_distributed", "is_transformed", "not_dense", "unread"]
 
@@ -20,7 +20,12 @@ _CALL = "call fastreg.torch"
 
 def is_distributed(x: Any) -> bool:
     """Whether x is spread over processes; torch's operations know how to sum it, ours do not."""
-    return type(x).__module__.startswith("torch.distributed.")
+    return _is_distributed(type(x))
+
+
+@untraced
+def _is_distributed(kind: type) -> bool:
+    return kind.__module__.startswith("torch.distributed.")
 
 
 def is_transformed(x: Any) -> bool:
