@@ -251,7 +251,7 @@ def _to_host(x: Any) -> str:
 
 def _from_torch(torch: Any, x: Any) -> HostArray:
     """View a torch CPU tensor; bfloat16 through its bits, since NumPy cannot name it."""
-    refused = unread(x)
+    refused = unread(torch, x)
     if refused is not None:
         raise DTypeError(message(*refused))
     if by_name(name_of(x.dtype)) is None:

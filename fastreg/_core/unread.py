@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from fastreg._core.frameworks import comes_from, loaded, untraced
-
-__all__ = ["as_floats", "is_distributed", "is_transformed", "not_dense", "unread"]
+__all__ = ["as_floats", "is_distributed", "not_dense", "unread"]
 
 Refusal: TypeAlias = tuple[str, str, str]
 """What was expected, what was received, and what to do."""
@@ -20,26 +18,13 @@ _CALL = "call fastreg.torch"
 
 def is_distributed(x: Any) -> bool:
     """Whether x is spread over processes; torch's operations know how to sum it, ours do not."""
-    return _is_distributed(type(x))
+    return type(x).__module__.startswith("torch.distributed.")
 
 
-@untraced
-def _is_distributed(kind: type) -> bool:
-    return kind.__module__.startswith("torch.distributed.")
-
-
-def is_transformed(x: Any) -> bool:
-    """Whether x stands for others, within a transform of ``torch.func``."""
-    functorch = getattr(loaded("torch")._C, "_functorch", None)
-    test = getattr(functorch, "is_functorch_wrapped_tensor", None)
-    return test is not None and bool(test(x))
-
-
-def not_dense(x: Any) -> Refusal | None:
+def not_dense(torch: Any, x: Any) -> Refusal | None:
     """Return why a tensor is refused whatever computes it: its elements are not all there is."""
-    torch = loaded("torch")
     kind = type(x)
-    if comes_from(kind, "torch", "MaskedTensor"):
+    if kind.__module__.startswith("torch.masked."):
         return "a tensor without a mask", f"a {kind.__name__}", "pass x.get_data()[x.get_mask()]"
     if x.is_nested:
         return "a dense tensor", "a nested tensor", "pass list(x.unbind())"
@@ -52,10 +37,10 @@ def not_dense(x: Any) -> Refusal | None:
     return None
 
 
-def unread(x: Any) -> Refusal | None:
+def unread(torch: Any, x: Any) -> Refusal | None:
     """Return why kernels do not read a tensor, whatever its element type; None if they do."""
     kind = type(x)
-    refusal = not_dense(x)
+    refusal = not_dense(torch, x)
     if refusal is not None:
         return refusal
     if is_distributed(x):
@@ -68,11 +53,18 @@ def unread(x: Any) -> Refusal | None:
         return "a tensor with elements", "one on meta, which has none", "load the weights first"
     if not x.is_cpu:
         return "a tensor in host memory", f"one on {x.device}", f"{_CALL}, or pass x.cpu()"
-    if is_transformed(x):
+    if _is_transformed(torch, x):
         return "a tensor with memory", "one that torch.func transforms", _CALL
-    if kind.__torch_dispatch__ is not loaded("torch").Tensor.__torch_dispatch__:
+    if kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
         return "a tensor with memory", f"a {kind.__name__}", f"{_CALL}, or pass a plain tensor"
     return None
+
+
+def _is_transformed(torch: Any, x: Any) -> bool:
+    """Whether x stands for others; the test is private, and absent in some releases."""
+    functorch = getattr(torch._C, "_functorch", None)
+    test = getattr(functorch, "is_functorch_wrapped_tensor", None)
+    return test is not None and bool(test(x))
 
 
 def as_floats(x: Any) -> str:

@@ -12,7 +12,6 @@ from operator import attrgetter
 import torch
 from torch import Tensor
 
-from fastreg._core.unread import is_distributed
 from fastreg.torch import _eager, _native
 from fastreg.torch._autograd import Gradient, Orthogonal, Penalty, Transformed
 from fastreg.torch._modes import (
@@ -20,6 +19,7 @@ from fastreg.torch._modes import (
     forward_mode,
     functionalized,
     in_graph,
+    is_distributed,
     on_cpu,
     transforms_active,
 )

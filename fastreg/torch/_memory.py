@@ -64,7 +64,7 @@ def refuse(x: object) -> FastregError:
                 "call the module once on a batch, which shapes it",
             )
         )
-    refused = not_dense(x)
+    refused = not_dense(torch, x)
     if refused is not None:
         return DTypeError(message(*refused))
     return DTypeError(message(f"a tensor of {ACCEPTED}", f"{x.dtype}", as_floats(x)))

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from fastreg._core import unread
+
 __all__ = [
     "ORDINARY",
     "compiling",
@@ -18,6 +20,7 @@ __all__ = [
     "functionalized",
     "home",
     "in_graph",
+    "is_distributed",
     "on_cpu",
     "transforms_active",
 ]
@@ -48,6 +51,11 @@ on_cpu = attrgetter("is_cpu")
 def home(x: object) -> str:
     """Return the first two names of the module that defines x's class."""
     return ".".join(type(x).__module__.split(".")[:2])
+
+
+def is_distributed(x: Tensor) -> bool:
+    """Whether x is spread over processes; torch's operations know how to sum it, ours do not."""
+    return type(x) not in ORDINARY and unread.is_distributed(x)
 
 
 def forward_mode() -> bool:

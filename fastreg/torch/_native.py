@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from fastreg._core import formula
-from fastreg._core.unread import is_distributed
 from fastreg.torch._dtypes import DTYPES
+from fastreg.torch._modes import is_distributed
 
 __all__ = [
     "gradient",

@@ -16,14 +16,13 @@ from fastreg._core import tensors
 from fastreg._core.arguments import Request, flag, number
 from fastreg._core.containers import Parameter, items_of
 from fastreg._core.selection import chosen
-from fastreg._core.unread import is_distributed
 from fastreg._core.writing import check_stored, naming, refuse_weights
 from fastreg._kernels import Arrays
 from fastreg.errors import FastregError, LayoutError, NonFiniteError, message
 from fastreg.torch import _dispatch, _native
 from fastreg.torch._memory import at, check_differentiable, describe, host, scalar, tensors_in
 from fastreg.torch._memory import targets as targets_of
-from fastreg.torch._modes import in_graph, on_cpu
+from fastreg.torch._modes import in_graph, is_distributed, on_cpu
 
 __all__ = ["add_gradient_", "clip_by_global_norm_", "decay_", "prox_"]
 
