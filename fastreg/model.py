@@ -203,8 +203,8 @@ def _distinct_ndarrays(params: Any, *, everything: bool = False) -> list[Any] | 
         return None
     if everything or kind is not dict:
         return items
-    found = [x for name, x in params.items() if x.ndim > 1 and is_kernel_name(str(name))]
-    return found or None
+    wide = {str(name): x for name, x in params.items() if x.ndim > 1}
+    return list(wide.values()) if wide and all(map(is_kernel_name, wide)) else None
 
 
 def _dense(params: Any) -> tensors.Dense | None:

@@ -64,6 +64,7 @@ class Leaf(NamedTuple):
     layer: Any = None
     exempt: str = ""
     sources: tuple[Any, ...] = ()
+    plain: str = ""
 
 
 class Parameter:
@@ -93,6 +94,7 @@ class Parameter:
     __slots__ = (
         "_array",
         "_exempt",
+        "_plain",
         "aliases",
         "dtype",
         "dtype_name",
@@ -111,6 +113,7 @@ class Parameter:
         layer: Any = None,
         exempt: str = "",
         sources: tuple[Any, ...] = (),
+        plain: str = "",
     ) -> None:
         self.path = path
         self.name = joined(path)
@@ -119,6 +122,7 @@ class Parameter:
         self.aliases: tuple[str, ...] = ()
         self.sources = sources
         self._exempt = exempt
+        self._plain = plain
         self._array: HostArray | None = None
         if type(original) is np.ndarray:
             self.shape: tuple[Any, ...] = original.shape
@@ -151,6 +155,8 @@ class Parameter:
         """All names that a rule may know it by; TensorFlow's users see ``"kernel:0"``."""
         if framework(self.original) == "tensorflow":
             return (self.name, *self.aliases, f"{self.name}:0")
+        if self._plain and self._plain != self.name:
+            return (self.name, *self.aliases, self._plain)
         return (self.name, *self.aliases)
 
     @property
@@ -440,7 +446,9 @@ class _Walk:
         way.walk(module)
         for held, items, name in way.holders:
             self.gathered.holders.append((held, items, joined((*path, name) if name else path)))
-        self.out += [Leaf((*path, h.name), *h[1:]) for h in way.held]
+        above = f"{joined(path)}." if path else ""
+        for h in way.held:
+            self.out.append(Leaf((*path, h.name), *h[1:5], above + h.plain))
 
     def is_box(self, children: list[tuple[Any, Any]]) -> bool:
         """Whether a registered class adds nothing to the one array that it holds."""

@@ -19,6 +19,9 @@ __all__ = ["Held", "Modules", "mark_of", "variable_name", "variables_of"]
 _KERAS = ("keras", "tf_keras", "tensorflow")
 # Deeper than any model; a module that holds itself is found before.
 _MAX_DEPTH = 100
+# What wrappers call what they wrap: of torch.compile, checkpointing, FSDP; and of replicas.
+_WRAPPED = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
+_REPLICAS = ("DataParallel", "DistributedDataParallel", "AveragedModel")
 # What people put on a parameter that no weight decay is meant for.
 _MARKS = ("_no_weight_decay", "no_weight_decay")
 
@@ -93,13 +96,16 @@ class Held(NamedTuple):
         Why the module's author wants no weight decay for it; empty if nothing is said.
     sources : tuple of tensors
         What it is computed from; empty for what is stored.
+    plain : str
+        Its name without what wrappers put between, such as those of compilers and replicas.
     """
 
     name: str
     tensor: Any
     module: Any
-    exempt: str = ""
-    sources: tuple[Any, ...] = ()
+    exempt: str
+    sources: tuple[Any, ...]
+    plain: str
 
 
 class Modules:
@@ -124,7 +130,7 @@ class Modules:
         self._known: dict[tuple[int, str], Any] = {}
         self._exempting: list[tuple[int, Callable[[str], str]]] = []
 
-    def walk(self, module: Any, prefix: str = "") -> None:
+    def walk(self, module: Any, prefix: str = "", plain: str = "") -> None:
         """List what a module holds."""
         if id(module) in self._above or prefix.count(".") > _MAX_DEPTH:
             raise ArgumentError(
@@ -137,7 +143,14 @@ class Modules:
         self._above.add(id(module))
         exempting = _exemption(module)
         if exempting is not None:
-            self._exempting.append((len(prefix), exempting))
+            self._exempting.append((len(plain), exempting))
+
+        def add(name: str, x: Any, sources: tuple[Any, ...] = ()) -> None:
+            bare = plain + name
+            said = (exempt(bare[start:]) for start, exempt in self._exempting)
+            why = next(filter(None, said), "")
+            self.held.append(Held(prefix + name, x, module, why, sources, bare))
+
         own, parts = module._parameters, module._modules
         buffers = module._buffers if self._kind == "state" else {}
         for kept in (own, parts, buffers):
@@ -147,27 +160,29 @@ class Modules:
         sources = {name for weight in computed for name in weight.names}
         for name, x in own.items():
             if x is not None and name not in sources:
-                self._add(prefix + name, x, module)
+                add(name, x)
         for weight in computed:
             key = (id(module), weight.name)  # a module met twice has one weight
             if key not in self._known:
                 self._known[key] = weight.compute()
-            self._add(prefix + weight.name, self._known[key], module, weight.sources)
+            add(weight.name, self._known[key], weight.sources)
         for name, x in buffers.items():
             if x is not None:
-                self._add(prefix + name, x, module)
+                add(name, x)
         if _is_packed(module):
-            self._add(f"{prefix}weight", module.weight(), module)
+            add("weight", module.weight())
         for name, part in parts.items():
             if part is not None and name not in sources:
-                self.walk(part, f"{prefix}{name}.")
+                through = name in _WRAPPED or (name == "module" and _is_replica(type(module)))
+                self.walk(part, f"{prefix}{name}.", plain if through else f"{plain}{name}.")
         if exempting is not None:
             self._exempting.pop()
         self._above.discard(id(module))
 
-    def _add(self, name: str, x: Any, module: Any, sources: tuple[Any, ...] = ()) -> None:
-        said = (exempt(name[start:]) for start, exempt in self._exempting)
-        self.held.append(Held(name, x, module, next(filter(None, said), ""), sources))
+
+def _is_replica(kind: type) -> bool:
+    """Whether a class runs the module that it calls ``module``."""
+    return any(comes_from(kind, "torch", name) for name in _REPLICAS)
 
 
 # -- Marks -----------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import numpy as np
 
 from fastreg._core.containers import Parameter, gather
 from fastreg._core.frameworks import (
+    comes_from,
     framework,
     is_model,
     is_torch_module,
@@ -83,7 +84,7 @@ def check_stored(parameters: Sequence[Parameter]) -> None:
 
 def refuse_weights(grads: Any) -> None:
     """Refuse weights where gradients are meant: clipping would scale them."""
-    if is_torch_module(grads) or is_model(grads):
+    if is_torch_module(grads) or is_model(grads) or _is_optimizer(grads):
         weights = True
     elif type(grads) is list and all(type(x) is np.ndarray for x in grads):
         return
@@ -102,6 +103,14 @@ def refuse_weights(grads: Any) -> None:
                 "pass [p.grad for p in model.parameters()], or what the tape returned",
             )
         )
+
+
+def _is_optimizer(x: Any) -> bool:
+    """Whether x is torch's optimizer, or its groups of parameters."""
+    first = x[0] if isinstance(x, list) and x else x
+    return comes_from(type(x), "torch", "Optimizer") or (
+        isinstance(first, dict) and {"params", "lr"} <= first.keys()
+    )
 
 
 def _is_weight(x: Any) -> bool:

@@ -211,7 +211,7 @@ def _check_elements(p: Parameter, x: Tensor, what: str) -> None:
             message(
                 f"a {what} whose elements are distinct at {p.label}",
                 "an expanded one",
-                f"pass a copy, such as {what}.clone()",
+                "pass the one that it was expanded from, or a copy",
             )
         )
 
