@@ -22,7 +22,7 @@ from fastreg._core.frameworks import (
 from fastreg._core.identity import address_of
 from fastreg.errors import ArgumentError, DTypeError, FastregError, LayoutError, message
 
-__all__ = ["check_mutable", "check_stored", "named", "naming", "refuse_weights"]
+__all__ = ["check_mutable", "check_stored", "named", "naming", "refuse_models", "refuse_weights"]
 
 # Frameworks whose arrays are values: nothing may change their memory.
 _IMMUTABLE = {"jax": "JAX", "tensorflow": "TensorFlow"}
@@ -84,25 +84,32 @@ def check_stored(parameters: Sequence[Parameter]) -> None:
 
 def refuse_weights(grads: Any) -> None:
     """Refuse weights where gradients are meant: clipping would scale them."""
-    if is_torch_module(grads) or is_model(grads) or _is_optimizer(grads):
-        weights = True
-    elif type(grads) is list and all(type(x) is np.ndarray for x in grads):
+    refuse_models(grads)
+    if type(grads) is list and all(type(x) is np.ndarray for x in grads):
         return
-    else:
-        gathered = gather(grads, values=True)
-        # A state_dict shares the memory of the parameters, though its tensors are others.
-        weights = any(hasattr(holder, "_metadata") for holder, _, _ in gathered.holders) or any(
-            is_variable(x) or (framework(x) == "torch" and _is_weight(x))
-            for x in (p.original for p in gathered.parameters)
+    gathered = gather(grads, values=True)
+    # A state_dict shares the memory of the parameters, though its tensors are others.
+    if any(hasattr(holder, "_metadata") for holder, _, _ in gathered.holders) or any(
+        is_variable(x) or (framework(x) == "torch" and _is_weight(x))
+        for x in (p.original for p in gathered.parameters)
+    ):
+        raise _weights()
+
+
+def refuse_models(grads: Any) -> None:
+    """Refuse what has weights, gradients or none of its own: models and optimizers."""
+    if is_torch_module(grads) or is_model(grads) or _is_optimizer(grads):
+        raise _weights()
+
+
+def _weights() -> ArgumentError:
+    return ArgumentError(
+        message(
+            "gradients to clip",
+            "weights themselves",
+            "pass [p.grad for p in model.parameters()], or what the tape returned",
         )
-    if weights:
-        raise ArgumentError(
-            message(
-                "gradients to clip",
-                "weights themselves",
-                "pass [p.grad for p in model.parameters()], or what the tape returned",
-            )
-        )
+    )
 
 
 def _is_optimizer(x: Any) -> bool:

@@ -16,7 +16,7 @@ from fastreg._core import tensors
 from fastreg._core.arguments import Request, flag, number
 from fastreg._core.containers import Parameter, items_of
 from fastreg._core.selection import chosen
-from fastreg._core.writing import check_stored, naming, refuse_weights
+from fastreg._core.writing import check_stored, naming, refuse_models, refuse_weights
 from fastreg._kernels import Arrays
 from fastreg.errors import FastregError, LayoutError, NonFiniteError, message
 from fastreg.torch import _dispatch, _native
@@ -228,6 +228,7 @@ def _lazy(p: Parameter) -> LayoutError:
 def clip_by_global_norm_(grads: Any, max_norm: float, nonfinite: str) -> Tensor:
     """Scale tensors so that their norm together is at most max_norm; return the norm before."""
     grads = items_of(grads)
+    refuse_models(grads)
     found = chosen(grads, Request.of(), everything=True)
     xs = tensors_in(found.parameters)
     if all(map(_is_here, xs)):

@@ -235,6 +235,48 @@ def test_jax_pytrees():
     assert names({"d": Dense(jax.numpy.ones(3), "text")}) == ["d.kernel"]
 
 
+def test_boxes_around_arrays():
+    """A class that adds nothing to its one array leaves the name and the layer to its holder."""
+    jax = pytest.importorskip("jax")
+
+    @jax.tree_util.register_dataclass
+    @dataclass
+    class Box:
+        value: object
+
+    class Unnamed:
+        def __init__(self, x):
+            self.x = x
+
+    jax.tree_util.register_pytree_node(Unnamed, lambda b: ((b.x,), None), lambda _, c: Unnamed(*c))
+
+    @jax.tree_util.register_dataclass
+    @dataclass
+    class LayerNorm:
+        weight: object
+
+    @jax.tree_util.register_dataclass
+    @dataclass
+    class Linear:
+        weight: object
+
+    params = {
+        "norm_proj": Linear(Box(new(2, 3))),
+        "ln": LayerNorm(Box(new(2, 3))),
+        "fc": {"kernel": Unnamed(new(2, 3)), "bias": Box(new(2, 3))},
+        "LayerNorm_0": {"w": Box(new(2, 3))},
+    }
+    rules = {d.parameter.name: d.included for d in decide(collect(params))}
+    assert rules == {
+        "norm_proj.weight": True,
+        "ln.weight": False,
+        "fc.kernel": False,
+        "fc.bias": False,
+        "LayerNorm_0.w": False,
+    }
+    assert fastreg.penalty(params, l2=1.0, select="*.kernel") == 6.0
+
+
 class Variable:
     """What fastreg sees of a Keras variable."""
 
@@ -296,6 +338,23 @@ def test_keras_models():
         ("attn.in_proj_bias", (4, 4), False),
         ("intercept_", (4, 4), False),
         ("linear/b", (4, 4), True),
+        ("enormity.w", (4, 4), True),
+        ("scaled.kernel", (4, 4), True),
+        ("decoder.embed_positions.weight", (9, 4), True),
+        ("embed.token", (9, 4), True),
+        ("embed_tokens", (9, 4), True),
+        ("encoder.InstanceNorm_0.w", (2, 4), False),
+        ("prenorm.w", (2, 4), False),
+        ("blocks.0.norm_weight", (1, 4), False),
+        ("vit.cls", (1, 1, 4), False),
+        ("vit.class_token", (1, 1, 4), False),
+        ("encoder.pos_embedding", (1, 9, 4), False),
+        ("encoder.absolute_pos_embed", (1, 9, 4), False),
+        ("attn.rel_pos_w", (9, 4), False),
+        ("attn.relative_position_bias_table", (9, 2), False),
+        ("blocks.0.gamma_2", (1, 4), False),
+        ("visual.logit_scale", (1, 1), False),
+        ("blocks.0.layer_scale_1", (4, 1, 1), False),
         ("stack.layer_norm.scale", (12, 4), False),
         ("LayerNorm.weight", (12, 4), False),
         ("batch_normalization_3/gamma:0", (2, 4), False),
@@ -311,6 +370,25 @@ def test_kernels_rule(name, shape, included):
     (decision,) = decide(collect([(name, new(*shape) if shape else np.array(1.0))]))
     assert decision.included == included, decision.rule
     assert decision.rule
+
+
+@pytest.mark.parametrize(
+    ("shapes", "kernels"),
+    [
+        ({"n.weight": (3, 4), "n.bias": (3, 4)}, []),
+        ({"n.w": (3, 4), "n.running_var": (3, 4)}, []),
+        ({"n/a": (3, 4), "n/beta": (3, 4)}, []),
+        ({"n.weight": (3, 4), "m.bias": (3, 4)}, ["n.weight"]),
+        ({"stack.weight": (5, 3, 4), "stack.bias": (5, 3)}, ["stack.weight"]),
+        ({"weight": (4,), "bias": (4,), "kernel": (4, 4)}, ["kernel"]),
+    ],
+)
+def test_a_bias_of_the_shape_of_its_weight_tells_a_scale(shapes, kernels):
+    params = {name: new(*shape) for name, shape in shapes.items()}
+    assert [d.parameter.name for d in decide(collect(params)) if d.included] == kernels
+    if kernels:
+        want = fastreg.sum_squares(params[kernels[0]], dtype="float64")
+        assert fastreg.penalty(params, l2=1.0) == want
 
 
 def test_integers_are_no_kernels():

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import fastreg
-from fastreg.errors import ArgumentError
+from fastreg.errors import ArgumentError, FastregError
 
 Named = namedtuple("Named", "kernel bias")
 L2 = 0.5
@@ -253,14 +253,69 @@ def test_attach_refuses_a_rule_that_takes_nothing():
         fastreg.keras.attach(model, "l1l2")
 
 
-def test_clip_takes_gradients_only():
+WEIGHTS = {
+    "module": lambda net, torch: net,
+    "parameters": lambda net, torch: net.parameters(),
+    "named parameters": lambda net, torch: net.named_parameters(),
+    "list": lambda net, torch: list(net.parameters()),
+    "list of pairs": lambda net, torch: list(net.named_parameters()),
+    "dict": lambda net, torch: dict(net.named_parameters()),
+    "set": lambda net, torch: set(net.parameters()),
+    "nested": lambda net, torch: {"a": [net.weight]},
+    "beside gradients": lambda net, torch: [np.ones(2), net.weight],
+    "one": lambda net, torch: net.weight,
+    "module in a list": lambda net, torch: [net],
+    "state": lambda net, torch: net.state_dict(),
+    "state in a checkpoint": lambda net, torch: {"model": net.state_dict()},
+    "leaf": lambda net, torch: [net.weight.detach().requires_grad_()],
+    "average": lambda net, torch: torch.optim.swa_utils.AveragedModel(net),
+    "optimizer": lambda net, torch: torch.optim.SGD(net.parameters(), lr=0.1),
+    "groups": lambda net, torch: torch.optim.SGD(net.parameters(), lr=0.1).param_groups,
+}
+
+
+@pytest.mark.parametrize("kind", WEIGHTS)
+def test_clip_takes_gradients_only(kind):
     torch = pytest.importorskip("torch")
     net = torch.nn.Linear(2, 2)
     before = net.weight.detach().clone()
-    for weights in (net, net.parameters(), list(net.parameters()), dict(net.named_parameters())):
-        with pytest.raises(ArgumentError, match="weights themselves"):
-            fastreg.clip_by_global_norm_(weights, 1e-3)
-        weights = net.parameters() if not isinstance(weights, (list, dict)) else weights
-        with pytest.raises(ArgumentError):
-            fastreg.torch.clip_by_global_norm_(weights, 1e-3)
+    for clip in (fastreg.clip_by_global_norm_, fastreg.torch.clip_by_global_norm_):
+        with pytest.raises(FastregError) as e:
+            clip(WEIGHTS[kind](net, torch), 1e-3)
+        if kind != "beside gradients":  # where torch's function looks at the arrays first
+            assert "weights themselves; pass [p.grad for p in" in str(e.value)
     assert torch.equal(net.weight, before)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_iterator_that_was_used_up_is_an_error(backend):
+    module = module_of(backend)
+    array = arrays_of(backend)
+
+    def used_up():
+        arrays = (array(x()) for x in (kernel, bias))
+        return arrays if list(arrays) else None
+
+    calls = {
+        **dict.fromkeys(
+            ("penalty", "value_and_gradient", "plan", "add_gradient_"), ((), {"l2": L2})
+        ),
+        **dict.fromkeys(("global_norm", "stats", "check_finite", "explain"), ((), {})),
+        **dict.fromkeys(("prox", "prox_"), ((0.5,), {"l2": L2})),
+        **dict.fromkeys(("decay", "decay_"), ((0.5,), {})),
+        **dict.fromkeys(("clip_by_global_norm", "clip_by_global_norm_"), ((0.5,), {})),
+    }
+    for name, (arguments, options) in calls.items():
+        call = getattr(module, name, None)
+        if call is not None:
+            with pytest.raises(ArgumentError, match="used up"):
+                call(used_up(), *arguments, **options)
+    with pytest.raises(ArgumentError, match="used up"):
+        fastreg.global_norm({"a": array(kernel()), "b": used_up()})
+
+
+def test_gradients_that_are_not_there_are_none():
+    """As in torch: nothing to clip is no error, for nothing was used up."""
+    for nothing in ([None, None], {"a": None}, (x for x in [None])):
+        assert fastreg.global_norm(nothing) == 0.0
+    assert fastreg.clip_by_global_norm_((x for x in [None, None]), 1.0) == 0.0
