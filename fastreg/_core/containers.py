@@ -20,6 +20,7 @@ from fastreg._core.dtypes import F16, F32, F64, Dtype, by_name, name_of
 from fastreg._core.frameworks import (
     framework,
     is_model,
+    is_recording,
     is_torch_module,
     is_variable,
     loaded,
@@ -569,7 +570,7 @@ def _host(path: Path, x: Any) -> HostArray:
 def _host_of_tensor(x: Any) -> HostArray | None:
     """View the commonest tensors without a detour through DLPack; None for the others."""
     torch = loaded("torch")
-    if type(x) not in (torch.Tensor, torch.nn.Parameter) or not x.is_cpu:
+    if type(x) not in (torch.Tensor, torch.nn.Parameter) or not x.is_cpu or is_recording(torch):
         return None
     dtype = x.dtype
     if (dtype is not torch.float32 and dtype is not torch.float64) or (
