@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,13 @@ from fastreg._core.containers import Gathered, Parameter
 from fastreg._core.frameworks import framework, is_variable, loaded, unwrap
 from fastreg._core.identity import address_of
 from fastreg._core.text import printable
+from fastreg._core.unread import is_distributed
 from fastreg._kernels import are_the_items
 from fastreg.errors import StaleError, message
 
 __all__ = ["Guard"]
+
+_requires_grad = attrgetter("requires_grad")
 
 
 class Guard:
@@ -32,8 +36,6 @@ class Guard:
     ----------
     gathered : Gathered
         What :func:`fastreg._core.containers.gather` found.
-    read : list of Parameter
-        Those whose memory is used.
     what : str
         What the user calls it, for the message.
     """
@@ -41,7 +43,6 @@ class Guard:
     __slots__ = (
         "_deletable",
         "_holders",
-        "_marked",
         "_places",
         "_references",
         "_tensors",
@@ -51,7 +52,8 @@ class Guard:
         "_what",
     )
 
-    def __init__(self, gathered: Gathered, read: list[Parameter], what: str = "params") -> None:
+    def __init__(self, gathered: Gathered, what: str = "params") -> None:
+        parameters = gathered.parameters
         self._what = what
         self._holders = [
             # Any other mapping shows its values anew each time.
@@ -59,17 +61,19 @@ class Guard:
             for holder, items, name in gathered.holders
         ]
         self._references = [
-            weakref.ref(p.original) for p in read if isinstance(p.original, np.ndarray)
+            weakref.ref(p.original) for p in parameters if isinstance(p.original, np.ndarray)
         ]
-        others = [p for p in read if type(p.original) is not np.ndarray]
+        others = [p for p in parameters if type(p.original) is not np.ndarray]
         held = [(p, unwrap(p.original)) for p in others]
         self._values = [(p, x) for p, x in held if x is not p.original]
-        tensors = [(p, x) for p, x in held if framework(x) == "torch"]
+        tensors = [(p, x) for p, x in held if framework(x) == "torch" and _has_memory(x)]
         self._places = [p for p, _ in tensors]
+        self._trained: list[bool] = []
         self._tensors: tuple[Any, Any, list[Any], list[int], list[int]] | None = None
         if tensors:
             kind = loaded("torch").Tensor
             xs = [x for _, x in tensors]
+            self._trained = list(map(_requires_grad, xs))
             self._tensors = (
                 kind.data_ptr,
                 kind.numel,
@@ -77,10 +81,6 @@ class Guard:
                 list(map(kind.data_ptr, xs)),
                 list(map(kind.numel, xs)),
             )
-        # Whether a parameter is trained decides what is read.
-        marked = [(p, unwrap(p.original)) for p in gathered.parameters]
-        self._marked = [(p, x) for p, x in marked if framework(x) == "torch"]
-        self._trained = [x.requires_grad for _, x in self._marked]
         # TensorFlow gives a variable new memory when it is assigned to.
         self._variables = [
             (p, _address(x)) for p, x in held if framework(x) == "tensorflow" and is_variable(x)
@@ -101,10 +101,9 @@ class Guard:
                 changed = zip(map(data_ptr, xs), map(numel, xs), addresses, sizes, strict=True)
                 k = next(k for k, (a, n, b, m) in enumerate(changed) if (a, n) != (b, m))
                 raise self._stale(self._places[k], "a tensor with other memory (.data, set_)")
-        if [x.requires_grad for _, x in self._marked] != self._trained:
-            marked = zip(self._marked, self._trained, strict=True)
-            p = next(p for (p, x), was in marked if x.requires_grad != was)
-            raise self._stale(p, "another requires_grad")
+            if list(map(_requires_grad, xs)) != self._trained:
+                k = next(k for k, x in enumerate(xs) if x.requires_grad != self._trained[k])
+                raise self._stale(self._places[k], "another requires_grad")
         for p, value in self._values:
             if unwrap(p.original) is not value:
                 raise self._stale(p, "a variable that holds another tensor")
@@ -132,6 +131,11 @@ class Guard:
                 "make the plan anew",
             )
         )
+
+
+def _has_memory(x: Any) -> bool:
+    """Whether a tensor has an address: what kernels do not read may stand there if it is not in."""
+    return x.layout is loaded("torch").strided and not x.is_nested and not is_distributed(x)
 
 
 def _address(variable: Any) -> int:

@@ -90,7 +90,7 @@ class Plan:
         # Views of our own: assigning to an array's shape must not change what was described.
         self._hosts = own_views(self._parameters)
         self._arrays = Arrays(self._hosts, *self._weights)
-        self._guard = Guard(found.gathered, self._parameters)
+        self._guard = Guard(found.gathered)
         self._mutable = False
         self._bound: tuple[Any, Guard, list[Any], list[Any]] | None = None
         self._titles: Titles | None = None
@@ -249,7 +249,7 @@ class Plan:
         keep = grads if isinstance(grads, (list, dict, tuple)) else object()
         arrays = [t.original for t in found if isinstance(t.original, np.ndarray)]
         tensors = tensors_of([t.original for t in found])
-        self._bound = (keep, Guard(gathered, found, "gradients"), tensors, arrays)
+        self._bound = (keep, Guard(gathered, "gradients"), tensors, arrays)
 
     def _bound_tensors(self) -> list[Any]:
         return [] if self._bound is None else self._bound[2]
