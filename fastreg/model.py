@@ -124,7 +124,9 @@ def penalty(
         Any nested mix of lists, tuples and mappings, an iterable of arrays or of (name, array)
         pairs, a torch module, a Keras model, layer or variables, a registered pytree. Arrays of any
         shape, layout, element type and framework, in host memory; nothing is copied. Memory found
-        twice (tied weights) counts once.
+        twice (tied weights) counts once; arrays that overlap in part each count as they stand. A
+        weight that a torch module computes (parametrizations, ``weight_norm``, pruning) counts
+        once, as it is used.
     l1, l2 : float, mapping, list or callable
         Weights of Σ|x| and Σx², finite and >= 0; one that is left out is 0. A mapping from names or
         globs gives each array its own and 0 to those it does not name; a list has one for each
@@ -132,10 +134,12 @@ def penalty(
     select : optional
         Which arrays. An array, and a list or tuple of arrays, means exactly those. A container with
         names (dict, module, model, pytree, (name, array) pairs) means its ``"kernels"``: floats of
-        two and more dimensions, no bias, no normalisation, nothing frozen; the class of the layer
-        that holds an array decides, or where there is none its name. ``"all"``, a glob on the
-        names, ``"re:..."``, a pattern, a callable ``(name, array)`` or a tree of bools say
-        otherwise: :func:`fastreg.explain` shows what they do.
+        two and more dimensions, no bias, no normalisation, no scale, token or position, nothing
+        frozen and nothing that its author exempts (``_no_weight_decay``, ``no_weight_decay()``);
+        the class of the layer that holds an array decides, or where there is none its name.
+        ``"all"``, a glob on the names, ``"re:..."``, a pattern, a list of these, a callable
+        ``(name, array)`` or a tree of bools say otherwise: :func:`fastreg.explain` shows what they
+        do. Tied arrays are in under any of their names.
     weights : float, mapping or callable, default 1
         Factors of both l1 and l2, in the same forms; a mapping leaves 1 to those it does not name.
     convention : "keras" or "half", default "keras"
@@ -302,7 +306,7 @@ def global_norm(grads: Any, *, dtype: Any = None) -> Any:
     grads : array or container of arrays
         As ``params`` in :func:`penalty`; all of them count, None is left out. An array that stands
         there twice counts twice, for gradients of a sum are often one object; what a module or
-        model ties counts once.
+        model ties counts once. A torch module means its parameters.
     dtype : float16, bfloat16, float32 or float64, optional
         Type of the result; float64 by default.
 
@@ -338,7 +342,9 @@ def clip_by_global_norm_(grads: Any, max_norm: float, *, nonfinite: str = "raise
     Parameters
     ----------
     grads : container of writable float arrays
-        As in :func:`global_norm`; not the weights, whose gradients are meant.
+        As in :func:`global_norm`; not the weights, whose gradients are meant: parameters,
+        variables, models, optimizers and a ``state_dict`` are refused. A tensor such as ``p.data``
+        does not say that it is a weight.
     max_norm : float >= 0
         Infinity only measures.
     nonfinite : "raise" or "keep", default "raise"
@@ -448,8 +454,8 @@ def prox_(
     Raises
     ------
     ArgumentError, LayoutError, DTypeError
-        For a bad step, weight or select; read-only or overlapping arrays; integers and immutable
-        arrays. Nothing has been written then.
+        For a bad step, weight or select; read-only or overlapping arrays; weights that a module
+        computes; integers and immutable arrays. Nothing has been written then.
 
     Notes
     -----
@@ -474,7 +480,7 @@ def stats(params: Any, *, select: Select = None, integers: bool = False) -> Stat
     Parameters
     ----------
     params : array or container of arrays
-        As in :func:`penalty`.
+        As in :func:`penalty`; a torch module means its parameters and buffers as they are stored.
     select : optional
         As in :func:`penalty`; by default all arrays.
     integers : bool, default False

@@ -205,7 +205,8 @@ def chosen(
                 )
             )
     decisions = decide(gathered, select)
-    require_some(decisions, select)
+    for rule in select if _are_rules(select) else [select]:
+        require_some(decisions if rule is select else decide(gathered, rule), rule)
     return Chosen(gathered, decisions, [d.parameter for d in decisions if d.included], request)
 
 
@@ -247,13 +248,16 @@ def decide(gathered: Gathered, select: Select = None) -> list[Decision]:
     ----------
     gathered : Gathered
         As :func:`fastreg._core.containers.gather` returns it.
-    select : str, re.Pattern, callable, bool or tree of bool, optional
+    select : str, re.Pattern, list of these, callable, bool or tree of bool, optional
         None: ``"all"`` for an array or a list of arrays, ``"kernels"`` for a container with names.
 
         ``"kernels"``: floats of two or more dimensions, but no bias, no parameter of a
-        normalisation, no running statistic, and nothing frozen (a torch Parameter without
-        ``requires_grad``, a variable or layer of Keras that is not trainable). Where a layer holds
-        the array, its class tells what it is; elsewhere the name does.
+        normalisation, no scale, token or position, no running statistic, nothing that its author
+        exempts (by a mark ``_no_weight_decay``, or in the module's ``no_weight_decay()``), and
+        nothing frozen (a torch Parameter without ``requires_grad``, a variable or layer of Keras
+        that is not trainable). Where a layer holds the array, its class tells what it is;
+        elsewhere the name of what holds it does. A weight that a torch module computes
+        (parametrizations, ``weight_norm``, pruning) is a kernel as it is used.
         ``"all"``: everything. ``"re:..."`` or a compiled pattern: names in which it is found. Any
         other string: names that match it as a glob, case and all (``"*.weight"``), with dots or
         with slashes, and with or without what wrappers put before them. A callable
@@ -294,16 +298,29 @@ def decide(gathered: Gathered, select: Select = None) -> list[Decision]:
             for p in parameters
             for hit in (_fits(p, select.search),)
         ]
+    if _are_rules(select):
+        each = zip(*(decide(gathered, rule) for rule in select), strict=True)
+        return [next((d for d in said if d.included), said[0]) for said in each]
     if isinstance(select, (bool, np.bool_, Mapping, list, tuple)):
         return _mask(parameters, select)
     if callable(select):
         return [_called(p, select) for p in parameters]
     raise ArgumentError(
         message(
-            "select= 'kernels', 'all', a glob, 're:...', a pattern, a callable or a tree of bools",
+            "select= 'kernels', 'all', a glob, 're:...', a pattern, a list of these, "
+            "a callable or a tree of bools",
             repr(select)[:80],
             "pass one of them",
         )
+    )
+
+
+def _are_rules(select: Any) -> bool:
+    """Whether these are rules of names, of which one is enough, and no mask."""
+    return (
+        isinstance(select, (list, tuple))
+        and bool(select)
+        and all(isinstance(rule, (str, re.Pattern)) for rule in select)
     )
 
 

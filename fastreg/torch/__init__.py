@@ -78,8 +78,9 @@ def penalty(
     ----------
     params : torch.Tensor, or a container of tensors
         A tensor, or a list or iterable of tensors, means those. A container with names (a module, a
-        mapping, ``model.named_parameters()``) means its kernels: no bias, no normalisation, nothing
-        frozen, ndim >= 2. Tensors of any shape and strides, dense; float16, bfloat16, float32,
+        mapping, ``model.named_parameters()``) means its kernels: ndim >= 2, no bias, no
+        normalisation, no scale, token or position, nothing frozen or exempt; a weight that a module
+        computes counts as it is used, without a step of power iteration. Tensors of any shape and strides, dense; float16, bfloat16, float32,
         float64, or bool and integers, which are summed exactly and have no gradient. Never copied.
         Variables of Keras on torch stand for their tensors. What stands there twice, tied or by
         another name, counts once.
@@ -134,7 +135,10 @@ def penalty(
 
     On other devices, for a ``DTensor`` and in programs under ``torch.func`` transforms torch's
     operations sum in float64 (float32 on ``mps``) and compute the gradient in x's type, float32 for
-    half precision.
+    half precision. The penalty of a ``DTensor`` is that of the whole tensor, in each process.
+
+    In compiled programs a weight of ``torch.nn.utils.parametrizations`` is computed as the module
+    does it there; one of the older hooks, or of pruning, is refused.
 
     Examples
     --------
@@ -294,8 +298,9 @@ def add_gradient_(
     DTypeError, ArgumentError
         As in :func:`penalty`, and for integers.
     LayoutError
-        (a ValueError) Naming the tensor: for one that is no leaf, a ``grad`` that is sparse, and
-        memory that two of them share in part. Nothing has been written then.
+        (a ValueError) Naming the tensor: for one that is no leaf, or that its module computes, a
+        ``grad`` that is sparse or expanded, and memory that two of them share in part. Nothing has
+        been written then.
 
     Examples
     --------
@@ -391,8 +396,9 @@ def global_norm(grads: Any, *, dtype: Any = None) -> Tensor:
     Parameters
     ----------
     grads : torch.Tensor or container of tensors
-        All of them count, whatever they are called; None is left out. A tensor that stands in a
-        list or mapping twice counts twice: gradients of a sum are often one object.
+        All of them count, whatever they are called; None is left out, and a module means its
+        parameters. A tensor that stands in a list or mapping twice counts twice: gradients of a sum
+        are often one object.
     dtype : torch.dtype or str, optional
         Type of the result; float64 by default.
 
@@ -459,7 +465,7 @@ def stats(params: Any, *, select: Select = "all", integers: bool = False) -> Sta
     Parameters
     ----------
     params, select
-        As in :func:`penalty`, but all tensors by default.
+        As in :func:`penalty`, but all tensors by default, and a module's buffers too.
     integers : bool, default False
         Count integers and booleans in the total.
 

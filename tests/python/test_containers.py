@@ -407,6 +407,8 @@ def test_integers_are_no_kernels():
         (re.compile("BIAS", re.IGNORECASE), [0, 1, 0]),
         (lambda name, x: x.ndim == 1, [0, 1, 0]),
         (lambda name, x: np.bool_(name == "b.kernel"), [0, 0, 1]),
+        (["a.b*", "re:^b"], [0, 1, 1]),
+        (("kernels", "a.bias"), [1, 1, 1]),
         (True, [1, 1, 1]),
         (False, [0, 0, 0]),
         ({"a": {"kernel": True, "bias": False}, "b": {"kernel": True}}, [1, 0, 1]),
@@ -432,6 +434,7 @@ def test_select(select, want):
         {"a": True, "b": True, "c": True},
         {"a": {"kernel": "yes", "bias": True}, "b": True},
         b"all",
+        ["a.*", True],
     ],
 )
 def test_bad_select(select):
@@ -440,7 +443,9 @@ def test_bad_select(select):
         fastreg.penalty(params, l2=1.0, select=select)
 
 
-@pytest.mark.parametrize("select", ["kernels", "lyaer*", "re:nothing", re.compile("nothing")])
+@pytest.mark.parametrize(
+    "select", ["kernels", "lyaer*", "re:nothing", re.compile("nothing"), ["bias", "lyaer*"]]
+)
 def test_a_rule_that_takes_nothing_is_an_error(select):
     with pytest.raises(ArgumentError, match="takes none"):
         fastreg.penalty({"bias": new(3)}, l2=1.0, select=select)
