@@ -11,7 +11,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO, TypeGuard
 
 import numpy as np
 
@@ -315,7 +315,7 @@ def decide(gathered: Gathered, select: Select = None) -> list[Decision]:
     )
 
 
-def _are_rules(select: Any) -> bool:
+def _are_rules(select: Any) -> TypeGuard[Sequence[str | re.Pattern[str]]]:
     """Whether these are rules of names, of which one is enough, and no mask."""
     return (
         isinstance(select, (list, tuple))

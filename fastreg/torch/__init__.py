@@ -80,8 +80,9 @@ def penalty(
         A tensor, or a list or iterable of tensors, means those. A container with names (a module, a
         mapping, ``model.named_parameters()``) means its kernels: ndim >= 2, no bias, no
         normalisation, no scale, token or position, nothing frozen or exempt; a weight that a module
-        computes counts as it is used, without a step of power iteration. Tensors of any shape and strides, dense; float16, bfloat16, float32,
-        float64, or bool and integers, which are summed exactly and have no gradient. Never copied.
+        computes counts as it is used, without a step of power iteration. Tensors of any shape and
+        strides, dense; float16, bfloat16, float32, float64, or bool and integers, which are summed
+        exactly and have no gradient. Never copied.
         Variables of Keras on torch stand for their tensors. What stands there twice, tied or by
         another name, counts once.
     l1, l2 : float, mapping, callable, or a list of one number for each tensor
