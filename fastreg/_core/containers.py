@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from fastreg._core.frameworks import (
     unwrap,
 )
 from fastreg._core.identity import are_distinct, identity
-from fastreg._core.models import Modules, mark_of, variable_name, variables_of
+from fastreg._core.models import Leaf, Modules, Path, mark_of, variable_name, variables_of
 from fastreg._core.pytrees import flattened_once
 from fastreg._core.text import printable
 from fastreg.errors import ArgumentError, DTypeError, FastregError, LayoutError, message
@@ -52,20 +52,8 @@ _COMMON = {np.dtype("=f4"): F32, np.dtype("=f8"): F64, np.dtype("=f2"): F16}
 _names: dict[Any, str] = {}
 _MOST_NAMES = 1024
 
-Path = tuple[Any, ...]
 # How classes that stand around one array call it, or do not, as its holder calls the box.
 _IN_A_BOX = ("value", "raw_value", "array", "data")
-
-
-class Leaf(NamedTuple):
-    """What stands at a place of a container; the rest as :class:`Parameter` has it."""
-
-    path: Path
-    original: Any
-    layer: Any = None
-    exempt: str = ""
-    sources: tuple[Any, ...] = ()
-    plain: str = ""
 
 
 class Parameter:
@@ -156,7 +144,7 @@ class Parameter:
         """All names that a rule may know it by; TensorFlow's users see ``"kernel:0"``."""
         if framework(self.original) == "tensorflow":
             return (self.name, *self.aliases, f"{self.name}:0")
-        if self._plain and self._plain != self.name:
+        if self._plain:
             return (self.name, *self.aliases, self._plain)
         return (self.name, *self.aliases)
 
@@ -222,11 +210,11 @@ def _type_name(dtype: Any) -> str:
 
 
 def _shape_of(x: Any, path: Path) -> tuple[Any, ...]:
+    if getattr(x, "is_nested", False):
+        return (x.size(0), *(None,) * (x.dim() - 1))
     try:
         shape = getattr(x, "shape", None)
     except RuntimeError:
-        if getattr(x, "is_nested", False):
-            return (x.size(0), *(None,) * (x.dim() - 1))
         raise LayoutError(
             message(
                 f"a parameter with a shape at {place(path)}",
@@ -239,7 +227,7 @@ def _shape_of(x: Any, path: Path) -> tuple[Any, ...]:
     if shape is None:
         return _host(path, x).shape
     try:
-        return tuple(n if isinstance(n, int) else None for n in shape)  # None: a jagged extent
+        return tuple(shape)
     except ValueError:  # TensorFlow knows not even the rank
         return (None, None)
 
@@ -443,13 +431,10 @@ class _Walk:
 
     def module(self, module: Any, path: Path) -> None:
         """List what a torch module holds, tied tensors under each of their names."""
-        way = Modules(self.modules)
+        way = Modules(self.modules, path)
         way.walk(module)
-        for held, items, name in way.holders:
-            self.gathered.holders.append((held, items, joined((*path, name) if name else path)))
-        above = f"{joined(path)}." if path else ""
-        for h in way.held:
-            self.out.append(Leaf((*path, h.name), *h[1:5], above + h.plain))
+        self.gathered.holders += way.holders
+        self.out += way.leaves
 
     def is_box(self, children: list[tuple[Any, Any]]) -> bool:
         """Whether a registered class adds nothing to the one array that it holds."""

@@ -51,7 +51,7 @@ def identity(x: Any, k: int) -> Any:
 def _of_ndarray(x: np.ndarray[Any, Any]) -> Any:
     """Return the addresses of the elements, whatever the order of axes, and how they are read."""
     if x.base is None and x.flags.forc:
-        return (address_of(x), x.dtype.name, x.size)
+        return (address_of(x), x.dtype, x.size)
     low = address_of(x)
     steps = []
     for stride, n in zip(x.strides, x.shape, strict=True):
@@ -59,7 +59,7 @@ def _of_ndarray(x: np.ndarray[Any, Any]) -> Any:
             low += min(stride, 0) * (n - 1)
             steps.append((abs(stride), n))
     steps.sort()
-    return (low, x.dtype.name, x.size if _is_dense(steps, x.itemsize) else tuple(steps))
+    return (low, x.dtype, x.size if _is_dense(steps, x.itemsize) else tuple(steps))
 
 
 def _of_tensor(x: Any) -> Any:
@@ -80,11 +80,19 @@ def _of_tensor(x: Any) -> Any:
     ):
         return id(x)
     if x.is_contiguous():
-        return (address, name_of(x.dtype), x.numel())
+        return (address, _numpy_type(x.dtype), x.numel())
     size = x.element_size()
     steps = sorted((s * size, n) for s, n in zip(x.stride(), x.shape, strict=True) if n > 1)
     dense = _is_dense(steps, size)
-    return (address, name_of(x.dtype), x.numel() if dense else tuple(steps))
+    return (address, _numpy_type(x.dtype), x.numel() if dense else tuple(steps))
+
+
+def _numpy_type(dtype: Any) -> Any:
+    """Return NumPy's type for one of torch, so that memory of both is told to be the same."""
+    try:
+        return np.dtype(name_of(dtype))
+    except TypeError:
+        return dtype
 
 
 def _is_dense(steps: Sequence[tuple[int, int]], step: int) -> bool:

@@ -14,7 +14,7 @@ from fastreg._core.frameworks import comes_from, is_variable
 from fastreg._core.text import printable
 from fastreg.errors import ArgumentError, message
 
-__all__ = ["Held", "Modules", "mark_of", "variable_name", "variables_of"]
+__all__ = ["Leaf", "Modules", "Path", "mark_of", "variable_name", "variables_of"]
 
 _KERAS = ("keras", "tf_keras", "tensorflow")
 # Deeper than any model; a module that holds itself is found before.
@@ -22,8 +22,37 @@ _MAX_DEPTH = 100
 # What wrappers call what they wrap: of torch.compile, checkpointing, FSDP; and of replicas.
 _WRAPPED = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
 _REPLICAS = ("DataParallel", "DistributedDataParallel", "AveragedModel")
-# What people put on a parameter that no weight decay is meant for.
-_MARKS = ("_no_weight_decay", "no_weight_decay")
+
+
+Path = tuple[Any, ...]
+
+
+class Leaf(NamedTuple):
+    """What stands at a place of a container, as :class:`fastreg._core.containers.Parameter` has it.
+
+    Attributes
+    ----------
+    path : tuple
+        The keys that lead to it.
+    original : object
+        The array, tensor or variable.
+    layer : object
+        The layer, module or registered node that holds it; None where only containers do.
+    exempt : str
+        Why the module's author wants no weight decay for it; empty if nothing is said.
+    sources : tuple of tensors
+        What a module computes it from; empty for what is stored.
+    plain : str
+        Its name without what wrappers put between, such as those of compilers and replicas, if that
+        is another one.
+    """
+
+    path: Path
+    original: Any
+    layer: Any = None
+    exempt: str = ""
+    sources: tuple[Any, ...] = ()
+    plain: str = ""
 
 
 # -- Keras and TensorFlow --------------------------------------------------------------------------
@@ -83,60 +112,44 @@ def _property(x: Any, name: str) -> Any:
 # -- Torch -----------------------------------------------------------------------------------------
 
 
-class Held(NamedTuple):
-    """A tensor that a module holds, or computes from others that it holds.
-
-    Attributes
-    ----------
-    name : str
-        As in the module's ``state_dict()``; of a computed weight, as it is used.
-    tensor, module
-        The tensor, and the module that has it as an attribute.
-    exempt : str
-        Why the module's author wants no weight decay for it; empty if nothing is said.
-    sources : tuple of tensors
-        What it is computed from; empty for what is stored.
-    plain : str
-        Its name without what wrappers put between, such as those of compilers and replicas.
-    """
-
-    name: str
-    tensor: Any
-    module: Any
-    exempt: str
-    sources: tuple[Any, ...]
-    plain: str
-
-
 class Modules:
     """One way through a module and what it is made of.
 
+    Parameters
+    ----------
+    kind : "weights", "parameters" or "state"
+        What modules stand for, as :func:`fastreg._core.containers.gather` says.
+    path : tuple
+        The keys that lead to the module.
+
     Attributes
     ----------
-    held : list of Held
-        Tied tensors under each of their names.
+    leaves : list of Leaf
+        Tensors by their names in a ``state_dict()``, tied ones under each; computed weights by the
+        name that they are used by.
     holders : list of (dict, its items, name)
         Where modules keep them.
     """
 
-    __slots__ = ("_above", "_exempting", "_kind", "_known", "held", "holders")
+    __slots__ = ("_above", "_exempting", "_kind", "_known", "_path", "_title", "holders", "leaves")
 
-    def __init__(self, kind: str) -> None:
-        """Begin; of which kind, :func:`fastreg._core.containers.gather` says."""
-        self.held: list[Held] = []
+    def __init__(self, kind: str, path: Path) -> None:
+        self.leaves: list[Leaf] = []
         self.holders: list[tuple[dict[str, Any], list[Any], str]] = []
         self._kind = kind
+        self._path = path
+        self._title = "".join(f"{key}." for key in path)
         self._above: set[int] = set()
         self._known: dict[tuple[int, str], Any] = {}
         self._exempting: list[tuple[int, Callable[[str], str]]] = []
 
     def walk(self, module: Any, prefix: str = "", plain: str = "") -> None:
-        """List what a module holds."""
+        """List what a module holds, its parts too; `plain` is the prefix without wrappers."""
         if id(module) in self._above or prefix.count(".") > _MAX_DEPTH:
             raise ArgumentError(
                 message(
                     "a module that is not inside itself",
-                    f"one at '{printable(prefix[:-1], 80)}'",
+                    f"one at '{printable(self._title + prefix[:-1], 80)}'",
                     "pass its parameters in a list",
                 )
             )
@@ -144,33 +157,29 @@ class Modules:
         exempting = _exemption(module)
         if exempting is not None:
             self._exempting.append((len(plain), exempting))
-
-        def add(name: str, x: Any, sources: tuple[Any, ...] = ()) -> None:
-            bare = plain + name
-            said = (exempt(bare[start:]) for start, exempt in self._exempting)
-            why = next(filter(None, said), "")
-            self.held.append(Held(prefix + name, x, module, why, sources, bare))
-
         own, parts = module._parameters, module._modules
         buffers = module._buffers if self._kind == "state" else {}
         for kept in (own, parts, buffers):
             if isinstance(kept, dict):
-                self.holders.append((kept, list(kept.values()), prefix[:-1]))
-        computed = list(_computed(module)) if self._kind == "weights" else []
+                name = (self._title + prefix).removesuffix(".")
+                self.holders.append((kept, list(kept.values()), name))
+        computed: list[_Computed] = []
+        if self._kind == "weights" and (module._forward_pre_hooks or "parametrizations" in parts):
+            computed = list(_computed(module))
         sources = {name for weight in computed for name in weight.names}
         for name, x in own.items():
             if x is not None and name not in sources:
-                add(name, x)
+                self._add(prefix, plain, name, x, module)
         for weight in computed:
             key = (id(module), weight.name)  # a module met twice has one weight
             if key not in self._known:
                 self._known[key] = weight.compute()
-            add(weight.name, self._known[key], weight.sources)
+            self._add(prefix, plain, weight.name, self._known[key], module, weight.sources)
         for name, x in buffers.items():
             if x is not None:
-                add(name, x)
+                self._add(prefix, plain, name, x, module)
         if _is_packed(module):
-            add("weight", module.weight())
+            self._add(prefix, plain, "weight", module.weight(), module)
         for name, part in parts.items():
             if part is not None and name not in sources:
                 through = name in _WRAPPED or (name == "module" and _is_replica(type(module)))
@@ -178,6 +187,21 @@ class Modules:
         if exempting is not None:
             self._exempting.pop()
         self._above.discard(id(module))
+
+    def _add(
+        self,
+        prefix: str,
+        plain: str,
+        name: str,
+        x: Any,
+        module: Any,
+        sources: tuple[Any, ...] = (),
+    ) -> None:
+        exempt = ""
+        for start, why in self._exempting:
+            exempt = exempt or why((plain + name)[start:])
+        bare = self._title + plain + name if plain != prefix else ""
+        self.leaves.append(Leaf((*self._path, prefix + name), x, module, exempt, sources, bare))
 
 
 def _is_replica(kind: type) -> bool:
@@ -190,9 +214,8 @@ def _is_replica(kind: type) -> bool:
 
 def mark_of(x: Any) -> str:
     """Return why a tensor itself says that no weight decay is meant for it, or nothing."""
-    for name in _MARKS:
-        if getattr(x, name, False) is True:
-            return f"exempt, by its mark {name}"
+    if getattr(x, "_no_weight_decay", False) is True:
+        return "exempt, by its mark _no_weight_decay"
     options = getattr(x, "_optim", None)  # of state-space models
     if isinstance(options, dict) and options.get("weight_decay") == 0.0:
         return "exempt, by its mark _optim"

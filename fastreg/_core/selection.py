@@ -370,7 +370,7 @@ def _parts(parameters: Sequence[Parameter]) -> dict[str, str]:
     found = {}
     shapes = {p.name: p.shape for p in parameters if not _has_class(p)}
     for name, shape in shapes.items():
-        if part := _PART.search(name):
+        if "orig" in name and (part := _PART.search(name)):
             found[name] = name[: part.start()] + (part["name"] or "")
         elif name.endswith("_v") and _are_lengths(shapes.get(f"{name[:-1]}g"), shape):
             found[name] = found[f"{name[:-1]}g"] = name[:-2]

@@ -122,7 +122,7 @@ def _is_optimizer(x: Any) -> bool:
 
 def _is_weight(x: Any) -> bool:
     """Whether a tensor is what gradients are for."""
-    return isinstance(x, loaded("torch").nn.Parameter) or (x.is_leaf and x.requires_grad)
+    return isinstance(x, loaded("torch").nn.Parameter) or (x.requires_grad and x.is_leaf)
 
 
 def named(error: FastregError, labels: Sequence[str]) -> FastregError:
