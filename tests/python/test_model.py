@@ -168,7 +168,7 @@ def test_the_short_way_equals_the_long_way():
     params = {
         f"{k}.{part}": rng.standard_normal(shape).astype(np.float32)
         for k in range(5)
-        for part, shape in (("kernel", (4, 4)), ("bias", (4,)), ("norm.scale", (4, 4)))
+        for part, shape in (("kernel", (4, 4)), ("bias", (4,)), ("norm.scale", (4,)))
     }
     how = {"l1": 0.1, "l2": 0.2}
     for container in (params, list(params.values()), tuple(params.values())):
