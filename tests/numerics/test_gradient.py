@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import random
+from fractions import Fraction
 from functools import lru_cache
 
 import generators
@@ -332,3 +333,32 @@ def test_fused_on_near_ties(name):
 def test_integers_have_no_gradient(dtype):
     with pytest.raises(TypeError):
         fastreg.gradient(np.ones(3, dtype), l2=1.0)
+
+
+# -- Weights times a factor --------------------------------------------------------------------
+
+WIDE = [
+    *(5e-324, 1e-310, 2.0**-1022, 0.3, 0.75, 1.0, 1.5),
+    *(3e153, 2.0**1023, 1e308, 1.7976931348623157e308),
+]
+
+
+def nearest(exact: Fraction) -> float:
+    """The float64 nearest to a number, infinite where that is."""
+    try:
+        return float(exact)
+    except OverflowError:
+        return math.inf if exact > 0 else -math.inf
+
+
+@pytest.mark.parametrize("l2", WIDE)
+def test_a_weight_times_a_factor_is_rounded_once(l2):
+    """2·l2·u overflows only where the product does, and underflows only there."""
+    one = np.ones(1)
+    for u in (0.0, *WIDE, *(-w for w in WIDE)):
+        wanted = nearest(2 * Fraction(l2) * Fraction(u))
+        assert fastreg.gradient(one, l2=l2, scale=u) == wanted, u
+        if u >= 0:
+            x = one.copy()
+            fastreg.prox_(x, u, l2=l2)
+            assert x == 1.0 / (1.0 + wanted), u
