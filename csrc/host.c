@@ -4,6 +4,7 @@
 #endif
 #include "host.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -45,7 +46,7 @@ static int read_quota(const char *path, const char *period_path)
 static int cgroup_quota(void)
 {
     static atomic_int known; /* quota + 1 */
-    const int k = atomic_load(&known);
+    const int k = atomic_load(&known), error = errno;
     if (k)
         return k - 1;
     int limit = 0;
@@ -75,6 +76,7 @@ static int cgroup_quota(void)
     if (v1 && (!limit || v1 < limit))
         limit = v1;
     atomic_store(&known, limit + 1);
+    errno = error;
     return limit;
 }
 
@@ -92,7 +94,8 @@ int fr_host_processors(void)
 
 #if defined(__unix__) || defined(__APPLE__)
 
-/* The stack that libgomp gives its workers: OMP_STACKSIZE, a number with B, K (default), M or G. */
+/* The stack that libgomp gives its workers: OMP_STACKSIZE, a number with B, K (default), M or G; 0
+ * for its default, which it takes for what it does not understand, too. */
 static size_t worker_stack(void)
 {
     const char *s = getenv("OMP_STACKSIZE");
@@ -108,6 +111,12 @@ static size_t worker_stack(void)
                       : *end == 'M' || *end == 'm' ? 20
                       : *end == 'G' || *end == 'g' ? 30
                                                    : 10;
+    if (*end && strchr("BbKkMmGg", *end))
+        ++end;
+    while (*end == ' ')
+        ++end;
+    if (*end)
+        return 0;
     return v > SIZE_MAX >> shift ? SIZE_MAX : (size_t)v << shift;
 }
 
@@ -133,8 +142,10 @@ int fr_host_can_start(int extra)
     gate g = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
     pthread_t probe[FR_HOST_MOST_THREADS];
     pthread_attr_t attributes;
+    const int error = errno;
     const size_t stack = worker_stack();
     int n = 0;
+    errno = error;
     if (extra > FR_HOST_MOST_THREADS)
         extra = FR_HOST_MOST_THREADS;
     if (pthread_attr_init(&attributes) != 0)

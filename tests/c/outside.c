@@ -11,6 +11,7 @@
 #define _GNU_SOURCE
 #include "harness.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdarg.h>
@@ -273,7 +274,8 @@ static void check_quota(const void *context)
 {
     const quota_case *const c = context;
     show_files(c);
-    HOLDS(cgroup_quota() == c->wanted);
+    errno = 33;
+    HOLDS(cgroup_quota() == c->wanted && errno == 33);
     /* Asked once. */
     memset(files, 0, sizeof files);
     const int before = opened;
@@ -320,6 +322,10 @@ static void check_stack_variable(const void *context)
                  {"  5   M", 5 << 20},
                  {"", 0},
                  {"x", 0},
+                 {"64x", 0},
+                 {"64Kx", 0},
+                 {"5 M 2", 0},
+                 {" 6 K  ", 6 << 10},
                  {"99999999999G", SIZE_MAX},
                  {"17179869183G", (size_t)17179869183u << 30},
                  {"17179869184G", SIZE_MAX}};
@@ -355,6 +361,9 @@ static void check_probes(const void *context)
     HOLDS(fr_host_can_start(1) && stack_asked == 1 << 20 && threads_left == 99);
     (void)setenv("OMP_STACKSIZE", "9999999999G", 1);
     HOLDS(!fr_host_can_start(1) && threads_left == 99);
+    (void)setenv("OMP_STACKSIZE", "99999999999999999999G", 1);
+    errno = 33;
+    HOLDS(!fr_host_can_start(1) && errno == 33);
     (void)unsetenv("OMP_STACKSIZE");
     no_attributes = 1;
     HOLDS(!fr_host_can_start(1) && threads_left == 99);
