@@ -159,14 +159,6 @@ def test_import_is_thin():
     assert not {m for m in more if m.startswith(("fastreg.cli", "fastreg.regularizers"))}
 
 
-def test_frameworks_are_loaded_when_they_are_named():
-    """`fastreg.regularizers` and the backends are there at once, and without theirs an error is."""
-    drivers.python("import fastreg; assert fastreg.regularizers.L2(0.01).l2 == 0.01")
-    code = "import sys; sys.modules['torch'] = None\nimport fastreg\ntry:\n    fastreg.torch\n"
-    code += "except ModuleNotFoundError as e:\n    print(e)"
-    assert "expected the package torch" in drivers.python(code)
-
-
 def test_every_file_names_its_licence():
     """One SPDX line at the top of every source file."""
     for path in [*MODULES, *C_FILES, *TEST_FILES]:

@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 from pathlib import Path
 
+import drivers
 import pytest
 
 import fastreg
@@ -46,6 +47,14 @@ def test_dir_shows_the_public_names():
     for name in fastreg.__all__:
         if name not in BACKENDS or importlib.util.find_spec(name) is not None:
             assert getattr(fastreg, name) is not None
+
+
+def test_frameworks_are_loaded_when_they_are_named():
+    """`fastreg.regularizers` and the backends are there at once, and without theirs an error is."""
+    drivers.python("import fastreg; assert fastreg.regularizers.L2(0.01).l2 == 0.01")
+    code = "import sys; sys.modules['torch'] = None\nimport fastreg\ntry:\n    fastreg.torch\n"
+    code += "except ModuleNotFoundError as e:\n    print(e)"
+    assert "expected the package torch" in drivers.python(code)
 
 
 if __name__ == "__main__":
