@@ -48,11 +48,13 @@ _POSITION = re.compile(
 _SHIFT = re.compile(rf"{_BIAS.pattern}|{_STATISTIC.pattern}|^(beta|offset|shift)$")
 # What a weight of this name is computed from, as torch calls it.
 _PART = re.compile(r"parametrizations\.(?P<name>\w+)\.original\d*$|_orig$")
+_RATE = re.compile(r"^a_logs?$")  # of a state-space model
 _OWN_NAMES = (
     (_STATISTIC, "a running statistic"),
     (_BIAS, "a bias"),
     (_NORM, "of a normalisation"),
     (_SCALE, "a scale or offset"),
+    (_RATE, "a rate"),
     (_TOKEN, "a token"),
     (_POSITION, "a position"),
 )

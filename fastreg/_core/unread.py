@@ -47,7 +47,7 @@ def unread(torch: Any, x: Any) -> Refusal | None:
         return (
             "a tensor of this process",
             f"a {kind.__name__}, which is spread over processes",
-            f"{_CALL}; for statistics pass x.full_tensor()",
+            f"{_CALL}, or to read pass x.full_tensor(), or x.to_local() for this process' share",
         )
     if x.is_meta:
         return "a tensor with elements", "one on meta, which has none", "load the weights first"

@@ -39,9 +39,10 @@ def check_mutable(parameters: Sequence[Parameter]) -> None:
 
     Raises
     ------
-    DTypeError
-        Naming the place.
+    DTypeError, LayoutError
+        Naming the place; LayoutError for weights that are computed.
     """
+    check_stored(parameters)
     for p in parameters:
         if type(p.original) is np.ndarray:
             continue

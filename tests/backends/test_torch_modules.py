@@ -120,8 +120,8 @@ class Exempting(nn.Module):
         for name in ("cls_token", "pos_embed", "register_tokens", "rel_pos_h", "gamma_1"):
             setattr(self, name, nn.Parameter(torch.ones(1, 2, 4)))
         self.layer_scale = nn.Parameter(torch.ones(4, 1, 1))
-        self.A_log = nn.Parameter(torch.ones(4, 8))
-        self.A_log._no_weight_decay = True
+        self.A = nn.Parameter(torch.ones(4, 8))
+        self.A._no_weight_decay = True
         self.S = nn.Parameter(torch.ones(4, 8))
         self.S._optim = {"lr": 0.1, "weight_decay": 0.0}
         self.table = nn.Embedding(3, 4)
@@ -147,7 +147,7 @@ def test_tokens_positions_scales_and_marks_are_no_kernels(wrap):
     assert said["cls_token"] == "a token, by its name 'cls_token'"
     assert said["pos_embed"] == "a position, by its name 'pos_embed'"
     assert said["layer_scale"] == "a scale or offset, by its name 'layer_scale'"
-    assert said["A_log"] == "exempt, by its mark _no_weight_decay"
+    assert said["A"] == "exempt, by its mark _no_weight_decay"
     assert said["S"] == "exempt, by its mark _optim"
     assert said["table.weight"] == "exempt, by no_weight_decay() of Exempting"
     assert said["bucket.weight"] == "exempt, by no_weight_decay_keywords() of Exempting"
@@ -252,6 +252,7 @@ def test_a_computed_weight_cannot_be_written(how):
         lambda **s: backend.decay_(module, 0.1, **s),
         lambda **s: backend.add_gradient_(module, l2=1.0, **s),
         lambda **s: fastreg.prox_(module, 0.1, l1=1.0, **s),
+        lambda **s: fastreg.group_lasso_prox_(module, 0.1, weight=1.0, groups=0, **s),
         lambda **s: fastreg.plan(module, l1=1.0, **s),
     ]
     for step in steps:

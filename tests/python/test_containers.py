@@ -354,6 +354,8 @@ def test_keras_models():
         ("attn.relative_position_bias_table", (9, 2), False),
         ("blocks.0.gamma_2", (1, 4), False),
         ("visual.logit_scale", (1, 1), False),
+        ("mixer.A_log", (4, 8), False),
+        ("mixer.log", (4, 8), True),
         ("blocks.0.layer_scale_1", (4, 1, 1), False),
         ("stack.layer_norm.scale", (12, 4), False),
         ("LayerNorm.weight", (12, 4), False),
