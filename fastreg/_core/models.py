@@ -229,8 +229,8 @@ def _exemption(module: Any) -> Callable[[str], str] | None:
     keywords: Any = getattr(kind, "no_weight_decay_keywords", None)
     if not callable(names) and not callable(keywords):
         return None
-    exact = set(names(module)) if callable(names) else set()
-    parts = set(keywords(module)) if callable(keywords) else set()
+    exact = set(names(module) or ()) if callable(names) else set()
+    parts = set(keywords(module) or ()) if callable(keywords) else set()
     who = printable(kind.__name__, 40)
 
     def exempt(name: str) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 
 from fastreg._core.arguments import Request, Select, expression, spellings
 from fastreg._core.containers import Gathered, Parameter, gather, leaves
-from fastreg._core.frameworks import untraced
+from fastreg._core.frameworks import comes_from, untraced
 from fastreg._core.pytrees import flattened_once
 from fastreg._core.text import Column, Table, lines_for, printable, shape_text, terminal_width
 from fastreg.errors import ArgumentError, LayoutError, message
@@ -58,6 +58,8 @@ _OWN_NAMES = (
     (_TOKEN, "a token"),
     (_POSITION, "a position"),
 )
+# Classes of torch that may hold anything.
+_HOLDERS = ("ParameterList", "ParameterDict", "Module", "InterpreterModule")
 # Classes of one number for each channel; and layers that are more than the norm in their names.
 _SCALING = re.compile(r"^(prelu|scale|layer_?scale|weightnorm)$", re.I)
 _LAYER = re.compile(
@@ -350,7 +352,10 @@ def _kernel(p: Parameter, shifts: set[Any], parts: Mapping[str, str]) -> Decisio
     has_class = _has_class(p)
     rule = p.exempt or _rule_of_name(p.name, has_class)
     if not rule and has_class:
-        rule = _rule_of_class(type(p.layer))
+        kind = type(p.layer)
+        # A module of torch.jit has the class of all of them, and the name of its own.
+        scripted = comes_from(kind, "torch", "ScriptModule")
+        rule = _rule_of_class(kind, p.layer.original_name if scripted else kind.__name__)
     if rule:
         return Decision(p, False, rule)
     ndim = len(p.shape)
@@ -388,8 +393,14 @@ def _are_lengths(g: tuple[Any, ...] | None, v: tuple[Any, ...]) -> bool:
 
 
 def _has_class(p: Parameter) -> bool:
-    """Whether a layer holds an array; torch's lists and dicts of parameters are no layers."""
-    return p.layer is not None and type(p.layer).__name__ not in ("ParameterList", "ParameterDict")
+    """Whether a layer holds an array, of a class that tells what it is."""
+    return p.layer is not None and not _is_anonymous(type(p.layer))
+
+
+@untraced
+def _is_anonymous(kind: type) -> bool:
+    """Whether a class of torch only holds: lists of parameters, modules of exported programs."""
+    return kind.__name__ in _HOLDERS and kind.__module__.startswith("torch.")
 
 
 def _own(name: str) -> str:
@@ -402,7 +413,7 @@ def _parent(name: str) -> str:
 
 _rules: dict[tuple[str, bool], str] = {}
 _MOST_RULES = 65536
-_class_rules: dict[type, str] = {}
+_class_rules: dict[tuple[type, str], str] = {}
 _MOST_CLASSES = 1024  # classes made in a loop must not pile up
 
 
@@ -436,19 +447,21 @@ def _judged(name: str, has_class: bool) -> str:
 
 
 @untraced
-def _rule_of_class(kind: type) -> str:
-    """Return why the parameters of a layer are no kernels, or nothing."""
-    rule = _class_rules.get(kind)
+def _rule_of_class(kind: type, name: str) -> str:
+    """Return why the parameters of a layer are no kernels, or nothing; `name` is that of its class."""
+    key = (kind, name)
+    rule = _class_rules.get(key)
     if rule is None:
-        names = [base.__name__ for base in kind.__mro__ if base.__name__ != "SpectralNormalization"]
-        rule, shown = "", printable(kind.__name__, 40)
+        names = [name, *(base.__name__ for base in kind.__mro__[1:])]
+        names = [n for n in names if n != "SpectralNormalization"]
+        rule, shown = "", printable(name, 40)
         if any(map(_SCALING.search, names)):
             rule = f"a scale, by the class {shown}"
         # Not a convolution or projection that is normalised, whatever it is called.
         elif any(_NORM.search(n.lower()) for n in names) and not any(map(_LAYER.search, names)):
             rule = f"of a normalisation, by the class {shown}"
         if len(_class_rules) < _MOST_CLASSES:
-            _class_rules[kind] = rule
+            _class_rules[key] = rule
     return rule
 
 

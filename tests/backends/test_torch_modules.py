@@ -101,6 +101,28 @@ def test_the_class_of_a_layer_tells_kernels(module, kernels):
     assert set(backend.gradient(whole, l2=1.0)) == {*names, "fc.weight"}
 
 
+class Holding(nn.Module):
+    """Norms that only their class or their holder's name tells, and a kernel."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.fc = nn.RMSNorm([2, 2]), nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.norm(self.fc(x))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+@pytest.mark.parametrize("how", ["script", "fx", "export"])
+def test_programs_made_of_modules_tell_kernels(how):
+    x, module = torch.ones(2, 2), Holding()
+    if how == "export":
+        module = torch.export.export(module, (x,)).module()
+    else:
+        module = torch.jit.script(module) if how == "script" else torch.fx.symbolic_trace(module)
+    assert list(backend.gradient(module, l2=1.0)) == ["fc.weight"]
+
+
 def test_ensembles_that_were_stacked():
     """Where classes are gone, a bias that has the shape of its weight tells a norm."""
     members = [nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)) for _ in range(3)]
