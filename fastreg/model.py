@@ -32,8 +32,9 @@ from fastreg._core.arguments import (
 )
 from fastreg._core.arrays import HostArray, empty_like
 from fastreg._core.containers import Parameter, gather, is_array, items_of
+from fastreg._core.kernel_rule import is_kernel_name
 from fastreg._core.plan import Plan, occurrences
-from fastreg._core.selection import chosen, explain, is_kernel_name
+from fastreg._core.selection import chosen, explain
 from fastreg._core.statistics import Stats, Titles
 from fastreg._core.writing import refuse_weights
 from fastreg._kernels import Arrays

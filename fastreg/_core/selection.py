@@ -17,7 +17,7 @@ import numpy as np
 
 from fastreg._core.arguments import Request, Select, expression, spellings
 from fastreg._core.containers import Gathered, Parameter, gather, leaves
-from fastreg._core.frameworks import comes_from, untraced
+from fastreg._core.kernel_rule import PART, reasons
 from fastreg._core.pytrees import flattened_once
 from fastreg._core.text import Column, Table, lines_for, printable, shape_text, terminal_width
 from fastreg.errors import ArgumentError, LayoutError, message
@@ -29,44 +29,9 @@ __all__ = [
     "chosen",
     "decide",
     "explain",
-    "is_kernel_name",
     "print_decisions",
     "require_some",
 ]
-
-# What an array is by its own name, the first that fits.
-_STATISTIC = re.compile(r"^((running|moving)_(mean|var|variance|std)|num_batches_tracked)$")
-_BIAS = re.compile(r"(^|_)bias(es)?(_|$)|^intercept_?$")
-# "norm" as in layer_norm, BatchNorm2d, batch_normalization, norm1; not normal, not enormous.
-_NORM = re.compile(r"norm(?!al(?!i[sz])|ous|ity)|^(bn|ln|gn)(\d+|_\w+)?$")
-_SCALE = re.compile(r"^(gamma|beta|offset|shift)(_?\d+)?$|(^|_)scales?(_?\d+)?$")
-_TOKEN = re.compile(r"^cls$|(?<!embed)_tokens?(_?\d+)?$")
-_POSITION = re.compile(
-    r"(^|_)(pos|positions?|positional)_?(emb(ed(ding)?)?|enc(oding)?)s?(_|$)"
-    r"|(^|_)rel(ative)?_pos(ition)?(_|$)"
-)
-_SHIFT = re.compile(rf"{_BIAS.pattern}|{_STATISTIC.pattern}|^(beta|offset|shift)$")
-# What a weight of this name is computed from, as torch calls it.
-_PART = re.compile(r"parametrizations\.(?P<name>\w+)\.original\d*$|_orig$")
-_RATE = re.compile(r"^a_logs?$")  # of a state-space model
-_OWN_NAMES = (
-    (_STATISTIC, "a running statistic"),
-    (_BIAS, "a bias"),
-    (_NORM, "of a normalisation"),
-    (_SCALE, "a scale or offset"),
-    (_RATE, "a rate"),
-    (_TOKEN, "a token"),
-    (_POSITION, "a position"),
-)
-# Classes of torch that may hold anything.
-_HOLDERS = ("ParameterList", "ParameterDict", "Module", "InterpreterModule")
-# Classes of one number for each channel; and layers that are more than the norm in their names.
-_SCALING = re.compile(r"^(prelu|scale|layer_?scale|weightnorm)$", re.I)
-_LAYER = re.compile(
-    r"(linear|dense|conv(olution)?(transpose)?(\dd?)?|embedding|attention|projection|head"
-    r"|classifier|mlp|rnn|lstm|gru|cell|block|transformer|encoder|decoder|net|network)$",
-    re.I,
-)
 
 
 class Decision(NamedTuple):
@@ -199,16 +164,16 @@ def chosen(
             gathered.parameters,
             request,
         )
-    if select is None or select == "kernels":
-        for part, weight in _parts(gathered.parameters).items():
+    decisions = decide(gathered, select)
+    for d in decisions if select is None or select == "kernels" else ():
+        if d.rule.startswith(PART):
             raise ArgumentError(
                 message(
-                    f"the module, which computes '{printable(weight, 80)}'",
-                    f"'{printable(part, 80)}', a part of it",
+                    "a module, which computes its weights",
+                    f"{d.parameter.label}, {d.rule}",
                     "pass the module, or say with select= which arrays are meant",
                 )
             )
-    decisions = decide(gathered, select)
     for rule in select if _are_rules(select) else [select]:
         require_some(decisions if rule is select else decide(gathered, rule), rule)
     return Chosen(gathered, decisions, [d.parameter for d in decisions if d.included], request)
@@ -282,7 +247,10 @@ def decide(gathered: Gathered, select: Select = None) -> list[Decision]:
         if select == "all":
             return [Decision(p, True, "select='all'") for p in parameters]
         if select == "kernels":
-            return _kernels(parameters)
+            return [
+                Decision(p, not why, why or ("a kernel, computed" if p.sources else "a kernel"))
+                for p, why in zip(parameters, reasons(parameters), strict=True)
+            ]
         if not select.startswith("re:"):
             matches = re.compile(expression(select)).match
             return [
@@ -330,139 +298,6 @@ def _are_rules(select: Any) -> TypeGuard[Sequence[str | re.Pattern[str]]]:
 
 def _fits(p: Parameter, matches: Callable[[str], Any]) -> bool:
     return any(matches(s) for name in p.names for s in spellings(name))
-
-
-def _kernels(parameters: Sequence[Parameter]) -> list[Decision]:
-    # A layer whose bias has the shape of its weight works element by element: norms over several
-    # axes do, also of ensembles that were stacked, where no class tells.
-    shifts = {
-        (_parent(p.name), p.shape)
-        for p in parameters
-        if len(p.shape) > 1 and _SHIFT.search(_own(p.name).lower())
-    }
-    parts = _parts(parameters)
-    return [_kernel(p, shifts, parts) for p in parameters]
-
-
-def _kernel(p: Parameter, shifts: set[Any], parts: Mapping[str, str]) -> Decision:
-    if p.dtype is None or not p.dtype.floating:
-        return Decision(p, False, f"{printable(p.dtype_name, 40)} is no float type with kernels")
-    if p.frozen:
-        return Decision(p, False, "frozen")
-    has_class = _has_class(p)
-    rule = p.exempt or _rule_of_name(p.name, has_class)
-    if not rule and has_class:
-        kind = type(p.layer)
-        # A module of torch.jit has the class of all of them, and the name of its own.
-        scripted = comes_from(kind, "torch", "ScriptModule")
-        rule = _rule_of_class(kind, p.layer.original_name if scripted else kind.__name__)
-    if rule:
-        return Decision(p, False, rule)
-    ndim = len(p.shape)
-    if ndim < 2:
-        return Decision(p, False, f"ndim {ndim} < 2")
-    if shifts and (_parent(p.name), p.shape) in shifts:
-        return Decision(p, False, "a scale, by the shape of its bias")
-    if p.name in parts:
-        return Decision(p, False, f"a part of '{printable(parts[p.name], 40)}', which is computed")
-    return Decision(p, True, "a kernel, computed" if p.sources else "a kernel")
-
-
-def _parts(parameters: Sequence[Parameter]) -> dict[str, str]:
-    """Return which arrays, by their names, a weight is computed from: its name by theirs.
-
-    Parametrizations, pruning and norms of weights in torch leave such names in a ``state_dict`` and
-    in ``named_parameters``. A module itself is asked for the weights.
-    """
-    found = {}
-    shapes = {p.name: p.shape for p in parameters if not _has_class(p)}
-    for name, shape in shapes.items():
-        if "orig" in name and (part := _PART.search(name)):
-            found[name] = name[: part.start()] + (part["name"] or "")
-        elif name.endswith("_v") and _are_lengths(shapes.get(f"{name[:-1]}g"), shape):
-            found[name] = found[f"{name[:-1]}g"] = name[:-2]
-    return found
-
-
-def _are_lengths(g: tuple[Any, ...] | None, v: tuple[Any, ...]) -> bool:
-    """Whether an array of shape g has one number for each slice of one of shape v, or for all."""
-    if g is None or len(v) < 2:
-        return False
-    axes = [(n, m) for n, m in zip(g, v, strict=False) if n != 1]
-    return not g or (len(g) == len(v) and len(axes) <= 1 and all(n == m for n, m in axes))
-
-
-def _has_class(p: Parameter) -> bool:
-    """Whether a layer holds an array, of a class that tells what it is."""
-    return p.layer is not None and not _is_anonymous(type(p.layer))
-
-
-@untraced
-def _is_anonymous(kind: type) -> bool:
-    """Whether a class of torch only holds: lists of parameters, modules of exported programs."""
-    return kind.__name__ in _HOLDERS and kind.__module__.startswith("torch.")
-
-
-def _own(name: str) -> str:
-    return re.split(r"[./]", name.removesuffix(":0"))[-1]
-
-
-def _parent(name: str) -> str:
-    return name[: len(name) - len(_own(name))]
-
-
-_rules: dict[tuple[str, bool], str] = {}
-_MOST_RULES = 65536
-_class_rules: dict[tuple[type, str], str] = {}
-_MOST_CLASSES = 1024  # classes made in a loop must not pile up
-
-
-@untraced
-def _rule_of_name(name: str, has_class: bool) -> str:
-    """Return why a name is no kernel's, or nothing; without a class, its holder's name counts."""
-    key = (name, has_class)
-    rule = _rules.get(key)
-    if rule is None:
-        rule = _judged(name, has_class)
-        if len(_rules) < _MOST_RULES:
-            _rules[key] = rule
-    return rule
-
-
-def is_kernel_name(name: str) -> bool:
-    """Whether nothing in a name, which no layer's class judges, says that it is no kernel's."""
-    return not (_rule_of_name(name, False) or _PART.search(name) or name.endswith(("_g", "_v")))
-
-
-def _judged(name: str, has_class: bool) -> str:
-    parts = re.split(r"[./]", name.removesuffix(":0"))
-    own = parts[-1]
-    for pattern, what in _OWN_NAMES:
-        if pattern.search(own.lower()):
-            return f"{what}, by its name '{printable(own, 40)}'"
-    # A norm may hold a whole projection (adaptive ones do), but hardly another holder of arrays.
-    if not has_class and len(parts) > 1 and _NORM.search(parts[-2].lower()):
-        return f"of a normalisation, by the name '{printable(parts[-2], 40)}'"
-    return ""
-
-
-@untraced
-def _rule_of_class(kind: type, name: str) -> str:
-    """Return why the parameters of a layer are no kernels, or nothing; `name` is that of its class."""
-    key = (kind, name)
-    rule = _class_rules.get(key)
-    if rule is None:
-        names = [name, *(base.__name__ for base in kind.__mro__[1:])]
-        names = [n for n in names if n != "SpectralNormalization"]
-        rule, shown = "", printable(name, 40)
-        if any(map(_SCALING.search, names)):
-            rule = f"a scale, by the class {shown}"
-        # Not a convolution or projection that is normalised, whatever it is called.
-        elif any(_NORM.search(n.lower()) for n in names) and not any(map(_LAYER.search, names)):
-            rule = f"of a normalisation, by the class {shown}"
-        if len(_class_rules) < _MOST_CLASSES:
-            _class_rules[key] = rule
-    return rule
 
 
 def _called_name(select: Any) -> str:

@@ -296,10 +296,16 @@ def test_a_computed_weight_cannot_be_written(how):
     ids=["state_dict", "named_parameters", "ndarrays"],
 )
 def test_parts_without_their_module_are_no_weights(how, named):
-    with pytest.raises(ArgumentError, match=r"expected the module, which computes '0\.weight'"):
+    with pytest.raises(ArgumentError, match=r"expected a module.*, a part of '0\.weight'; pass"):
         fastreg.penalty(named(computing(how)), l2=1.0)
     assert fastreg.penalty(named(computing(how)), l2=1.0, select="1.weight") > 0.0
     assert fastreg.penalty(named(computing(how)), l2=1.0, select="all") > 0.0
+
+
+def test_a_bias_that_is_computed_is_a_bias():
+    layer = prune.random_unstructured(nn.Linear(4, 3), "bias", amount=0.5)
+    for named in (layer, layer.state_dict(), layer.named_parameters()):
+        assert list(backend.gradient(named, l2=1.0)) == ["weight"]
 
 
 @pytest.mark.parametrize("names", ["vg", "qg", "kv"])
