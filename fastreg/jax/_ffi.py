@@ -15,9 +15,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastreg import _kernels
-from fastreg.jax._operations import Weights, full_shape
+from fastreg.jax import _operations as native
+from fastreg.jax._operations import Weights
 
-__all__ = ["alike", "call_gradient", "call_value", "handlers", "is_callable_on", "one", "variation"]
+__all__ = [
+    "alike",
+    "call_gradient",
+    "call_value",
+    "handlers",
+    "is_callable_on",
+    "one",
+    "over_batch",
+    "unless_exported",
+    "variation",
+]
 
 
 @functools.cache
@@ -50,16 +61,113 @@ def handlers() -> str:
 
 def call_value(xs: Any, l1: Weights, l2: Weights, dtype: Any) -> Any:
     """The penalty of a list, exact and rounded once to dtype."""
-    shape = _result_like(xs[0], (), dtype)
-    call = jax.ffi.ffi_call("fastreg_value", shape, vmap_method="expand_dims")
-    return call(*xs, **_attributes(l1, l2))
+    call = _value if _value_primitive is None else _value_primitive.bind
+    return call(*xs, l1=l1, l2=l2, dtype=dtype, rank=0)[0]
 
 
 def call_gradient(xs: Any, u: Any, l1: Weights, l2: Weights) -> Any:
     """The gradients of a list's penalty times u."""
-    shapes = tuple(_result_like(x, full_shape(x, u), x.dtype) for x in xs)
+    call = _gradient if _gradient_primitive is None else _gradient_primitive.bind
+    return tuple(call(*xs, u, l1=l1, l2=l2, rank=u.ndim))
+
+
+def _value(*xs: Any, l1: Weights, l2: Weights, dtype: Any, rank: int) -> Any:
+    shape = _result_like(xs[0], _batch(xs, rank), dtype)
+    call = jax.ffi.ffi_call("fastreg_value", shape, vmap_method="expand_dims")
+    return [call(*xs, **_attributes(l1, l2))]
+
+
+def _native_value(*xs: Any, l1: Weights, l2: Weights, dtype: Any, rank: int) -> Any:
+    return [over_batch(lambda *xs: native.value(xs, l1, l2, dtype), xs, rank)]
+
+
+def over_batch(function: Any, args: Any, rank: int) -> Any:
+    """Call a function of single examples at every position of the batch."""
+    if rank == 0:
+        return function(*args)
+    same = not _is_one(_batch(args, rank)[0])
+    axes = tuple(None if same and _is_one(a.shape[0]) else 0 for a in args)
+    args = [a[0] if axis is None else a for a, axis in zip(args, axes, strict=True)]
+    return jax.vmap(lambda *args: over_batch(function, args, rank - 1), in_axes=axes)(*args)
+
+
+def _gradient(*xs_and_u: Any, l1: Weights, l2: Weights, rank: int) -> Any:
+    *xs, u = xs_and_u
+    batch = _batch(xs_and_u, rank)
+    shapes = tuple(_result_like(x, (*batch, *x.shape[rank:]), x.dtype) for x in xs)
     call = jax.ffi.ffi_call("fastreg_gradient", shapes, vmap_method="expand_dims")
-    return tuple(call(*xs, u, **_attributes(l1, l2)))
+    return call(*xs, u, **_attributes(l1, l2))
+
+
+def _native_gradient(*xs_and_u: Any, l1: Weights, l2: Weights, rank: int) -> Any:
+    *xs, u = _spread(xs_and_u, rank)
+    return native.gradient(xs, u, l1, l2)
+
+
+def _batch(args: Any, rank: int) -> tuple[int, ...]:
+    """The extents of the batch: an argument that is the same at every position has 1."""
+    return tuple(
+        next((a.shape[k] for a in args if not _is_one(a.shape[k])), 1) for k in range(rank)
+    )
+
+
+def _is_one(extent: Any) -> bool:
+    return isinstance(extent, int) and extent == 1  # and not a size unknown while tracing
+
+
+def _spread(args: Any, rank: int) -> list[Any]:
+    batch = _batch(args, rank)
+    return [jnp.broadcast_to(a, (*batch, *a.shape[rank:])) for a in args]
+
+
+def unless_exported(name: str, call: Any, operations: Any, *static: str) -> Any:
+    """Return a primitive for a foreign call, or None where this JAX has not what it needs.
+
+    Another process that runs an exported program has no handlers, so JAX's own operations stand
+    there. Which program is for export is only known when it is lowered. The leading `rank` axes of
+    all arguments are batch axes; `static` names the parameters.
+    """
+    try:
+        from jax.extend.core import Primitive
+        from jax.interpreters import batching, mlir
+
+        primitive = Primitive(name)
+        shaped = jax.core.ShapedArray
+    except (ImportError, AttributeError):
+        return None
+
+    def abstract(*args: Any, rank: int, dtype: Any = None, **_: Any) -> Any:
+        batch, varies = _batch(args, rank), variation(args[0])
+        if dtype is not None:
+            return [shaped(batch, dtype, **varies)]
+        return [shaped((*batch, *x.shape[rank:]), x.dtype, **varies) for x in args[:-1]]
+
+    def batched(args: Any, dims: Any, *, rank: int, **p: Any) -> Any:
+        front = [
+            a[None] if d is None else jnp.moveaxis(a, d, 0) for a, d in zip(args, dims, strict=True)
+        ]
+        out = primitive.bind(*front, rank=rank + 1, **p)
+        return out, [0] * len(out)
+
+    def lowered(ctx: Any, *args: Any, **p: Any) -> Any:
+        parameters = getattr(ctx.module_context, "lowering_parameters", None)
+        chosen = operations if getattr(parameters, "for_export", False) else call
+        return mlir.lower_fun(chosen, multiple_results=True)(ctx, *args, **p)
+
+    primitive.multiple_results = True
+    primitive.def_impl(jax.jit(call, static_argnames=static))
+    primitive.def_abstract_eval(abstract)
+    batching.primitive_batchers[primitive] = batched
+    mlir.register_lowering(primitive, lowered)
+    return primitive
+
+
+_value_primitive = unless_exported(
+    "fastreg_value", _value, _native_value, "l1", "l2", "dtype", "rank"
+)
+_gradient_primitive = unless_exported(
+    "fastreg_gradient", _gradient, _native_gradient, "l1", "l2", "rank"
+)
 
 
 def _attributes(l1: Weights, l2: Weights) -> dict[str, Any]:

@@ -18,7 +18,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastreg.jax import _operations as native
-from fastreg.jax._ffi import alike, call_gradient, call_value, is_callable_on, one, variation
+from fastreg.jax._ffi import (
+    alike,
+    call_gradient,
+    call_value,
+    is_callable_on,
+    one,
+    over_batch,
+    unless_exported,
+    variation,
+)
 from fastreg.jax._operations import Weights, picked
 from fastreg.jax._routes import kernels_for
 
@@ -241,13 +250,28 @@ def _kernel_norm(xs: Any, dtype: Any) -> Any:
     return out.astype(dtype)
 
 
+def _kernel_norms(*xs: Any, dtype: Any, rank: int) -> Any:
+    return [over_batch(lambda *xs: _kernel_norm(xs, dtype), xs, rank)]
+
+
+def _native_norms(*xs: Any, dtype: Any, rank: int) -> Any:
+    return [over_batch(lambda *xs: native.norm(xs, dtype), xs, rank)]
+
+
+_norm_primitive = unless_exported("fastreg_norm", _kernel_norms, _native_norms, "dtype", "rank")
+
+
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def _norm_of(xs: Any, dtype: Any, kernels: bool) -> Any:
     if not kernels:
         return native.norm(xs, dtype)
     return jax.lax.platform_dependent(
         *xs,
-        cpu=lambda *xs: _kernel_norm(xs, dtype),
+        cpu=lambda *xs: (
+            _norm_primitive.bind(*xs, dtype=dtype, rank=0)[0]
+            if _norm_primitive is not None
+            else _kernel_norm(xs, dtype)
+        ),
         default=lambda *xs: native.norm(xs, dtype),
     )
 
