@@ -12,6 +12,7 @@ cdef extern from "fastreg.h" nogil:
         FASTREG_BAD_LEVEL
         FASTREG_BAD_THREADS
         FASTREG_INTERRUPTED
+        FASTREG_UNDECIDED
 
     ctypedef enum fastreg_dtype:
         FASTREG_F16
@@ -74,6 +75,17 @@ cdef extern from "fastreg.h" nogil:
     fastreg_status fastreg_statistics_of(const fastreg_array *arrays, size_t count,
                                   const fastreg_options *options, fastreg_statistics *rows,
                                   fastreg_statistics *total)
+    ctypedef struct fastreg_accumulator:
+        pass
+    fastreg_status fastreg_accumulator_add(fastreg_accumulator *to, const fastreg_array *arrays,
+                                           size_t count, int exactly,
+                                           const fastreg_options *options)
+    fastreg_status fastreg_accumulator_merge(fastreg_accumulator *to,
+                                             const fastreg_accumulator *source)
+    fastreg_status fastreg_accumulator_value(const fastreg_accumulator *source, double l1, double l2,
+                                             fastreg_dtype result, double *value)
+    fastreg_status fastreg_accumulator_statistics(const fastreg_accumulator *source,
+                                                  fastreg_statistics *statistics)
     fastreg_status fastreg_prox(const fastreg_array *arrays, size_t count, double step, int flush,
                                 const fastreg_options *options)
     fastreg_status fastreg_pack(fastreg_dtype dtype, double value, void *element)

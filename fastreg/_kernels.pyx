@@ -385,6 +385,7 @@ cdef class Options:
 
 include "_binding/one_array.pxi"
 include "_binding/arrays.pxi"
+include "_binding/accumulator.pxi"
 
 
 # -- What is in use -----------------------------------------------------------------------------------

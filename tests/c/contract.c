@@ -53,6 +53,11 @@ static void refused(const fastreg_array *a, size_t count, const fastreg_options 
         HOLDS(fastreg_value(a, count, FASTREG_F64, o, &v) == wanted);
         HOLDS(fastreg_norm(a, count, FASTREG_F16, o, &v) == wanted);
         HOLDS(fastreg_statistics_of(a, count, o, rows, NULL) == wanted);
+        static const fastreg_accumulator empty;
+        fastreg_accumulator to = empty;
+        for (int exactly = 0; exactly < 2; ++exactly)
+            HOLDS(fastreg_accumulator_add(&to, a, count, exactly, o) == wanted);
+        HOLDS(memcmp(&to, &empty, sizeof to) == 0);
     }
     HOLDS(v == -7.0);
     for (int i = 0; i < 5; ++i)
@@ -352,7 +357,7 @@ static void check_texts(void)
     for (int s = -1; s < 12; ++s) {
         const char *const text = fastreg_status_text((fastreg_status)s);
         HOLDS(text && *text);
-        const int unknown = s < 0 || s > FASTREG_INTERRUPTED;
+        const int unknown = s < 0 || s > FASTREG_UNDECIDED;
         HOLDS((strcmp(text, "unknown status") == 0) == unknown);
         for (int t = 0; t < s && !unknown; ++t)
             HOLDS(strcmp(text, fastreg_status_text((fastreg_status)t)) != 0);
@@ -791,6 +796,60 @@ static void check_cuts(void)
             }
 }
 
+/* Arrays that come one after another: refusals, a tie that one reading leaves open, and a poll that
+ * stops without having added anything. */
+static void check_accumulators(void)
+{
+    static const double high = 0x1p53, half = 0.5;
+    static const ptrdiff_t large = LARGE;
+    fastreg_accumulator one, other = {{0}};
+    fastreg_statistics s, total;
+    double v = -7.0;
+    memset(&s, 0x5a, sizeof s);
+    HOLDS(fastreg_accumulator_add(NULL, NULL, 0, 0, NULL) == FASTREG_NULL_POINTER);
+    HOLDS(fastreg_accumulator_merge(&other, NULL) == FASTREG_NULL_POINTER);
+    HOLDS(fastreg_accumulator_merge(NULL, &other) == FASTREG_NULL_POINTER);
+    HOLDS(fastreg_accumulator_value(NULL, 1.0, 1.0, FASTREG_F64, &v) == FASTREG_NULL_POINTER);
+    HOLDS(fastreg_accumulator_value(&other, 1.0, 1.0, FASTREG_F64, NULL) == FASTREG_NULL_POINTER);
+    HOLDS(fastreg_accumulator_value(&other, -1.0, 1.0, FASTREG_F64, &v) == FASTREG_BAD_WEIGHT);
+    HOLDS(fastreg_accumulator_value(&other, 1.0, NAN, FASTREG_F64, &v) == FASTREG_BAD_WEIGHT);
+    HOLDS(fastreg_accumulator_value(&other, 1.0, 1.0, FASTREG_U8, &v) == FASTREG_BAD_DTYPE);
+    HOLDS(fastreg_accumulator_statistics(NULL, &s) == FASTREG_NULL_POINTER);
+    HOLDS(fastreg_accumulator_statistics(&other, NULL) == FASTREG_NULL_POINTER);
+    HOLDS(v == -7.0);
+    HOLDS(fastreg_accumulator_value(&other, 1.0, 1.0, FASTREG_F64, &v) == FASTREG_OK && v == 0.0);
+    fastreg_array a = {.data = &high, .dtype = FASTREG_F64}, b = {.data = &half};
+    b.dtype = FASTREG_F64;
+    memset(&one, 0, sizeof one);
+    HOLDS(fastreg_accumulator_add(&one, &a, 1, 0, NULL) == FASTREG_OK);
+    HOLDS(fastreg_accumulator_add(&other, &b, 1, 0, NULL) == FASTREG_OK);
+    for (int twice = 0; twice < 2; ++twice)
+        HOLDS(fastreg_accumulator_merge(&one, &other) == FASTREG_OK);
+    v = -7.0;
+    HOLDS(fastreg_accumulator_value(&one, 1.0, 0.0, FASTREG_F64, &v) == FASTREG_UNDECIDED);
+    HOLDS(fastreg_accumulator_statistics(&one, &s) == FASTREG_UNDECIDED);
+    HOLDS(v == -7.0 && ((unsigned char *)&s)[0] == 0x5a);
+    HOLDS(fastreg_accumulator_value(&one, 1.0, 0.0, FASTREG_F32, &v) == FASTREG_OK && v == 0x1p53);
+    HOLDS(fastreg_accumulator_value(&one, 0.0, 0.0, FASTREG_F64, &v) == FASTREG_OK && v == 0.0);
+    fastreg_array all[3] = {a, b, b};
+    HOLDS(fastreg_accumulator_add(&one, all, 3, 1, NULL) == FASTREG_OK);
+    HOLDS(fastreg_accumulator_value(&one, 1.0, 0.0, FASTREG_F64, &v) == FASTREG_OK && v == 0x1p53);
+    HOLDS(fastreg_accumulator_value(&one, 2.0, 0x1p-110, FASTREG_F64, &v) == FASTREG_OK);
+    HOLDS(v == 0x1p54 + 4.0); /* 2^54 + 2 is a tie, and the squares lie above it */
+    HOLDS(fastreg_accumulator_statistics(&one, &s) == FASTREG_OK);
+    fastreg_statistics rows[3];
+    HOLDS(fastreg_statistics_of(all, 3, NULL, rows, &total) == FASTREG_OK);
+    HOLDS(memcmp(&s, &total, sizeof s) == 0);
+    a = plain(), a.shape = &large;
+    for (int exactly = 0; exactly < 2; ++exactly) {
+        fastreg_options o = {.poll = poll_until, .poll_context = &asked, .threads = 1};
+        const fastreg_accumulator before = one;
+        asked = 0, limit = 2;
+        HOLDS(fastreg_accumulator_add(&one, &a, 1, exactly, &o) == FASTREG_INTERRUPTED);
+        HOLDS(asked == 3 && memcmp(&one, &before, sizeof one) == 0);
+    }
+}
+
 /* An array belongs to the share in which it begins, also if it begins where one ends; a large one
  * is shared by itself. Rows that nobody fills, or two fill, would show in the total. */
 static void check_shares_of_statistics(void)
@@ -1047,6 +1106,7 @@ int main(void)
     check_environments_of_workers();
     check_forks();
     check_cuts();
+    check_accumulators();
     check_shares_of_statistics();
     check_exact_sums();
     printf("good\n");
