@@ -16,8 +16,37 @@ __all__ = [
 ]
 
 
+def printable(text: str, limit: int = 0) -> str:
+    r"""Escape what could steer a terminal or hide: control, bidirectional and unpaired characters.
+
+    Parameters
+    ----------
+    text : str
+        Anything, such as a tensor name from an untrusted file.
+    limit : int, default 0
+        How many characters of a longer text are shown, its middle replaced by ``…``; 0 for all.
+
+    Returns
+    -------
+    str
+        Only printable characters; the others as ``\x1b`` or ``\u202e``.
+    """
+    if limit and len(text) > limit:
+        head = limit // 2
+        text = f"{text[:head]}…{text[len(text) - (limit - 1 - head) :]}"
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for c in text
+    )
+
+
 class FastregError(Exception):
-    """Base of all of fastreg's own exceptions."""
+    """Base of all of fastreg's own exceptions; their texts quote nothing raw."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 # TensorFlow raises an error of traced code again, with its place in that code added. It keeps the
@@ -59,4 +88,4 @@ class CheckpointError(FastregError, ValueError):
 
 def message(expected: str, received: str, action: str) -> str:
     """Join the three parts of every message: what was expected, what came, what to do."""
-    return f"expected {expected}; received {received}; {action}"
+    return printable(f"expected {expected}; received {received}; {action}")

@@ -13,8 +13,7 @@ import numpy as np
 
 from fastreg._core.dtypes import FLOATS, Dtype, by_name, name_of
 from fastreg._core.frameworks import NAMES, framework, untraced
-from fastreg._core.text import printable
-from fastreg.errors import ArgumentError, DTypeError, LayoutError, message
+from fastreg.errors import ArgumentError, DTypeError, LayoutError, message, printable
 
 __all__ = [
     "CONVENTIONS",

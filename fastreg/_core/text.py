@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TextIO
 
+from fastreg.errors import printable
+
 __all__ = [
     "Column",
     "Table",
@@ -26,35 +28,11 @@ __all__ = [
 
 _ASCII = str.maketrans({"Σ": "sum ", "²": "^2", "×": "x", "…": "~", "─": "-", "·": "*"})
 _LONGEST_SHAPE = 24
+# Of a longer name not even a wide terminal shows more than its ends.
+_LONGEST_NAME = 1000
 
 
 # -- Text that somebody else wrote ----------------------------------------------------------------
-
-
-def printable(text: str, limit: int = 0) -> str:
-    r"""Escape what could steer a terminal or hide: control, bidirectional and unpaired characters.
-
-    Parameters
-    ----------
-    text : str
-        Anything, such as a tensor name from an untrusted file.
-    limit : int, default 0
-        How many characters of a longer text are shown, its middle replaced by ``…``; 0 for all.
-
-    Returns
-    -------
-    str
-        Only printable characters; the others as ``\x1b`` or ``\u202e``.
-    """
-    if limit and len(text) > limit:
-        head = limit // 2
-        text = f"{text[:head]}…{text[len(text) - (limit - 1 - head) :]}"
-    if text.isprintable():
-        return text
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for c in text
-    )
 
 
 def to_ascii(text: str) -> str:
@@ -109,6 +87,8 @@ def shorten(name: str, room: int) -> str:
     Leading parts shrink to a letter, as fish does with paths, as many as it takes; numbers stay,
     for they tell layers apart. If that is not enough, the middle goes.
     """
+    if len(name) > _LONGEST_NAME:  # whatever its length, and however many its dots
+        name = f"{name[: _LONGEST_NAME // 2]}…{name[-_LONGEST_NAME // 2 :]}"
     excess = cells(name) - room
     if excess <= 0:
         return name
@@ -168,8 +148,8 @@ def nbytes_text(nbytes: int) -> str:
 _GAP = "  "
 # A name has at least this many cells, however narrow the terminal.
 _LEAST_NAME = 8
-# Without a terminal nothing is shortened, and nobody's name makes every other line longer.
-_MOST_PADDING = 80
+# Where there is no terminal, one long name makes neither its own line nor the others longer.
+_MOST_NAME = 80
 
 
 class Column(NamedTuple):
@@ -239,7 +219,8 @@ class Table:
         Parameters
         ----------
         width : int, default 0
-            Columns of the terminal; 0 for no limit, as for a file: then nothing is shortened.
+            Columns of the terminal; 0 for no limit, as for a file: there names of more than 80
+            cells are shortened, and nothing else.
         clean : callable, default str
             Applied to each text: :func:`to_ascii` where a stream takes no more.
 
@@ -262,7 +243,7 @@ class Table:
         # Text at the end of a line may be cut there; a number never.
         cut = bool(width and shown and shown[-1].left and shown[-1].key != self.name_key)
         if not width:
-            rooms = {key: min(room, _MOST_PADDING) for key, room in rooms.items()}
+            rooms = {key: min(room, _MOST_NAME) for key, room in rooms.items()}
         elif self.name_key in rooms:
             least = self.shortest_name if cut else _LEAST_NAME
             spare = width - self._needed(rooms, names=False)
@@ -272,7 +253,7 @@ class Table:
             parts = []
             for column in shown:
                 text, room = texts[column.key][k], rooms[column.key]
-                if width and column.key == self.name_key:
+                if column.key == self.name_key:
                     text = clean(shorten(text, room))
                 pad = " " * (room - cells(text))
                 parts.append(text + pad if column.left else pad + text)
@@ -298,7 +279,8 @@ class Table:
 
     @staticmethod
     def _texts(column: Column, clean: Callable[[str], str]) -> list[str]:
-        return [clean(printable(text)) for text in (column.title, *column.cells, column.total)]
+        texts = (column.title, *column.cells, column.total)
+        return [clean(printable(text, _LONGEST_NAME)) for text in texts]
 
     def _needed(self, rooms: dict[str, int], names: bool = True) -> int:
         """Return the width of the columns, names as short as they get, or none at all."""

@@ -160,8 +160,22 @@ def test_a_long_name_does_not_widen_every_line_of_a_file():
     names = ["n" * 5000, *("b" for _ in range(50))]
     made = Table([Column("name", "array", names, left=True), Column("n", "n", ["1"] * 51)])
     lines = made.lines()
-    assert lines[2].split() == ["n" * 5000, "1"]
-    assert max(map(len, [*lines[:2], *lines[3:]])) < 100
+    assert lines[2].split() == [f"{'n' * 40}…{'n' * 39}", "1"]
+    assert max(map(len, lines)) < 100
+    # No name makes others shorter, and nothing but names is shortened.
+    long = Table([Column("name", "array", ["b"], left=True), Column("x", "x", ["y" * 500])])
+    assert long.lines()[2].split() == ["b", "y" * 500]
+
+
+@pytest.mark.parametrize("part", ["a.", "漢.", "layer/", "\x1b.", "n"])
+def test_the_longest_name_is_shortened_at_once(part):
+    name = part * (100_000 // len(part))
+    made = Table([Column("name", "array", [name] * 3, left=True)])
+    start = time.perf_counter()
+    for width in (0, 40, 100):
+        assert max(map(cells, made.lines(width))) <= (width or 80)
+    assert cells(shorten(name, 30)) <= 30
+    assert time.perf_counter() - start < 0.5  # a time quadratic in the dots: 26 s for each
 
 
 def test_what_stands_in_a_table_cannot_steer_a_terminal():
