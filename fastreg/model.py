@@ -482,6 +482,8 @@ def stats(params: Any, *, select: Select = None, integers: bool = False) -> Stat
     ----------
     params : array or container of arrays
         As in :func:`penalty`; a torch module means its parameters and buffers as they are stored.
+        Floats of one byte (``float8_e4m3fn`` and the others of ml_dtypes, torch and JAX) are read
+        as well, a million at a time.
     select : optional
         As in :func:`penalty`; by default all arrays.
     integers : bool, default False
@@ -515,7 +517,7 @@ def stats(params: Any, *, select: Select = None, integers: bool = False) -> Stat
     if quick is not None:
         names = params if isinstance(params, dict) else range(len(quick))
         return Stats.of(Titles.of_ndarrays(names, quick), *Arrays(quick).statistics())
-    return Plan.of(params, Request.of(select=select), everything=True).stats(integers=integers)
+    return Plan.for_statistics(params, Request.of(select=select)).stats(integers=integers)
 
 
 def check_finite(params: Any, *, select: Select = None) -> None:
@@ -536,7 +538,7 @@ def check_finite(params: Any, *, select: Select = None) -> None:
     >>> import numpy as np, fastreg
     >>> fastreg.check_finite({"w": np.ones(3)})
     """
-    Plan.of(params, Request.of(select=select), everything=True).check_finite()
+    Plan.for_statistics(params, Request.of(select=select)).check_finite()
 
 
 _kernels.set_containers(is_array, value_and_gradient)

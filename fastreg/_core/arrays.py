@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastreg._core.dtypes import ACCEPTED, BF16, Dtype, by_name, name_of
+from fastreg._core.dtypes import ACCEPTED, BF16, Dtype, Narrow, by_name, name_of
 from fastreg._core.frameworks import framework, is_model, is_torch_module, loaded
 from fastreg._core.unread import as_floats, unread
 from fastreg.errors import DTypeError, LayoutError, message
@@ -26,6 +26,7 @@ __all__ = [
     "describe",
     "empty_like",
     "host_array",
+    "narrow_array",
 ]
 
 AnyArray: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
@@ -123,6 +124,14 @@ def host_array(x: object) -> HostArray:
         machine's, for masked arrays and for memory that is not on the host.
     """
     if isinstance(x, HostArray):
+        if x.dtype.code < 0:
+            raise DTypeError(
+                message(
+                    f"elements of type {ACCEPTED}",
+                    x.dtype.name,
+                    "convert the array first; fastreg.stats and check_finite read it as it is",
+                )
+            )
         return x
     if isinstance(x, np.ndarray):
         return _from_ndarray(x)
@@ -263,6 +272,27 @@ def _from_torch(torch: Any, x: Any) -> HostArray:
     if x.dtype == torch.bfloat16:
         return HostArray(x.view(torch.int16).numpy().view(np.uint16), BF16)
     return _from_ndarray(x.numpy())
+
+
+def narrow_array(x: Any, dtype: Narrow) -> HostArray:
+    """View the codes of an ndarray, or of a torch or JAX array, of a narrow type.
+
+    Raises
+    ------
+    DTypeError, LayoutError
+        As :func:`host_array`.
+    """
+    if isinstance(x, HostArray):
+        return x
+    torch = loaded("torch")
+    if framework(x) == "torch" and isinstance(x, torch.Tensor):
+        if x.is_cpu and x.layout is torch.strided and not x.is_nested:
+            x = x.detach()
+            check_storage(x)
+            return HostArray(x.view(torch.uint8).numpy(), dtype)
+    elif not isinstance(x, np.ma.MaskedArray):
+        return HostArray(np.asarray(x).view(np.uint8), dtype)
+    return host_array(x)  # which says what is wrong with it
 
 
 def check_storage(x: Any) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from fastreg._core.arrays import HostArray, check_storage, describe, host_array
-from fastreg._core.dtypes import F16, F32, F64, Dtype, by_name, name_of
+from fastreg._core.arrays import HostArray, check_storage, describe, host_array, narrow_array
+from fastreg._core.dtypes import F16, F32, F64, Dtype, Narrow, by_name, name_of, narrow_by_name
 from fastreg._core.frameworks import (
     framework,
     is_model,
@@ -121,7 +121,7 @@ class Parameter:
                 self.dtype_name = found.name
                 self._array = HostArray(original, found)
                 return
-        elif isinstance(original, HostArray):
+        elif isinstance(original, HostArray) and original.dtype.code >= 0:
             self.shape, self.dtype, self._array = original.shape, original.dtype, original
             self.dtype_name = original.dtype.name
             return
@@ -160,6 +160,12 @@ class Parameter:
         if self._array is None:
             self._array = _host(self.path, self.original)
         return self._array
+
+    @property
+    def elements(self) -> HostArray:
+        """Its memory, floats of one byte included, which no kernel reads; errors as `array`."""
+        narrow = narrow_by_name(self.dtype_name)
+        return self.array if narrow is None else _host(self.path, self.original, narrow)
 
     @property
     def frozen(self) -> bool:
@@ -537,9 +543,11 @@ def _bad_leaf(path: Path, x: Any) -> DTypeError:
     )
 
 
-def _host(path: Path, x: Any) -> HostArray:
+def _host(path: Path, x: Any, narrow: Narrow | None = None) -> HostArray:
     """View a leaf's memory; an error names its place."""
     try:
+        if narrow is not None:
+            return narrow_array(_memory(x), narrow)
         if framework(x) == "torch" and (found := _host_of_tensor(x)) is not None:
             return found
         return host_array(_memory(x))

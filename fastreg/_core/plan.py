@@ -16,6 +16,7 @@ from fastreg._core.containers import Gathered, Parameter, gather, joined, leaves
 from fastreg._core.frameworks import is_model, is_torch_module
 from fastreg._core.guard import Guard
 from fastreg._core.identity import address_of
+from fastreg._core.pieces import InPieces
 from fastreg._core.selection import Decision, chosen, print_decisions
 from fastreg._core.statistics import FloatsAndOthers, Stats, Titles, finite_or_raise
 from fastreg._core.tensors import tensors_of, written
@@ -78,7 +79,21 @@ class Plan:
         plan._prepare(params, request, everything, values)
         return plan
 
-    def _prepare(self, params: Any, request: Request, everything: bool, values: bool) -> None:
+    @classmethod
+    def for_statistics(cls, params: Any, request: Request) -> Plan:
+        """Make a plan that measures and no more: it takes floats of one byte, too."""
+        plan = cls.__new__(cls)
+        plan._prepare(params, request, True, False, statistics=True)
+        return plan
+
+    def _prepare(
+        self,
+        params: Any,
+        request: Request,
+        everything: bool,
+        values: bool,
+        statistics: bool = False,
+    ) -> None:
         found = chosen(params, request, everything=everything, values=values)
         check_stored(found.parameters)
         self._request = request
@@ -88,13 +103,17 @@ class Plan:
         self._parameters = found.parameters
         self._weights = found.weights
         # Views of our own: assigning to an array's shape must not change what was described.
-        self._hosts = own_views(self._parameters)
-        self._arrays = Arrays(self._hosts, *self._weights)
+        self._hosts = own_views(self._parameters, statistics)
+        self._arrays: Any = (
+            InPieces(self._hosts)
+            if any(host.dtype.code < 0 for host in self._hosts)
+            else Arrays(self._hosts, *self._weights)
+        )
         self._guard = Guard(found.gathered)
         self._mutable = False
         self._bound: tuple[Any, Guard, list[Any], list[Any]] | None = None
         self._titles: Titles | None = None
-        self._floats: FloatsAndOthers | None = None
+        self._floats: FloatsAndOthers | InPieces | None = None
         self._tensors = tensors_of(found.originals)
         self._times = occurrences(params, self._parameters)
         self._places: dict[str, int] | None = None
@@ -373,7 +392,10 @@ class Plan:
         if integers or not self._titles.integers:
             return Stats.of(self._titles, *self._arrays.statistics())
         if self._floats is None:
-            self._floats = FloatsAndOthers(self._hosts)
+            in_pieces = isinstance(self._arrays, InPieces)
+            self._floats = (
+                InPieces(self._hosts, False) if in_pieces else FloatsAndOthers(self._hosts)
+            )
         return Stats.of(self._titles, *self._floats.statistics(), integers=False)
 
     def check_finite(self) -> None:
@@ -393,9 +415,10 @@ def occurrences(params: Any, parameters: list[Parameter]) -> list[float] | None:
     return [1.0 + len(p.aliases) for p in parameters]
 
 
-def own_views(parameters: list[Parameter]) -> list[HostArray]:
+def own_views(parameters: list[Parameter], statistics: bool = False) -> list[HostArray]:
     """Return the memory of arrays as views that nobody else can reshape."""
-    return [HostArray(p.array.data.view(), p.array.dtype) for p in parameters]
+    hosts = [p.elements if statistics else p.array for p in parameters]
+    return [HostArray(host.data.view(), host.dtype) for host in hosts]
 
 
 def _quoted(path: tuple[Any, ...]) -> str:

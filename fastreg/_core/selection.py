@@ -296,6 +296,13 @@ def _are_rules(select: Any) -> TypeGuard[Sequence[str | re.Pattern[str]]]:
     )
 
 
+def takes(select: Select, name: str, described: Any) -> bool:
+    """Whether a rule takes an array that is only described, by its ``shape`` and ``dtype``."""
+    gathered = Gathered()
+    gathered.parameters = [Parameter((name,), described)]
+    return decide(gathered, select)[0].included
+
+
 def _fits(p: Parameter, matches: Callable[[str], Any]) -> bool:
     return any(matches(s) for name in p.names for s in spellings(name))
 

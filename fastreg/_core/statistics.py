@@ -38,9 +38,10 @@ __all__ = [
     "entry",
     "finite_or_raise",
     "to_json",
+    "totals",
 ]
 
-SCHEMA = "fastreg-stats/2"
+SCHEMA = "fastreg-stats/3"
 """Name and version of the JSON document; a change that breaks a reader raises the number."""
 
 SUMS = ("sum_abs", "sum_squares", "norm", "max_abs")
@@ -64,7 +65,7 @@ class Titles(NamedTuple):
     @classmethod
     def of(cls, parameters: Sequence[Parameter], notes: Sequence[str] = ()) -> Titles:
         """Take them from gathered parameters."""
-        hosts = [p.array for p in parameters]
+        hosts = [p.elements for p in parameters]
         return cls(
             tuple(p.name for p in parameters),
             tuple(host.shape for host in hosts),
@@ -193,16 +194,17 @@ class Stats:
         return entry(self.names[k], self.shapes[k], self.dtypes[k], counted, self.rows[k])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return ``{"schema", "arrays": [{"name", "shape", "dtype", ...}], "total", "notes"}``.
+        """Return ``{"schema", "arrays": [{"name", "shape", "dtype", ...}], "totals", "notes"}``.
 
-        Each array has "counted", whether it is in the total, and the fields of :attr:`rows`.
+        Each array has "counted", whether it is in the totals, the fields of :attr:`rows`, and
+        "nonfinite", its NaNs and infinities together.
         Numbers are Python's own; those that are not finite stay NaN and infinity.
         """
         left_out = frozenset(self.left_out)
         return {
             "schema": SCHEMA,
             "arrays": [self._entry(k, k not in left_out) for k in range(len(self))],
-            "total": dict(self.total),
+            "totals": totals(self.total),
             "notes": list(self.notes),
         }
 
@@ -259,14 +261,19 @@ def entry(
     name: str, shape: Sequence[int], dtype: str, counted: bool, row: Any = None
 ) -> dict[str, Any]:
     """Return one array's part of the document; without a row all its numbers are None."""
-    numbers = (None,) * len(FIELDS) if row is None else row.tolist()
+    numbers = dict.fromkeys(FIELDS) if row is None else dict(zip(FIELDS, row.tolist(), strict=True))
     return {
         "name": name,
         "shape": list(shape),
         "dtype": dtype,
         "counted": counted,
-        **dict(zip(FIELDS, numbers, strict=True)),
+        **(totals(numbers) if row is not None else {**numbers, "nonfinite": None}),
     }
+
+
+def totals(numbers: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of one row or total as the document has them."""
+    return {**numbers, "nonfinite": numbers["nans"] + numbers["infs"]}
 
 
 def to_json(document: dict[str, Any], *, indent: int | None = None) -> str:
@@ -280,7 +287,8 @@ def to_json(document: dict[str, Any], *, indent: int | None = None) -> str:
             return [plain(item) for item in x]
         return x if not isinstance(x, float) or math.isfinite(x) else str(x)
 
-    return json.dumps(plain(document), allow_nan=False, indent=indent)
+    # JSON leaves DEL as it is.
+    return json.dumps(plain(document), allow_nan=False, indent=indent).replace("\x7f", "\\u007f")
 
 
 # -- For people ------------------------------------------------------------------------------------

@@ -729,9 +729,9 @@ def test_stats_for_programs():
     assert (s["b"]["shape"], s["b"]["dtype"], s["b"]["zeros"]) == ([2], "f16", 1)
     assert list(s) == ["a", "b"]
     document = json.loads(s.to_json(), parse_constant=pytest.fail)
-    assert document["schema"] == "fastreg-stats/2"
+    assert document["schema"] == "fastreg-stats/3"
     assert document["arrays"][0]["sum_abs"] == "inf"
-    assert document["total"]["max_abs"] == "nan"
+    assert document["totals"]["max_abs"] == "nan"
     assert [a["name"] for a in s.to_dict()["arrays"]] == ["a", "b"]
     with pytest.raises(ArgumentError, match="typo"):
         s["typo"]
