@@ -52,6 +52,7 @@ _FUNCTIONS = {
     "group_lasso_gradient": "fastreg.group_lasso",
     "group_lasso_prox_": "fastreg.group_lasso",
     "group_lasso_value": "fastreg.group_lasso",
+    "load": "fastreg._checkpoints.loading",
 }
 # Modules, and what they need:
 _MODULES = {
@@ -87,6 +88,7 @@ __all__ = [
     "jax",
     "keras",
     "l2_loss",
+    "load",
     "model",
     "norm",
     "num_threads",
