@@ -13,10 +13,10 @@ from typing import TextIO
 import numpy as np
 
 from fastreg import _kernels
+from fastreg._checkpoints.tensor import Checkpoint
 from fastreg._core.arrays import HostArray
-from fastreg._core.dtypes import BF16, by_name
+from fastreg._core.dtypes import BF16, FLOATS
 from fastreg._core.text import Column, Table, plural, print_table
-from fastreg.cli.checkpoints import Checkpoint
 from fastreg.errors import CheckpointError, message
 
 __all__ = ["EXACT", "ROUNDS", "Way", "check", "operands", "print_ways"]
@@ -67,9 +67,8 @@ def operands(checkpoints: Sequence[Checkpoint]) -> list[HostArray]:
     found = []
     for checkpoint in checkpoints:
         for tensor in checkpoint.tensors:
-            dtype = by_name(tensor.dtype)
-            if not tensor.skipped and tensor.n and dtype is not None and dtype.floating:
-                found.append(tensor.host_array())
+            if tensor.n and tensor.elements in FLOATS:
+                found.append(HostArray(tensor.array(), tensor.elements))
     if not found:
         raise CheckpointError(
             message("a float tensor to check", "none in these files", "give another checkpoint")

@@ -4,191 +4,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TextIO
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fastreg._checkpoints.finding import Found, find
+from fastreg._checkpoints.opening import read_checkpoint
+from fastreg._checkpoints.tensor import Budget, Checkpoint, Tensor
 from fastreg._core.arrays import HostArray
-from fastreg._core.statistics import FIELDS, SCHEMA, FloatsAndOthers, columns, entry
-from fastreg._core.text import (
-    Column,
-    Table,
-    nbytes_text,
-    plural,
-    print_table,
-    printable,
-    short_number,
-    terminal_width,
-)
-from fastreg._kernels import Arrays
-from fastreg.cli.checkpoints import DEFAULT_MAX_UNPACKED_BYTES, Tensor, read_checkpoint
+from fastreg._core.containers import Gathered
+from fastreg._core.pieces import Sums
+from fastreg._core.selection import decide, takes
+from fastreg._core.statistics import FIELDS
+from fastreg._core.text import plural, printable
 from fastreg.cli.progress import Progress
-from fastreg.errors import CheckpointError
+from fastreg.cli.report import Report
+from fastreg.errors import ArgumentError, CheckpointError, message
 
-__all__ = ["SORT_KEYS", "Report", "inspect", "print_report"]
-
-# What is read ahead of the kernels between two steps of the bar, in bytes.
-_PIECE_NBYTES = 16 << 20
-_PAGE_NBYTES = 4096
-# Reading a byte from a disk, in passes over it in memory.
-_READING = 4
-
-
-@dataclass(slots=True)
-class Report:
-    """What the checkpoints hold.
-
-    Attributes
-    ----------
-    files : list of dict
-        ``path``, ``format``, ``nbytes`` and ``error`` of each file, in the order given.
-    tensors : list of Tensor
-        Of all good files.
-    places : list of int
-        Which file each is in, counted from 0.
-    counted : list of bool
-        Whether each is part of the total and of the penalty: skipped tensors are not, integers and
-        booleans only if that was asked for.
-    rows : structured ndarray
-        Statistics of each, as :attr:`fastreg.stats` has them; zeros but for n where skipped.
-    total : dict
-        The same over all counted tensors: exact sums, rounded once.
-    l1, l2 : float
-        Weights of the penalty.
-    penalties : list of float
-        l1·Σ|x| + l2·Σx² of each, correctly rounded; 0 if it is not counted. Empty if both weights
-        are 0: then nothing more is read.
-    penalty : float
-        The same over all counted tensors.
-    """
-
-    l1: float = 0.0
-    l2: float = 0.0
-    files: list[dict[str, Any]] = field(default_factory=list)
-    tensors: list[Tensor] = field(default_factory=list)
-    places: list[int] = field(default_factory=list)
-    counted: list[bool] = field(default_factory=list)
-    rows: NDArray[Any] = field(default_factory=lambda: np.empty(0))
-    total: dict[str, Any] = field(default_factory=dict)
-    penalties: list[float] = field(default_factory=list)
-    penalty: float = 0.0
-
-    @property
-    def weighted(self) -> bool:
-        """Whether there is a penalty."""
-        return bool(self.l1 or self.l2)
-
-    @property
-    def nonfinite(self) -> NDArray[Any]:
-        """How many elements of each tensor are NaN or infinite."""
-        found: NDArray[Any] = self.rows["nans"] + self.rows["infs"]
-        return found
-
-    @property
-    def skipped(self) -> list[int]:
-        """Positions of the tensors that the kernels do not read."""
-        return [k for k, tensor in enumerate(self.tensors) if tensor.skipped]
-
-    @property
-    def uncounted(self) -> int:
-        """How many tensors were read and are not counted."""
-        return len(self.tensors) - sum(self.counted) - len(self.skipped)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the counted tensors."""
-        return sum(t.nbytes for t, yes in zip(self.tensors, self.counted, strict=True) if yes)
-
-    def share(self, k: int) -> float | None:
-        """Return a tensor's part of the penalty, 0 to 1.
-
-        None if it is not counted, there are no weights, or the total is 0, infinite or NaN.
-        """
-        if self.weighted and self.counted[k] and 0 < self.penalty < math.inf:
-            return self.penalties[k] / self.penalty
-        return None
-
-    def order(self, key: str) -> list[int]:
-        """Return the positions of the tensors, sorted by a name of :data:`SORT_KEYS`.
-
-        ``file`` keeps the order of the files and in them; ``name`` ascends; numbers descend with
-        NaN first, for it is what one looks for. Equal ones keep their order; skipped come last.
-        """
-        every = range(len(self.tensors))
-        if key == "file":
-            return list(every)
-        if key == "name":
-            return sorted(every, key=lambda k: self.tensors[k].name)
-        values = SORT_KEYS[key](self)
-
-        def descending(k: int) -> tuple[bool, bool, float]:
-            x = values[k]
-            return bool(self.tensors[k].skipped), x == x, 0 if x != x else -x
-
-        return sorted(every, key=descending)
-
-    def document(self, order: Sequence[int]) -> dict[str, Any]:
-        """Return what ``--json`` prints: :meth:`Stats.to_dict` and what only files have."""
-
-        def one(k: int) -> dict[str, Any]:
-            tensor = self.tensors[k]
-            row = None if tensor.skipped else self.rows[k]
-            penalty = self.penalties[k] if self.weighted and self.counted[k] else None
-            return {
-                **entry(tensor.name, tensor.shape, tensor.dtype, self.counted[k], row),
-                "n": tensor.n,
-                "file": self.places[k],
-                "nbytes": tensor.nbytes,
-                "skipped": tensor.skipped or None,
-                "penalty": penalty,
-                "share": self.share(k),
-            }
-
-        return {
-            "schema": SCHEMA,
-            "l1": self.l1,
-            "l2": self.l2,
-            "files": self.files,
-            "arrays": [one(k) for k in order],
-            "hidden": len(self.tensors) - len(order),
-            "total": {
-                **self.total,
-                "arrays": sum(self.counted),
-                "uncounted": self.uncounted,
-                "skipped": len(self.skipped),
-                "nbytes": self.nbytes,
-                "penalty": self.penalty if self.weighted else None,
-            },
-            "notes": self.notes(),
-        }
-
-    def notes(self) -> list[str]:
-        """Say what is not in the total."""
-        n = self.uncounted
-        verb = "is" if n == 1 else "are"
-        text = f"{n:,} {plural(n, 'tensor')} of integers or booleans {verb} not counted"
-        return [f"{text} (--integers)"] if n else []
-
-
-SORT_KEYS: dict[str, Callable[[Report], Sequence[float]]] = {
-    "file": lambda report: (),
-    "name": lambda report: (),
-    "n": lambda report: report.rows["n"].tolist(),
-    "l1": lambda report: report.rows["sum_abs"].tolist(),
-    "l2": lambda report: report.rows["sum_squares"].tolist(),
-    "norm": lambda report: report.rows["norm"].tolist(),
-    "max": lambda report: report.rows["max_abs"].tolist(),
-    "share": lambda report: report.penalties or [0.0] * len(report.tensors),
-    "zeros": lambda report: report.rows["zeros"].tolist(),
-    "nonfinite": lambda report: report.nonfinite.tolist(),
-}
-"""What ``--sort`` knows. ``file`` and ``name`` ascend, numbers descend."""
-
-
-# -- Measuring ------------------------------------------------------------------------------------
+__all__ = ["inspect"]
 
 
 def inspect(
@@ -196,191 +33,222 @@ def inspect(
     *,
     l1: float = 0.0,
     l2: float = 0.0,
+    select: str | None = None,
     integers: bool = False,
-    max_unpacked_bytes: int = DEFAULT_MAX_UNPACKED_BYTES,
+    max_unpacked_bytes: int = Budget.DEFAULT,
     progress: Progress | None = None,
 ) -> Report:
     """Measure every tensor of some checkpoints, and all of them together.
 
+    Each file is closed before the next is opened, and each tensor read once, in pieces; all of them
+    once more in the rare case that the rounding of a total is not decided by that.
+
     Parameters
     ----------
     paths : sequence of str
-        Files; one that cannot be read has its error in the report, and nothing else there.
+        Files, indexes, folders, or ``-``; a file that cannot be read has its error in the report,
+        and nothing else there.
     l1, l2 : float, default 0
         Weights of the penalty; finite and >= 0.
+    select : str, optional
+        Which tensors, as :func:`fastreg.stats` has it, by their names: only these are read. By
+        default all of them are; the penalty then takes the kernels, as :func:`fastreg.penalty`
+        does, and the one array of a ``.npy``.
     integers : bool, default False
         Count integers and booleans as weights. By default they are measured but stay out of the
         total and the penalty: in a checkpoint they are positions, steps and masks, and the
         positions 0 … 511 of one small model outweigh all its weights.
     max_unpacked_bytes : int, default 4 GiB
-        What the compressed members of one ``.npz`` may unpack to, together.
+        What the compressed members of all ``.npz`` may unpack to, together.
     progress : Progress, optional
-        Told of bytes read and measured.
+        Told of bytes measured.
+
+    Raises
+    ------
+    ArgumentError
+        If the rule takes no tensor at all.
+    CheckpointError
+        If a file changes between the first reading and the second.
     """
-    report = Report(l1, l2)
-    hosts: list[HostArray | None] = []
-    shown = progress or Progress(delay=math.inf)
-    for number, path in enumerate(paths):
-        file: dict[str, Any] = {"path": path, "format": None, "nbytes": None, "error": None}
-        report.files.append(file)
-        try:
-            checkpoint = read_checkpoint(path, max_unpacked_bytes=max_unpacked_bytes)
-            read = _read(checkpoint.tensors, 3 if report.weighted else 1, shown)
-        except CheckpointError as error:
-            file["error"] = str(error)
-            continue
-        file.update(format=checkpoint.format, nbytes=checkpoint.nbytes)
-        hosts += read
-        report.tensors += checkpoint.tensors
-        report.places += [number] * len(read)
-    _measure(report, hosts, integers, shown)
-    return report
+    with ExitStack() as keep:
+        found = list(find(paths, most_input=max_unpacked_bytes, keep=keep))
+        task = _Task(l1, l2, select, integers, progress or Progress(delay=math.inf))
+        return task.run(found, Budget(max_unpacked_bytes))
 
 
-def _read(tensors: Sequence[Tensor], passes: int, progress: Progress) -> list[HostArray | None]:
-    """Return the elements of tensors, None where skipped; expect passes over them to follow."""
-    nbytes = sum(tensor.nbytes for tensor in tensors if not tensor.skipped)
-    progress.expect(nbytes * (_READING + passes))
-    hosts: list[HostArray | None] = []
-    for tensor in tensors:
-        host = None if tensor.skipped else tensor.host_array()
-        hosts.append(host)
-        if host is None:
-            continue
-        data = host.data.view(np.uint8)
-        for at in range(0, data.size, _PIECE_NBYTES):
-            piece = data[at : at + _PIECE_NBYTES]
-            if progress.visible:
-                # The one pass of the kernels cannot say how far it is: who watches waits here for
-                # the disk, in pieces, and not there.
-                piece[::_PAGE_NBYTES].max()
-            progress.advance(piece.size * _READING)
-    return hosts
+class _Task:
+    """One inspection, while it goes on."""
+
+    def __init__(
+        self, l1: float, l2: float, select: str | None, integers: bool, progress: Progress
+    ) -> None:
+        decide(Gathered(), select)  # a bad rule is an error even where there is nothing to decide
+        self.report = Report(l1, l2)
+        self.weights = l1, l2
+        self.select = select
+        self.integers = integers
+        self.progress = progress
+        self.total, self.weighed = Sums(), Sums()
+        self.rows: list[Any] = []
+        self.exact: list[bool] = []
+        self.unselected = 0
+
+    def run(self, found: Sequence[Found], budget: Budget) -> Report:
+        report = self.report
+        sizes = [os.path.getsize(f.place) if os.path.isfile(f.place) else 0 for f in found]
+        self.progress.expect(sum(sizes))
+        for number, (one, size) in enumerate(zip(found, sizes, strict=True)):
+            file: dict[str, Any] = {"path": one.path, "format": None, "nbytes": None, "error": None}
+            report.files.append(file)
+            try:
+                checkpoint = self.open(one, budget)
+                self.progress.expect(_nbytes(checkpoint) - size)
+                self.measure(checkpoint, number)
+            except CheckpointError as error:
+                file["error"] = str(error)
+                continue
+            file.update(format=checkpoint.format, nbytes=checkpoint.nbytes)
+            if one.left_out:
+                names = ", ".join(printable(name, 40) for name in one.left_out[:5])
+                n = len(one.left_out)
+                report.left_out.append(
+                    f"{n:,} other {plural(n, 'file')} of weights in the folder not read: {names}"
+                    + (", …" if n > 5 else "")
+                )
+            del checkpoint  # what is mapped is let go before the next file is opened
+        self.check_rule()
+        self.finish(found)
+        return report
+
+    def open(self, one: Found, budget: Budget) -> Checkpoint:
+        if one.error:
+            raise CheckpointError(one.error)
+        checkpoint = read_checkpoint(one.place, budget=budget, name=one.path)
+        one.check(checkpoint)
+        return checkpoint
+
+    def measure(self, checkpoint: Checkpoint, number: int) -> None:
+        """Read a file; only if all of it is good does it become part of the report."""
+        report, total, weighed = self.report, Sums(), Sums()
+        rows: list[Any] = []
+        exact: list[bool] = []
+        penalties: list[float] = []
+        tensors = self.selected(checkpoint)
+        counted = [not t.skipped and (self.integers or _is_float(t)) for t in tensors]
+        weighs = [c and self.weighs(t, checkpoint) for c, t in zip(counted, tensors, strict=True)]
+        asked = [self.weights] if report.weighted else []
+        for k, tensor in enumerate(tensors):
+            if tensor.skipped:
+                rows.append(None)
+                exact.append(False)
+                penalties.append(0.0)
+                continue
+            sums = Sums.of(lambda tensor=tensor: self.pieces(tensor), *asked)  # type: ignore[misc]
+            rows.append(sums.statistics())
+            exact.append(sums.exact)
+            penalties.append(sums.penalty(*self.weights) or 0.0 if weighs[k] else 0.0)
+            if counted[k]:
+                total.merge(sums)
+            if weighs[k]:
+                weighed.merge(sums)
+        self.total.merge(total)
+        self.weighed.merge(weighed)
+        self.unselected += len(checkpoint.tensors) - len(tensors)
+        self.rows += rows
+        self.exact += exact
+        report.penalties += penalties
+        report.counted += counted
+        report.weighed += weighs
+        report.tensors += [replace(tensor, source=None) for tensor in tensors]
+        report.places += [number] * len(tensors)
+
+    def pieces(self, tensor: Tensor) -> Iterator[HostArray]:
+        for piece in tensor.pieces():
+            assert tensor.elements is not None
+            yield HostArray(piece, tensor.elements)
+            self.progress.advance(piece.nbytes)
+
+    def selected(self, checkpoint: Checkpoint) -> list[Tensor]:
+        if self.select is None:
+            return list(checkpoint.tensors)
+        return [t for t in checkpoint.tensors if takes(self.select, t.name, t)]
+
+    def weighs(self, tensor: Tensor, checkpoint: Checkpoint) -> bool:
+        """Whether a tensor is in the penalty; one that was selected is, as the array of a file."""
+        return (
+            self.select is not None
+            or checkpoint.format == "npy"
+            or takes("kernels", tensor.name, tensor)
+        )
+
+    def check_rule(self) -> None:
+        """Refuse a rule that takes nothing, as penalty does: it is mostly a slip."""
+        report = self.report
+        if self.select is not None and self.unselected and not report.tensors:
+            n, rule = self.unselected, self.select
+        elif report.weighted and any(report.counted) and not any(report.weighed):
+            n, rule = sum(report.counted), "kernels"
+        else:
+            if self.unselected:
+                n, verb = self.unselected, "is" if self.unselected == 1 else "are"
+                report.left_out.append(
+                    f"{n:,} {plural(n, 'tensor')} {verb} not selected (--select)"
+                )
+            return
+        raise ArgumentError(
+            message(
+                f"--select to take at least one of {n:,} {plural(n, 'tensor')}",
+                f"{printable(rule, 80)!r}, which takes none",
+                "give --select all, or another rule",
+            )
+        )
+
+    def finish(self, found: Sequence[Found]) -> None:
+        """Fill in the rows and the totals, whose rounding may need a second reading."""
+        report, zero = self.report, Sums().statistics()
+        if self.total.statistics() is None or self.weighed.penalty(*self.weights) is None:
+            self.read_again(found)
+        report.rows = np.zeros(len(self.rows), zero.dtype)
+        report.rows["n"] = [tensor.n for tensor in report.tensors]
+        for k, row in enumerate(self.rows):
+            if row is not None:
+                report.rows[k] = row
+        report.total = dict(zip(FIELDS, self.total.statistics().tolist(), strict=True))
+        report.penalty = self.weighed.penalty(*self.weights) or 0.0
+
+    def read_again(self, found: Sequence[Found]) -> None:
+        """Add exactly what was not, file by file."""
+        report = self.report
+        positions: dict[int, list[int]] = {}
+        for k, place in enumerate(report.places):
+            positions.setdefault(place, []).append(k)
+        for place, inside in positions.items():
+            checkpoint = self.open(found[place], Budget(_MOST))
+            tensors = self.selected(checkpoint)
+            if [replace(t, source=None) for t in tensors] != [report.tensors[k] for k in inside]:
+                raise CheckpointError(
+                    message(
+                        f"files that stay as they are; {found[place].path}",
+                        "another one at the second reading",
+                        "inspect it again once it is written",
+                    )
+                )
+            for k, tensor in zip(inside, tensors, strict=True):
+                if self.exact[k] or not report.counted[k]:
+                    continue
+                for piece in self.pieces(tensor):
+                    self.total.add_exactly(piece)
+                    if report.weighed[k]:
+                        self.weighed.add_exactly(piece)
 
 
-def _measure(
-    report: Report, hosts: Sequence[HostArray | None], integers: bool, progress: Progress
-) -> None:
-    """Fill in the statistics of what was read, and the penalties if there are weights."""
-    read = [k for k, host in enumerate(hosts) if host is not None]
-    arrays = [host for host in hosts if host is not None]
-    nbytes = sum(host.data.nbytes for host in arrays)
-    together = integers or all(host.dtype.floating for host in arrays)
-    found, total = (Arrays(arrays) if together else FloatsAndOthers(arrays)).statistics()
-    progress.advance(nbytes)
-    report.rows = np.zeros(len(hosts), found.dtype)
-    report.rows["n"] = [tensor.n for tensor in report.tensors]
-    report.rows[read] = found
-    report.total = dict(zip(FIELDS, total.tolist(), strict=True))
-    report.counted = [host is not None and (integers or host.dtype.floating) for host in hosts]
-    if not report.weighted:
-        return
-    # Exact sums do not leave a call, so each tensor's penalty is a pass, and that of all another.
-    weights = report.l1, report.l2
-    counted = []
-    for host, yes in zip(hosts, report.counted, strict=True):
-        one = 0.0
-        if host is not None and yes:
-            counted.append(host)
-            one = Arrays([host], *weights).value(number=True)
-        report.penalties.append(one)
-        progress.advance(0 if host is None else host.data.nbytes)
-    report.penalty = Arrays(counted, *weights).value(number=True)
-    progress.advance(nbytes)
+# Members that were unpacked once are within what the user allows.
+_MOST = 1 << 62
 
 
-# -- Printing -------------------------------------------------------------------------------------
-
-# A name is shortened to this before any column is dropped.
-_SHORTEST_NAME = 26
-# What a narrow terminal loses first: shape gives n, and norm is the root of Σx².
-_DROP_ORDER = (
-    "dtype", "n", "norm", "zeros", "subnormals", "shape", "max_abs", "infs", "nans",
-)  # fmt: skip
+def _is_float(tensor: Tensor) -> bool:
+    return tensor.elements is not None and tensor.elements.floating
 
 
-def print_report(
-    stream: TextIO,
-    report: Report,
-    order: Sequence[int],
-    *,
-    seconds: float = 0.0,
-    width: int | None = None,
-) -> None:
-    """Print a report as a table.
-
-    Parameters
-    ----------
-    stream : text file
-        As :func:`fastreg._core.text.print_table` takes it.
-    report : Report
-        What to print.
-    order : sequence of int
-        Positions of the tensors to show, in this order.
-    seconds : float, default 0
-        How long it took.
-    width : int, optional
-        Columns of the terminal, 0 for no limit; by default those of the stream.
-    """
-    width = terminal_width(stream) if width is None else width
-    table = _table(report, order, 8)
-    if not table.fits(width):
-        table = _table(report, order, 6)
-    end = [
-        f"file {number}: {printable(file['path'])}"
-        for number, file in enumerate(report.files, 1)
-        if len(report.files) > 1
-    ]
-    skipped, bad = set(report.skipped), report.nonfinite
-    end += [
-        f"skipped {printable(report.tensors[k].name, 80)}: {report.tensors[k].skipped}"
-        for k in order
-        if k in skipped
-    ]
-    end += report.notes()
-    if report.weighted:
-        terms = [f"{w:g}·{sum_}" for w, sum_ in ((report.l1, "Σ|x|"), (report.l2, "Σx²")) if w]
-        end.append(f"penalty {short_number(report.penalty, 10)} = {' + '.join(terms)}")
-    arrays, n = sum(report.counted), report.total["n"]
-    end.append(
-        f"{arrays:,} {plural(arrays, 'tensor')}, {n:,} {plural(n, 'value')}, "
-        f"{nbytes_text(report.nbytes)}, {seconds:.2f} s"
-        + (f"; {len(skipped):,} skipped" if skipped else "")
-    )
-    styles = ["dim" if k in skipped else "red" if bad[k] else "" for k in order]
-    print_table(table, end, stream, width=width, styles=styles)
-
-
-def _table(report: Report, order: Sequence[int], digits: int) -> Table:
-    tensors = [report.tensors[k] for k in order]
-    shown = columns(
-        [tensor.name for tensor in tensors],
-        [tensor.shape for tensor in tensors],
-        [tensor.dtype for tensor in tensors],
-        report.rows[list(order)],
-        report.total,
-        digits=digits,
-        blank={k for k, tensor in enumerate(tensors) if tensor.skipped},
-    )
-    if len(report.files) > 1:
-        shown.insert(1, Column("file", "file", [str(report.places[k] + 1) for k in order]))
-    if report.weighted:
-        shares = [
-            "" if t.skipped else _percent(report.share(k))
-            for k, t in zip(order, tensors, strict=True)
-        ]
-        shown.append(Column("share", "share", shares))
-    hidden = len(report.tensors) - len(tensors)
-    return Table(
-        shown,
-        _DROP_ORDER,
-        shortest_name=_SHORTEST_NAME,
-        more=f"… {hidden:,} more {plural(hidden, 'tensor')} (--top)" if hidden else "",
-        elsewhere="--json has everything",
-    )
-
-
-def _percent(share: float | None) -> str:
-    if share is None:
-        return "-"
-    return f"{100 * share:.2f}%" if share == 0 or share >= 5e-5 else "<0.01%"
+def _nbytes(checkpoint: Checkpoint) -> int:
+    return sum(tensor.nbytes for tensor in checkpoint.tensors if not tensor.skipped)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command line: ``python -m fastreg inspect``, ``check``, ``info`` and ``bench``."""
+"""The command line: ``python -m fastreg inspect``, ``compare``, ``check``, ``info``, ``bench``."""
 
 from __future__ import annotations
 
@@ -9,46 +9,93 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from contextlib import ExitStack
+from typing import Any, NoReturn, TextIO
 
 import fastreg
+from fastreg._checkpoints.finding import find
+from fastreg._checkpoints.opening import read_checkpoint
+from fastreg._checkpoints.tensor import Budget
 from fastreg._core.arguments import weight
 from fastreg._core.statistics import to_json
-from fastreg._core.text import printable
+from fastreg._core.text import plural, printable
 from fastreg.cli import bench, check
-from fastreg.cli.checkpoints import DEFAULT_MAX_UNPACKED_BYTES, read_checkpoint
-from fastreg.cli.inspect import SORT_KEYS, inspect, print_report
+from fastreg.cli.compare import compare, print_comparison
+from fastreg.cli.inspect import inspect
 from fastreg.cli.progress import Progress
+from fastreg.cli.report import SORT_KEYS, Report, print_csv, print_report
 from fastreg.errors import ArgumentError, CheckpointError, FastregError, message
 
 __all__ = ["main"]
+
+_FILES = """\
+a .safetensors, .npz or .npy file; a *.safetensors.index.json, for its shards;
+a folder, for the checkpoints in it; - for standard input"""
 
 _INSPECT_EPILOG = """\
 Sums over x are exact and rounded once to float64, per tensor and over all.
 Integer and boolean tensors are shown, but counted in the totals and the
 penalty only with --integers.
 
-exit status: 0 fine; 1 non-finite elements, with --fail-on-nonfinite; 2 a bad
-file or argument (good files are still reported); 130 interrupted.
+The penalty is that of fastreg.penalty(fastreg.load(FILE)): of the kernels, by
+the names of the tensors, and not of biases, scales and 8-bit floats, while the
+totals are those of all tensors. --select takes what select= does in Python:
+all, kernels, a glob ("*.weight") or re:...; then only the tensors that it takes
+are read, and they all are in the totals and in the penalty.
+
+exit status: 0 fine; 1 non-finite elements, or tensors that could not be read
+and may hold some, with --fail-on-nonfinite; 2 a bad file or argument (good
+files are still reported); 130 interrupted.
+
+Names of more than 80 characters are shortened but for --json and --csv.
 
 --json prints one object in strict JSON. Floats have all their digits; those
 that are not finite are the strings "nan" and "inf"; what an array lacks is
 null. fastreg.stats(...).to_json() prints the parts marked *.
-  schema   * "fastreg-stats/2"
+  schema   * "fastreg-stats/3"
   arrays   * [{name, shape, dtype, counted, n, sum_abs, sum_squares, norm,
-           max_abs, zeros, subnormals, nans, infs}]; counted is whether it is
-           in the total. In files also {file, nbytes, skipped, penalty, share}:
-           file counts from 0; skipped is a text or null; penalty is null if
-           not counted or without weights; share is 0 to 1, null where penalty
-           is, and if the total penalty is 0 or not finite
-  total    * {n, sum_abs, ..., infs} of the counted arrays, those that --top
-           left out included. In files also {arrays, uncounted, skipped,
-           nbytes, penalty}
+           max_abs, zeros, subnormals, nans, infs, nonfinite}]; counted is
+           whether it is in the totals. In files also {file, nbytes, skipped,
+           penalty, share}: file counts from 0; skipped is a text or null;
+           penalty is null if it is not in the penalty or there are no weights;
+           share is 0 to 1, null where penalty is, and if the whole penalty is
+           0 or not finite
+  totals   * {n, sum_abs, ..., infs, nonfinite} of the counted arrays, those
+           that --top left out included. In files also {arrays, uncounted,
+           skipped, nbytes, penalty}
   notes    * [text]
   l1, l2   the weights
   files    [{path, format, nbytes, error}]; format "safetensors", "npz" or
            "npy"; for a bad file error is a text, format and nbytes null
   hidden   how many arrays --top left out
+
+--csv prints a line for each tensor, with the same fields.
+"""
+
+
+_COMPARE_EPILOG = """\
+Without --atol and --rtol tensors are equal if their shapes, types and bits are;
+"type" are the same numbers in another type. With one of them they are close if
+their shapes are equal and all their numbers are close, NaN being close to NaN.
+
+max|a-b| and the norm of a-b are exact for the differences and rounded once. The
+difference of two floats is rounded to float64 (that of float16 and floats of
+one byte is exact), that of two integers of one type is exact. ulps are the most
+steps from one number of the type to the next that lead from a to b.
+
+exit status: 0 the same; 1 different; 2 a file or a tensor that could not be
+read, or a bad argument; 130 interrupted.
+
+--json prints one object in strict JSON; non-finite numbers are "nan" and "inf".
+  schema   "fastreg-compare/1"
+  same     whether the exit status is 0
+  arrays   [{name, shape: [A, B], dtype: [A, B], state, differing, max_abs,
+           norm, ulps}]; state "equal", "close", "different", "type", "shape",
+           "only in A", "only in B" or "unread"; differing counts the elements
+           that are not the same; null where there is nothing to say
+  totals   how many tensors are in each state; norm of all differences of
+           floats; relative, by the norm of A; null if that is 0 or not finite
+  errors   [{path, error}]
 """
 
 
@@ -72,6 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         After ``--help``.
     """
     try:
+        _hold_standard_descriptors()
         if sys.stdout is None:
             raise FastregError(
                 message("an open standard output", "a closed one", "redirect it to a file")
@@ -102,9 +150,13 @@ class _Parser(argparse.ArgumentParser):
     def error(self, text: str) -> NoReturn:
         raise ArgumentError(f"{text}; see {self.prog} --help")
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        _print(lambda: sys.stdout.write(message))
+
 
 def _parser() -> _Parser:
     parser = _Parser(prog="fastreg", description="Exactly rounded L1 and L2 penalties.")
+    parser.add_argument("--version", action="version", version=f"fastreg {fastreg.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     inspect = commands.add_parser(
@@ -116,7 +168,7 @@ def _parser() -> _Parser:
         allow_abbrev=False,
     )
     add = inspect.add_argument
-    add("files", nargs="+", metavar="FILE", help="a .safetensors, .npz or .npy file")
+    add("files", nargs="+", metavar="FILE", help=_FILES)
     add("--l1", type=_weight, default=0.0, metavar="A", help="weight of sum |x| (default 0)")
     add("--l2", type=_weight, default=0.0, metavar="B", help="weight of sum x^2 (default 0)")
     add("--top", type=_natural, metavar="N", help="show the first N tensors only")
@@ -131,16 +183,49 @@ def _parser() -> _Parser:
         action="store_true",
         help="count integers and booleans as weights, in the totals and the penalty",
     )
-    add("--json", action="store_true", help="print JSON, see below")
-    add("--fail-on-nonfinite", action="store_true", help="exit 1 if an element is NaN or infinite")
+    add("--select", metavar="RULE", help="read only the tensors whose names it takes, see below")
+    form = inspect.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON, see below")
+    form.add_argument("--csv", action="store_true", help="print CSV, see below")
+    add(
+        "--fail-on-nonfinite",
+        action="store_true",
+        help="exit 1 if an element is NaN or infinite, or a tensor could not be read",
+    )
     add(
         "--max-unpacked-bytes",
         type=_natural,
-        default=DEFAULT_MAX_UNPACKED_BYTES,
+        default=Budget.DEFAULT,
         metavar="N",
-        help="what the compressed members of one .npz may unpack to (default %(default)s)",
+        help="what the compressed members of all .npz may unpack to, together, and how long "
+        "standard input may be (default %(default)s)",
     )
     inspect.set_defaults(run=_inspect)
+
+    comparing = commands.add_parser(
+        "compare",
+        help="print what differs between two checkpoints, and by how much",
+        description="Print which tensors of two checkpoints differ, and by how much.",
+        epilog=_COMPARE_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = comparing.add_argument
+    add("first", metavar="A", help=_FILES)
+    add("second", metavar="B", help="the same")
+    add("--atol", type=_weight, metavar="X", help="tensors are the same if |a-b| <= X + Y |b| ...")
+    add("--rtol", type=_weight, metavar="Y", help="... for all their elements, in whatever type")
+    add("--select", metavar="RULE", help="compare only the tensors whose names it takes")
+    add("--all", action="store_true", help="print equal tensors, too")
+    add("--json", action="store_true", help="print JSON, see below")
+    add(
+        "--max-unpacked-bytes",
+        type=_natural,
+        default=Budget.DEFAULT,
+        metavar="N",
+        help="as for inspect (default %(default)s)",
+    )
+    comparing.set_defaults(run=_compare)
 
     checking = commands.add_parser(
         "check",
@@ -195,6 +280,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
             arguments.files,
             l1=arguments.l1,
             l2=arguments.l2,
+            select=arguments.select,
             integers=arguments.integers,
             max_unpacked_bytes=arguments.max_unpacked_bytes,
             progress=progress,
@@ -203,33 +289,73 @@ def _inspect(arguments: argparse.Namespace) -> int:
     bad = [file for file in report.files if file["error"] is not None]
     if arguments.json:
         _print(lambda: print(to_json(report.document(shown))))
+    elif arguments.csv:
+        _print(lambda: print_csv(sys.stdout, report, shown))
     elif len(bad) < len(report.files):
         seconds = time.monotonic() - start
         _print(lambda: print_report(sys.stdout, report, shown, seconds=seconds))
     # After the table: a long one would scroll them away.
     for file in bad:
         _complain(f"{file['path']}: {file['error']}")
-    counted = [k for k, yes in enumerate(report.counted) if yes]
-    where = [k for k in counted if report.nonfinite[k]]
-    if where:
+    nonfinite = _warn_of_nonfinite(report)
+    unread = report.skipped if arguments.fail_on_nonfinite else []
+    if unread:
+        first = report.tensors[unread[0]]
         _complain(
-            f"warning: NaN or infinite: {report.nonfinite[where].sum():,} of "
-            f"{report.total['n']:,} elements, in {len(where):,} of {len(counted):,} tensors, "
-            f"first in {printable(report.tensors[where[0]].name, 80)}"
+            f"{len(unread):,} {plural(len(unread), 'tensor')} may hold NaN or infinity and could "
+            f"not be read, first {printable(first.name, 80)}: {first.skipped}"
         )
     if bad:
         return 2
-    return 1 if where and arguments.fail_on_nonfinite else 0
+    return 1 if arguments.fail_on_nonfinite and (nonfinite or unread) else 0
+
+
+def _warn_of_nonfinite(report: Report) -> bool:
+    """Say where NaN and infinity are; return whether there are any."""
+    where = [k for k, count in enumerate(report.nonfinite) if count]
+    if where:
+        read = len(report.tensors) - len(report.skipped)
+        _complain(
+            f"warning: {report.rows['nans'].sum():,} NaN and {report.rows['infs'].sum():,} "
+            f"infinite of {report.rows['n'].sum():,} elements, in {len(where):,} of {read:,} "
+            f"{plural(read, 'tensor')}, first in {printable(report.tensors[where[0]].name, 80)}"
+        )
+    return bool(where)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    """Say what differs; complain about what could not be read."""
+    with Progress() as progress:
+        comparison = compare(
+            arguments.first,
+            arguments.second,
+            select=arguments.select,
+            atol=arguments.atol,
+            rtol=arguments.rtol,
+            max_unpacked_bytes=arguments.max_unpacked_bytes,
+            progress=progress,
+        )
+    if arguments.json:
+        _print(lambda: print(to_json(comparison.document())))
+    elif comparison.rows or not comparison.errors:
+        _print(lambda: print_comparison(sys.stdout, comparison, every=arguments.all))
+    for path, error in comparison.errors:
+        _complain(f"{path}: {error}")
+    return comparison.status
 
 
 def _check(arguments: argparse.Namespace) -> int:
     """Compare the bits and the speed of every way to sum a checkpoint's squares."""
     checkpoints = []
-    for path in arguments.files:
-        try:
-            checkpoints.append(read_checkpoint(path))
-        except CheckpointError as error:
-            raise CheckpointError(f"{path}: {error}") from None
+    budget = Budget()
+    with ExitStack() as keep:
+        for found in find(arguments.files, most_input=Budget.DEFAULT, keep=keep):
+            try:
+                if found.error:
+                    raise CheckpointError(found.error)
+                checkpoints.append(read_checkpoint(found.place, budget=budget, name=found.path))
+            except CheckpointError as error:
+                raise CheckpointError(f"{found.path}: {error}") from None
     arrays = check.operands(checkpoints)
     with Progress() as progress:
         progress.expect(check.ROUNDS)
@@ -241,7 +367,8 @@ def _check(arguments: argparse.Namespace) -> int:
 def _info(arguments: argparse.Namespace) -> int:
     def show() -> None:
         if arguments.json:
-            print(json.dumps(fastreg.show_config(mode="dict"), indent=1, default=str))
+            config = fastreg.show_config(mode="dict")
+            print(to_json(json.loads(json.dumps(config, default=str)), indent=1))
         else:
             fastreg.show_config()
 
@@ -252,25 +379,40 @@ def _info(arguments: argparse.Namespace) -> int:
 # ---- output ---------------------------------------------------------------------------------
 
 
+def _hold_standard_descriptors() -> None:
+    """Let no file that is opened take the place of a closed standard input, output or error."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+
+
 def _print(write: Callable[[], object]) -> None:
     """Call `write` and flush; a reader that has gone (``| head``) had what it wanted."""
     try:
         write()
         sys.stdout.flush()
     except BrokenPipeError:
-        _close_stdout()
+        _give_up(sys.stdout)
     except OSError as error:
-        _close_stdout()
+        _give_up(sys.stdout)
         raise FastregError(
             message("a place to print to", str(error), "redirect the output elsewhere")
         ) from None
 
 
-def _close_stdout() -> None:
-    """Python flushes once more at exit: let that go nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _complain(text: str) -> None:
-    """Print one line to standard error, with nothing in it that could steer a terminal."""
-    print(f"fastreg: {printable(text)}", file=sys.stderr)
+    """Print one line to standard error, with nothing in it that could steer a terminal.
+
+    Where there is no place for it, the exit status has to do.
+    """
+    if sys.stderr is None:
+        return
+    try:
+        print(f"fastreg: {printable(text)}", file=sys.stderr, flush=True)
+    except OSError:
+        _give_up(sys.stderr)
+
+
+def _give_up(stream: TextIO) -> None:
+    """Python flushes once more at exit: let that go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import sys
 import time
 from types import TracebackType
@@ -38,7 +39,8 @@ class Progress:
     def __init__(
         self, stream: TextIO | None = None, *, delay: float = 0.5, log: bool = False
     ) -> None:
-        self._stream = sys.stderr if stream is None else stream
+        # A process without standard error has nowhere to show anything.
+        self._stream: TextIO = stream or sys.stderr or io.StringIO()
         self.visible = self._stream.isatty() and importlib.util.find_spec("rich") is not None
         self._due = time.monotonic() + delay if self.visible else float("inf")
         self._bar: _Bar | None = None
