@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastreg._core.text import printable
-from fastreg.errors import CheckpointError, message
+from fastreg.errors import CheckpointError, message, printable
 
 __all__ = ["SUFFIXES", "archive", "refusal"]
 

@@ -34,8 +34,7 @@ from fastreg._checkpoints.tensor import (
     shape_shown,
 )
 from fastreg._core.dtypes import ALL, BF16, Dtype
-from fastreg._core.text import printable
-from fastreg.errors import CheckpointError, message
+from fastreg.errors import CheckpointError, message, printable
 
 __all__ = ["read_npy", "read_npz"]
 

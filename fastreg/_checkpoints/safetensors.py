@@ -23,7 +23,7 @@ from fastreg._checkpoints.tensor import (
     shape_shown,
 )
 from fastreg._core.dtypes import ALL, NARROW, Dtype
-from fastreg._core.text import printable
+from fastreg.errors import printable
 
 __all__ = ["json_object", "read_safetensors"]
 

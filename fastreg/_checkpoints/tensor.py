@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastreg._core.dtypes import BOOL, Dtype
-from fastreg._core.text import printable
-from fastreg.errors import CheckpointError, message
+from fastreg.errors import CheckpointError, message, printable
 
 __all__ = [
     "NATIVE",

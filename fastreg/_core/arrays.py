@@ -286,7 +286,7 @@ def narrow_array(x: Any, dtype: Narrow) -> HostArray:
         return x
     torch = loaded("torch")
     if framework(x) == "torch" and isinstance(x, torch.Tensor):
-        if x.is_cpu and x.layout is torch.strided and not x.is_nested:
+        if unread(torch, x) is None:
             x = x.detach()
             check_storage(x)
             return HostArray(x.view(torch.uint8).numpy(), dtype)

@@ -30,8 +30,7 @@ from fastreg._core.frameworks import (
 from fastreg._core.identity import are_distinct, identity
 from fastreg._core.models import Leaf, Modules, Path, mark_of, variable_name, variables_of
 from fastreg._core.pytrees import flattened_once
-from fastreg._core.text import printable
-from fastreg.errors import ArgumentError, DTypeError, FastregError, LayoutError, message
+from fastreg.errors import ArgumentError, DTypeError, FastregError, LayoutError, message, printable
 
 __all__ = [
     "Gathered",

@@ -13,10 +13,9 @@ import numpy as np
 from fastreg._core.containers import Gathered, Parameter
 from fastreg._core.frameworks import framework, is_variable, loaded, unwrap
 from fastreg._core.identity import address_of
-from fastreg._core.text import printable
 from fastreg._core.unread import is_distributed
 from fastreg._kernels import are_the_items
-from fastreg.errors import StaleError, message
+from fastreg.errors import StaleError, message, printable
 
 __all__ = ["Guard"]
 

@@ -11,8 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from fastreg._core.frameworks import comes_from, is_variable
-from fastreg._core.text import printable
-from fastreg.errors import ArgumentError, message
+from fastreg.errors import ArgumentError, message, printable
 
 __all__ = ["Leaf", "Modules", "Path", "mark_of", "variable_name", "variables_of"]
 

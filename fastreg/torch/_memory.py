@@ -16,9 +16,15 @@ from fastreg._core.arguments import not_differentiable, result_dtype
 from fastreg._core.arrays import HostArray, check_storage
 from fastreg._core.dtypes import ACCEPTED, BF16
 from fastreg._core.frameworks import unwrap
-from fastreg._core.text import printable
 from fastreg._core.unread import as_floats, not_dense
-from fastreg.errors import DTypeError, FastregError, LayoutError, NotAnArrayError, message
+from fastreg.errors import (
+    DTypeError,
+    FastregError,
+    LayoutError,
+    NotAnArrayError,
+    message,
+    printable,
+)
 from fastreg.torch._dtypes import DTYPES, FLOATS
 from fastreg.torch._modes import ORDINARY, home
 

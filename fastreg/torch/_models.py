@@ -18,8 +18,7 @@ from fastreg._core.containers import items_of
 from fastreg._core.frameworks import untraced
 from fastreg._core.selection import Chosen, chosen
 from fastreg._core.statistics import Stats
-from fastreg._core.text import printable
-from fastreg.errors import FastregError, LayoutError, message
+from fastreg.errors import FastregError, LayoutError, message, printable
 from fastreg.torch import _dispatch, _eager, _native
 from fastreg.torch._memory import as_type, at, check_differentiable, result_type, tensors_in
 from fastreg.torch._modes import compiling, on_cpu
