@@ -7,7 +7,6 @@ import os
 import re
 import stat
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -218,6 +217,8 @@ class _spooled:
             raise CheckpointError(
                 message("a checkpoint on standard input", what, "pipe it in, as from curl or cat")
             )
+        import tempfile  # which nothing else here has a use for
+
         file = tempfile.NamedTemporaryFile(prefix="fastreg-")
         self._file = file
         nbytes = 0

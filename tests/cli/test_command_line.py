@@ -734,17 +734,38 @@ def test_the_table_on_a_terminal(looks):
     assert ("\x1b[31m" in terminal.output) == (looks == "rich")
 
 
-def test_no_place_to_print_is_one_line_and_status_2(tmp_path):
-    path = tmp_path / "x.npy"
-    np.save(path, np.ones(3))
-    for redirection in (">/dev/full", ">&-"):
-        done = subprocess.run(
-            f"{sys.executable} -m fastreg inspect {path} {redirection}",
-            shell=True, capture_output=True, text=True,
-        )  # fmt: skip
-        assert done.returncode == 2
-        assert done.stderr.count("\n") == 1, done.stderr
-        assert done.stderr.startswith("fastreg: ")
+# Redirections of the shell: what is written where, and the status. The file holds a NaN.
+STREAMS = [
+    ("inspect nan.npy --fail-on-nonfinite --json >out 2>&-", 1),
+    ("inspect nan.npy --fail-on-nonfinite --json >out 2>/dev/full", 1),
+    ("inspect nan.npy no.npy --json >out 2>&-", 2),
+    ("inspect nan.npy --json >out 2>&- <&-", 0),
+    ("inspect nan.npy >/dev/full", 2),
+    ("inspect nan.npy >&-", 2),
+    ("inspect nan.npy >&- 2>&- <&-", 2),
+    ("compare nan.npy nan.npy --json >out 2>&-", 0),
+    ("check nan.npy >&-", 2),
+    ("--version >/dev/full", 2),
+    ("--version", 0),
+    ("inspect - <&-", 2),
+]
+
+
+@pytest.mark.parametrize(("arguments", "status"), STREAMS)
+def test_closed_and_full_streams(tmp_path, arguments, status):
+    np.save(tmp_path / "nan.npy", np.array([np.nan]))
+    done = subprocess.run(
+        f"{sys.executable} -m fastreg {arguments}", shell=True, cwd=tmp_path, capture_output=True,
+        text=True, env=os.environ | {"PYTHONPATH": str(Path(fastreg.__file__).parents[1])},
+    )  # fmt: skip
+    assert done.returncode == status
+    assert done.stderr.count("\n") <= 1, done.stderr
+    assert done.stderr == "" or done.stderr.startswith("fastreg: ")
+    if "--json" in arguments:
+        json.loads((tmp_path / "out").read_text())
+        assert done.stdout == done.stderr == ""
+    if arguments == "--version":
+        assert done.stdout == f"fastreg {fastreg.__version__}\n"
 
 
 def test_check_compares_every_way(run, model):
