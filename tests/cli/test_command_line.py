@@ -501,7 +501,7 @@ def test_damaged_files_never_trip_it(tmp_path):
     assert min(fuzz.statuses[0], fuzz.statuses[2]) > 20
 
 
-@pytest.mark.full
+@pytest.mark.soak
 def test_many_damaged_files_never_trip_it(tmp_path):
     """A million: in pieces, and within 300 MiB."""
     fuzz = Fuzz(tmp_path, seed=4)
