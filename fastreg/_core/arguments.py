@@ -206,7 +206,7 @@ _WRAPPERS = re.compile(r"(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_m
 
 def spellings(name: str) -> tuple[str, ...]:
     """Return a name as rules may spell it: as it is, without wrappers, with dots for slashes."""
-    bare = _WRAPPERS.sub("", name)
+    bare = _WRAPPERS.sub("", name) if "_mod" in name else name  # as in all of them
     bare = bare.removeprefix("module.")
     if bare == name and "/" not in name:
         return (name,)
@@ -305,9 +305,13 @@ class Request(NamedTuple):
     @property
     def plain(self) -> bool:
         """Whether there are numbers for all arrays alike, and nothing else was asked."""
+        return self.select is None and self.uniform
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all arrays that are in have the same two weights, :attr:`numbers`."""
         return (
-            self.select is None
-            and type(self.weights) is float
+            type(self.weights) is float
             and self.weights == 1.0
             and self.convention == "keras"
             and (self.l1 is None or type(self.l1) is float)
@@ -316,7 +320,7 @@ class Request(NamedTuple):
 
     @property
     def numbers(self) -> tuple[float, float]:
-        """The two weights of a plain request; one that was not given is 0."""
+        """The two weights of a uniform request; one that was not given is 0."""
         return self.l1 or 0.0, self.l2 or 0.0
 
     def require_weight(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastreg._core.frameworks import comes_from, untraced
 from fastreg._core.text import printable
@@ -62,14 +62,14 @@ def reasons(parameters: Sequence[Parameter]) -> list[str]:
     # A layer whose bias has the shape of its weight works element by element: norms over several
     # axes do, also of ensembles that were stacked, where no class tells.
     shifts = {
-        (_parent(p.name), p.shape)
+        (_reading(p.name).parent, p.shape)
         for p in parameters
-        if len(p.shape) > 1 and _SHIFT.search(_own(p.name).lower())
+        if len(p.shape) > 1 and _reading(p.name).is_shift
     }
     computed = _parts(parameters)
     return [
         _reason(p)
-        or (shifts and (_parent(p.name), p.shape) in shifts and _ELEMENTWISE)
+        or (shifts and (_reading(p.name).parent, p.shape) in shifts and _ELEMENTWISE)
         or (p.name in computed and f"{PART}'{printable(computed[p.name], 40)}'")
         or ""
         for p in parameters
@@ -82,8 +82,8 @@ def _reason(p: Parameter) -> str:
         return f"{printable(p.dtype_name, 40)} is no float type with kernels"
     if p.frozen:
         return "frozen"
-    has_class = _has_class(p)
-    reason = p.exempt or _reason_of_name(p.name, has_class)
+    name, has_class = _reading(p.name), _has_class(p)
+    reason = p.exempt or (name.reason_in_layer if has_class else name.reason)
     if not reason and has_class:
         kind = type(p.layer)
         # A module of torch.jit has the class of all of them, and the name of its own.
@@ -101,8 +101,9 @@ def _parts(parameters: Sequence[Parameter]) -> dict[str, str]:
     found = {}
     shapes = {p.name: p.shape for p in parameters if not _has_class(p)}
     for name, shape in shapes.items():
-        if "orig" in name and (part := _PART.search(name)):
-            found[name] = name[: part.start()] + (part["name"] or "")
+        whole = _reading(name).part_of
+        if whole is not None:
+            found[name] = whole
         elif name.endswith("_v") and _are_lengths(shapes.get(f"{name[:-1]}g"), shape):
             found[name] = found[f"{name[:-1]}g"] = name[:-2]
     return found
@@ -127,47 +128,63 @@ def _is_anonymous(kind: type) -> bool:
     return kind.__name__ in _HOLDERS and kind.__module__.startswith("torch.")
 
 
-def _own(name: str) -> str:
-    return re.split(r"[./]", name.removesuffix(":0"))[-1]
+class _Reading(NamedTuple):
+    """What a name says, whatever array has it."""
+
+    parent: str
+    """All of it but the array's own name."""
+    reason: str
+    """Why it is no kernel's, or nothing; the name of what holds the array counts."""
+    reason_in_layer: str
+    """The same where a layer's class judges, so that the array's own name alone counts."""
+    is_shift: bool
+    part_of: str | None
+    """The name of the weight that is computed from an array of this name."""
 
 
-def _parent(name: str) -> str:
-    return name[: len(name) - len(_own(name))]
-
-
-_by_name: dict[tuple[str, bool], str] = {}
+_readings: dict[str, _Reading] = {}
 _MOST_NAMES = 65536
 _by_class: dict[tuple[type, str], str] = {}
 _MOST_CLASSES = 1024  # classes made in a loop must not pile up
 
 
 @untraced
-def _reason_of_name(name: str, has_class: bool) -> str:
-    """Return why a name is no kernel's, or nothing; without a class, its holder's name counts."""
-    key = (name, has_class)
-    reason = _by_name.get(key)
-    if reason is None:
-        reason = _judged(name, has_class)
-        if len(_by_name) < _MOST_NAMES:
-            _by_name[key] = reason
-    return reason
+def _reading(name: str) -> _Reading:
+    found = _readings.get(name)
+    if found is None:
+        found = _read(name)
+        if len(_readings) < _MOST_NAMES:
+            _readings[name] = found
+    return found
+
+
+def _read(name: str) -> _Reading:
+    bare = name.removesuffix(":0")
+    words = re.split(r"[./]", bare)
+    own = words[-1]
+    reason = ""
+    for pattern, what in _OWN_NAMES:
+        if pattern.search(own.lower()):
+            reason = f"{what}, by its name '{printable(own, 40)}'"
+            break
+    reason_in_layer = reason
+    # A norm may hold a whole projection (adaptive ones do), but hardly another holder of arrays.
+    if not reason and len(words) > 1 and _NORM.search(words[-2].lower()):
+        reason = f"of a normalisation, by the name '{printable(words[-2], 40)}'"
+    part = _PART.search(name)
+    return _Reading(
+        bare[: len(bare) - len(own)],
+        reason,
+        reason_in_layer,
+        bool(_SHIFT.search(own.lower())),
+        name[: part.start()] + (part["name"] or "") if part else None,
+    )
 
 
 def is_kernel_name(name: str) -> bool:
     """Whether nothing in a name, which no layer's class judges, says that it is no kernel's."""
-    return not (_reason_of_name(name, False) or _PART.search(name) or name.endswith(("_g", "_v")))
-
-
-def _judged(name: str, has_class: bool) -> str:
-    words = re.split(r"[./]", name.removesuffix(":0"))
-    own = words[-1]
-    for pattern, what in _OWN_NAMES:
-        if pattern.search(own.lower()):
-            return f"{what}, by its name '{printable(own, 40)}'"
-    # A norm may hold a whole projection (adaptive ones do), but hardly another holder of arrays.
-    if not has_class and len(words) > 1 and _NORM.search(words[-2].lower()):
-        return f"of a normalisation, by the name '{printable(words[-2], 40)}'"
-    return ""
+    said = _reading(name)
+    return not said.reason and said.part_of is None and not name.endswith(("_g", "_v"))
 
 
 @untraced
