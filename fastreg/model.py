@@ -15,7 +15,6 @@ gradients are summed, divide the weights by N; where gradients are averaged, lea
 from __future__ import annotations
 
 import math
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -37,7 +36,7 @@ from fastreg._core.plan import Plan, occurrences
 from fastreg._core.selection import chosen, explain
 from fastreg._core.statistics import Stats, Titles
 from fastreg._core.writing import refuse_weights
-from fastreg._kernels import Arrays
+from fastreg._kernels import Arrays, are_writable, own_their_memory
 from fastreg.errors import ArgumentError, message
 
 __all__ = [
@@ -178,8 +177,9 @@ def penalty(
     """
     request = Request.of(l1, l2, select, weights, convention)
     request.require_weight()
-    if request.plain:
-        quick = _distinct_ndarrays(params)
+    everything = _is_all(select)
+    if request.uniform and (everything or select is None):
+        quick = _distinct_ndarrays(params, everything=everything)
         if quick is not None:
             return Arrays(quick, *request.numbers).value(dtype)
         dense = _dense(params)
@@ -190,10 +190,10 @@ def penalty(
 
 
 def _distinct_ndarrays(params: Any, *, everything: bool = False) -> list[Any] | None:
-    """Return the chosen arrays of the commonest container, or None for the long way.
+    """Return the chosen arrays of the commonest containers, or None for the long way.
 
-    A flat list, tuple or dict of distinct ndarrays that own their memory, of NumPy's own floats:
-    nothing is tied.
+    One ndarray, or a flat list, tuple or dict of distinct ones; they own their memory, of NumPy's
+    own floats: nothing is tied.
     """
     kind = type(params)
     if kind is dict:
@@ -201,10 +201,8 @@ def _distinct_ndarrays(params: Any, *, everything: bool = False) -> list[Any] | 
     elif kind is list or kind is tuple:
         items = list(params)
     else:
-        return None
-    if set(map(type, items)) != {np.ndarray} or len(set(map(id, items))) != len(items):
-        return None
-    if set(map(_base, items)) != {None} or any(d.kind != "f" for d in set(map(_dtype, items))):
+        items = [params]
+    if not items or not own_their_memory(items):
         return None
     if everything or kind is not dict:
         return items
@@ -220,11 +218,8 @@ def _dense(params: Any) -> tensors.Dense | None:
     return dense if dense is not None and len(set(dense[1])) == len(dense[1]) else None
 
 
-_dtype = attrgetter("dtype")
-
-
-def _base(x: Any) -> Any:
-    return None if x.base is None else 1
+def _is_all(select: Select) -> bool:
+    return isinstance(select, str) and select == "all"
 
 
 def value_and_gradient(
@@ -378,17 +373,17 @@ def clip_by_global_norm_(grads: Any, max_norm: float, *, nonfinite: str = "raise
     flag(nonfinite, "nonfinite", "raise", "keep")
     grads = items_of(grads)
     refuse_weights(grads)
+    quick = _distinct_ndarrays(grads, everything=True)
     dense = _dense(grads)
-    if dense is not None:
-        arrays = Arrays.dense(*dense)
+    if dense is not None or (quick is not None and are_writable(quick)):
+        arrays = Arrays(quick) if dense is None else Arrays.dense(*dense)
         norm = arrays.norm()
-        if norm <= max_norm:
-            return norm
         if math.isfinite(norm):
-            try:
-                arrays.scale_(max_norm / float(norm))
-            finally:
-                tensors.written(tensors.tensors_of(dense[0]))
+            if norm > max_norm:
+                try:
+                    arrays.scale_(max_norm / float(norm))
+                finally:
+                    tensors.written([] if dense is None else tensors.tensors_of(dense[0]))
             return norm
     return Plan.of(grads, _ALL).clip_by_global_norm_(max_norm, nonfinite=nonfinite)
 
@@ -513,7 +508,8 @@ def stats(params: Any, *, select: Select = None, integers: bool = False) -> Stat
     <BLANKLINE>
     2 arrays, 4 elements, all finite
     """
-    quick = _distinct_ndarrays(params, everything=True) if select is None else None
+    everything = select is None or _is_all(select)
+    quick = _distinct_ndarrays(params, everything=True) if everything else None
     if quick is not None:
         names = params if isinstance(params, dict) else range(len(quick))
         return Stats.of(Titles.of_ndarrays(names, quick), *Arrays(quick).statistics())

@@ -337,30 +337,34 @@ cdef class Arrays:
                 raise _shared(first, second)
             self._targets = targets
             return
-        hosts = [None if t is None else _arrays.host_array(t) for t in targets]
-        views = [None if h is None else h.data for h in hosts]
-        for k in range(self._length):
-            if hosts[k] is not None:
-                _fill(&g, hosts[k])
-                alike = alike and g.dtype == self._arrays[k].dtype and \
-                    _same_shape(&g, &self._arrays[k])
-                self._arrays[k].gradient = <void *>g.data
-                self._arrays[k].gradient_strides = g.strides
+        views = []
         try:
+            for k in range(self._length):
+                view = None
+                if targets[k] is not None:
+                    keep = _fill(&g, targets[k])
+                    view = targets[k] if keep is None else keep.data
+                    alike = alike and g.dtype == self._arrays[k].dtype and \
+                        _same_shape(&g, &self._arrays[k])
+                    self._arrays[k].gradient = <void *>g.data
+                    self._arrays[k].gradient_strides = g.strides
+                views.append(view)
             if not (fresh and alike) and not (alike and _plainly_fit(
                     self._arrays, self._length, views, &first, &second)):
-                _arrays.check_targets(self._hosts(), hosts)
+                _arrays.check_targets(self._hosts(), [
+                    None if t is None else _arrays.host_array(t) for t in targets])
         except BaseException:
             for k in range(self._length):
                 self._arrays[k].gradient = NULL
                 self._arrays[k].gradient_strides = NULL
             raise
-        # Views of our own: assigning to an array's shape must not move the strides that C reads.
-        self._targets = [None if v is None else v.view() for v in views]
         for k in range(self._length):
             if self._arrays[k].gradient_strides != NULL:
+                # A view of our own: assigning to an array's shape must not move what C reads.
+                views[k] = views[k].view()
                 self._arrays[k].gradient_strides = <const Py_ssize_t *>cnp.PyArray_STRIDES(
-                    <cnp.ndarray>self._targets[k])
+                    <cnp.ndarray>views[k])
+        self._targets = views
 
     cdef list _hosts(self):
         """The arrays as HostArrays, for a closer look."""
@@ -500,6 +504,21 @@ def are_writable(list arrays):
         if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray?>x):
             return False
     return True
+
+
+def own_their_memory(list items):
+    """Tell whether these are ndarrays of NumPy's floats, none a view, none there twice."""
+    cdef cnp.ndarray v
+    for x in items:
+        if not cnp.PyArray_CheckExact(x):
+            return False
+        v = <cnp.ndarray>x
+        if cnp.PyArray_BASE(v) != NULL or not cnp.PyArray_CHKFLAGS(v, cnp.NPY_ARRAY_OWNDATA):
+            return False
+        if cnp.PyArray_TYPE(v) not in (NPY_HALF, cnp.NPY_FLOAT, cnp.NPY_DOUBLE) or \
+                not cnp.PyArray_ISNOTSWAPPED(v):
+            return False
+    return len(set(map(id, items))) == len(items)
 
 
 def are_the_items(container, list items):

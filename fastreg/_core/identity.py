@@ -10,16 +10,22 @@ import numpy as np
 
 from fastreg._core.dtypes import name_of
 from fastreg._core.frameworks import framework, is_recording, is_variable, loaded
+from fastreg._kernels import own_their_memory
 
 __all__ = ["address_of", "are_distinct", "identity"]
 
 
-def are_distinct(xs: Sequence[Any]) -> bool:
-    """Whether these are plain torch tensors that begin at different addresses: the commonest."""
+def are_distinct(xs: list[Any]) -> bool:
+    """Whether these are of the commonest kinds, and each has memory of its own.
+
+    Ndarrays of floats that are no views, or plain torch tensors that begin at different addresses.
+    """
     torch = loaded("torch")
-    if torch is None or torch.compiler.is_compiling() or is_recording(torch):
+    if torch is not None and (torch.compiler.is_compiling() or is_recording(torch)):
         return False
-    if not set(map(type, xs)) <= {torch.Tensor, torch.nn.Parameter}:
+    if own_their_memory(xs):
+        return True
+    if torch is None or not set(map(type, xs)) <= {torch.Tensor, torch.nn.Parameter}:
         return False
     try:
         addresses = set(map(torch.Tensor.data_ptr, xs))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from fastreg.errors import ArgumentError, DTypeError, FastregError, LayoutError,
 
 __all__ = ["check_mutable", "check_stored", "named", "naming", "refuse_models", "refuse_weights"]
 
+_requires_grad = attrgetter("requires_grad")
 # Frameworks whose arrays are values: nothing may change their memory.
 _IMMUTABLE = {"jax": "JAX", "tensorflow": "TensorFlow"}
 _PURE = {
@@ -86,7 +88,11 @@ def check_stored(parameters: Sequence[Parameter]) -> None:
 def refuse_weights(grads: Any) -> None:
     """Refuse weights where gradients are meant: clipping would scale them."""
     refuse_models(grads)
-    if type(grads) is list and all(type(x) is np.ndarray for x in grads):
+    xs = [x for x in grads if x is not None] if type(grads) in (list, tuple) else [grads]
+    kinds, torch = set(map(type, xs)), loaded("torch")
+    if kinds <= {np.ndarray}:
+        return
+    if torch is not None and kinds == {torch.Tensor} and not any(map(_requires_grad, xs)):
         return
     gathered = gather(grads, values=True)
     # A state_dict shares the memory of the parameters, though its tensors are others.
