@@ -17,8 +17,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from fastreg import _kernels
 from fastreg._core import tensors
 from fastreg._core.arguments import (

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fastreg import _kernels
 from fastreg._core import tensors
-from fastreg._core.arguments import not_differentiable, result_dtype
+from fastreg._core.arguments import Request, not_differentiable, result_dtype
 from fastreg._core.arrays import HostArray, check_storage
 from fastreg._core.dtypes import ACCEPTED, BF16
 from fastreg._core.frameworks import unwrap
@@ -26,7 +26,7 @@ from fastreg.errors import (
     printable,
 )
 from fastreg.torch._dtypes import DTYPES, FLOATS
-from fastreg.torch._modes import ORDINARY, home
+from fastreg.torch._modes import ORDINARY, compiling, home
 
 if TYPE_CHECKING:
     from fastreg._core.containers import Parameter
@@ -38,6 +38,7 @@ __all__ = [
     "describe",
     "empty_like",
     "host",
+    "plain_list",
     "refuse",
     "result_type",
     "scalar",
@@ -85,6 +86,16 @@ def tensors_in(parameters: Sequence[Parameter]) -> list[Tensor]:
             if not isinstance(x, Tensor):
                 raise at(parameters[k].name, refuse(x))
     return xs
+
+
+def plain_list(params: Any, request: Request) -> list[Tensor] | None:
+    """Return the tensors of the commonest list: plain, all of them distinct memory; else None."""
+    if not request.plain or type(params) not in (list, tuple) or compiling():
+        return None
+    dense = tensors.dense(params)
+    if dense is None or len(set(dense[1])) < len(dense[1]):
+        return None
+    return dense[0]
 
 
 def at(name: str, error: FastregError) -> FastregError:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from fastreg import model
-from fastreg._core import tensors
 from fastreg._core.arguments import Request
 from fastreg._core.containers import items_of
 from fastreg._core.frameworks import untraced
@@ -20,7 +19,14 @@ from fastreg._core.selection import Chosen, chosen
 from fastreg._core.statistics import Stats
 from fastreg.errors import FastregError, LayoutError, message, printable
 from fastreg.torch import _dispatch, _eager, _native
-from fastreg.torch._memory import as_type, at, check_differentiable, result_type, tensors_in
+from fastreg.torch._memory import (
+    as_type,
+    at,
+    check_differentiable,
+    plain_list,
+    result_type,
+    tensors_in,
+)
 from fastreg.torch._modes import compiling, on_cpu
 
 __all__ = [
@@ -113,20 +119,10 @@ def _promoted(own: Sequence[torch.dtype]) -> torch.dtype:
     return result
 
 
-def _listed(params: Any, request: Request) -> list[Tensor] | None:
-    """Return the tensors of the commonest list: plain, all of them distinct memory; else None."""
-    if not request.plain or type(params) not in (list, tuple) or compiling():
-        return None
-    dense = tensors.dense(params)
-    if dense is None or len(set(dense[1])) < len(dense[1]):
-        return None
-    return dense[0]
-
-
 def penalty(params: Any, request: Request, dtype: Any) -> Tensor:
     """Return the penalty of a container, differentiable."""
     request.require_weight()
-    listed = _listed(params, request)
+    listed = plain_list(params, request)
     if listed is not None:
         xs, (l1, l2) = listed, request.numbers
         result = _promoted([x.dtype for x in xs]) if dtype is None else as_type(dtype)

@@ -20,7 +20,15 @@ from fastreg._core.writing import check_stored, naming, refuse_models, refuse_we
 from fastreg._kernels import Arrays
 from fastreg.errors import FastregError, LayoutError, NonFiniteError, message
 from fastreg.torch import _dispatch, _native
-from fastreg.torch._memory import at, check_differentiable, describe, host, scalar, tensors_in
+from fastreg.torch._memory import (
+    at,
+    check_differentiable,
+    describe,
+    host,
+    plain_list,
+    scalar,
+    tensors_in,
+)
 from fastreg.torch._memory import targets as targets_of
 from fastreg.torch._modes import in_graph, is_distributed, on_cpu
 
@@ -29,6 +37,8 @@ __all__ = ["add_gradient_", "clip_by_global_norm_", "decay_", "prox_"]
 
 _is_leaf = attrgetter("is_leaf")
 _grad = attrgetter("grad")
+_requires_grad = attrgetter("requires_grad")
+_shape = attrgetter("shape")
 
 
 # -- Gradients ------------------------------------------------------------------------------------
@@ -37,13 +47,19 @@ _grad = attrgetter("grad")
 def add_gradient_(params: Any, request: Request, scale: float) -> None:
     """Add the penalty's gradient times scale to the ``grad`` of each tensor that is trained."""
     request.require_weight()
+    listed = plain_list(params, request)
+    if listed is not None and _added(listed, *request.numbers, scale):
+        return
     found, xs, l1s, l2s = _taken(params, request)
-    for p, x in zip(found, xs, strict=True):
-        _check_leaf(p, x)
+    if _ordinary(xs) is None:
+        for p, x in zip(found, xs, strict=True):
+            _check_leaf(p, x)
     trained = [k for k, x in enumerate(xs) if x.requires_grad]  # a frozen one gets none
     parameters = [found[k] for k in trained]
     xs = [xs[k] for k in trained]
     l1s, l2s = [l1s[k] for k in trained], [l2s[k] for k in trained]
+    if _added(xs, l1s, l2s, scale):
+        return
     grads = list(map(_grad, xs))
     for p, x, grad in zip(parameters, xs, grads, strict=True):
         _check_grad(p, x, grad)
@@ -58,6 +74,42 @@ def add_gradient_(params: Any, request: Request, scale: float) -> None:
             x.grad = _dispatch.gradient(x, l1s[k], l2s[k], scale)
         elif not _is_here(x):
             grad.add_(_dispatch.gradient(x, l1s[k], l2s[k], scale))
+
+
+def _ordinary(xs: list[Tensor]) -> tensors.Dense | None:
+    """Describe leaves that need no closer look: plain and dense, in host memory, in no program."""
+    dense = tensors.dense(xs)
+    if dense is None or in_graph(xs[0]) or not all(map(_is_leaf, xs)):
+        return None
+    return dense
+
+
+def _added(
+    xs: list[Tensor], l1s: float | list[float], l2s: float | list[float], scale: float
+) -> bool:
+    """Add to the grads of ordinary leaves that are all trained and have one; else do nothing."""
+    dense = _ordinary(xs)
+    if dense is None or not all(map(_requires_grad, xs)):
+        return False
+    grads = list(map(_grad, xs))
+    there = tensors.dense(grads)
+    if (
+        there is None
+        or dense[3] != there[3]
+        or list(map(_shape, xs)) != list(map(_shape, grads))
+        or not set(dense[1]).isdisjoint(there[1])
+    ):
+        return False
+    arrays = Arrays.dense(*dense, l1s, l2s)
+    try:
+        arrays.bind(there[1])
+    except LayoutError:  # of shared memory: the long way names it
+        return False
+    try:
+        arrays.gradient(None, scale, accumulate=True)
+    finally:  # also if a Ctrl-C came between
+        tensors.written(tensors.tensors_of(grads))
+    return True
 
 
 def _accumulate(
