@@ -141,11 +141,12 @@ class Parameter:
     @property
     def names(self) -> tuple[str, ...]:
         """All names that a rule may know it by; TensorFlow's users see ``"kernel:0"``."""
-        if framework(self.original) == "tensorflow":
-            return (self.name, *self.aliases, f"{self.name}:0")
+        names = (self.name, *self.aliases)
         if self._plain:
-            return (self.name, *self.aliases, self._plain)
-        return (self.name, *self.aliases)
+            names = (*names, self._plain)
+        if framework(self.original) == "tensorflow":
+            names = (*names, f"{self.name}:0")
+        return names
 
     @property
     def array(self) -> HostArray:
@@ -417,8 +418,11 @@ class _Walk:
             self.module(node, path)
         elif is_model(node):
             self.gathered.named = True
+            title = f"{getattr(node, 'name', '')}/"
             for name, variable, owner in variables_of(node, place(path)):
-                self.out.append(Leaf((*path, name), variable, owner))
+                bare = name.removeprefix(title)
+                plain = joined((*path, bare)) if bare != name else ""
+                self.out.append(Leaf((*path, name), variable, owner, plain=plain))
         else:
             layer = node if self.is_registered(node) else None  # in plain containers names decide
             children = self.children(node, path)

@@ -53,8 +53,8 @@ PART = "a part of "
 _ELEMENTWISE = "a scale, by the shape of its bias"
 
 
-def reasons(parameters: Sequence[Parameter]) -> list[str]:
-    """Return why each array is no kernel; an empty text for a kernel.
+def reasons(parameters: Sequence[Parameter], *, frozen: bool = False) -> list[str]:
+    """Return why each array is no kernel; an empty text for a kernel. ``frozen`` lets them be.
 
     A kernel is of floats, of two or more dimensions, trained, not exempted by its author, and
     neither its name nor the class of the layer that holds it says that it is something else.
@@ -68,7 +68,7 @@ def reasons(parameters: Sequence[Parameter]) -> list[str]:
     }
     computed = _parts(parameters)
     return [
-        _reason(p)
+        _reason(p, frozen)
         or (shifts and (_reading(p.name).parent, p.shape) in shifts and _ELEMENTWISE)
         or (p.name in computed and f"{PART}'{printable(computed[p.name], 40)}'")
         or ""
@@ -76,11 +76,11 @@ def reasons(parameters: Sequence[Parameter]) -> list[str]:
     ]
 
 
-def _reason(p: Parameter) -> str:
+def _reason(p: Parameter, frozen: bool) -> str:
     """Return why an array is no kernel, as far as it tells by itself."""
     if p.dtype is None or not p.dtype.floating:
         return f"{printable(p.dtype_name, 40)} is no float type with kernels"
-    if p.frozen:
+    if p.frozen and not frozen:
         return "frozen"
     name, has_class = _reading(p.name), _has_class(p)
     reason = p.exempt or (name.reason_in_layer if has_class else name.reason)

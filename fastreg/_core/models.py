@@ -42,8 +42,8 @@ class Leaf(NamedTuple):
     sources : tuple of tensors
         What a module computes it from; empty for what is stored.
     plain : str
-        Its name without what wrappers put between, such as those of compilers and replicas, if that
-        is another one.
+        Its name without what wrappers put between, such as those of compilers and replicas, and
+        without what a model of Keras puts before all, its own name, if that is another one.
     """
 
     path: Path

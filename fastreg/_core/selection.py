@@ -210,7 +210,7 @@ def _spelt(select: Select) -> str:
     return f"the callable {printable(_called_name(select), 40)}"
 
 
-def decide(gathered: Gathered, select: Select = None) -> list[Decision]:
+def decide(gathered: Gathered, select: Select = None, *, frozen: bool = False) -> list[Decision]:
     """Decide for each array whether it is in.
 
     Parameters
@@ -233,6 +233,8 @@ def decide(gathered: Gathered, select: Select = None) -> list[Decision]:
         ``(name, array) -> bool`` is given what stood in the container. A container of bools with
         the structure of params, of which one may stand for everything below it. Tied arrays are in
         if they are under one of their names.
+    frozen : bool, default False
+        Whether "kernels" are also what is frozen, for it may be trained later.
 
     Raises
     ------
@@ -249,7 +251,7 @@ def decide(gathered: Gathered, select: Select = None) -> list[Decision]:
         if select == "kernels":
             return [
                 Decision(p, not why, why or ("a kernel, computed" if p.sources else "a kernel"))
-                for p, why in zip(parameters, reasons(parameters), strict=True)
+                for p, why in zip(parameters, reasons(parameters, frozen=frozen), strict=True)
             ]
         if not select.startswith("re:"):
             matches = re.compile(expression(select)).match
@@ -271,7 +273,7 @@ def decide(gathered: Gathered, select: Select = None) -> list[Decision]:
             for hit in (_fits(p, select.search),)
         ]
     if _are_rules(select):
-        each = zip(*(decide(gathered, rule) for rule in select), strict=True)
+        each = zip(*(decide(gathered, rule, frozen=frozen) for rule in select), strict=True)
         return [next((d for d in said if d.included), said[0]) for said in each]
     if isinstance(select, (bool, np.bool_, Mapping, list, tuple)):
         return _mask(parameters, select)
