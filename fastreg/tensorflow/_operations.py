@@ -121,7 +121,12 @@ def penalty(xs: Sequence[Any], l1: Sequence[float], l2: Sequence[float], dtype: 
         terms.append(formula.penalty(OPERATIONS, x, w1, w2, work, work))
     if len({t.dtype for t in terms}) > 1:
         terms = [tf.cast(t, tf.float64) for t in terms]
-    return tf.cast(terms[0] if len(terms) == 1 else tf.add_n(terms), dtype)
+    return _scalar(tf.cast(terms[0] if len(terms) == 1 else tf.add_n(terms), dtype))
+
+
+def _scalar(x: Any) -> Any:
+    """Let an upstream gradient of one element have any shape, as the kernels do."""
+    return tf.reshape(x, ())
 
 
 def gradient(x: Any, u: Any, l1: float, l2: float) -> Any:
@@ -146,4 +151,4 @@ def norm(xs: Sequence[Any], dtype: Any) -> Any:
     # The slope of the root at 0 is infinite; the norm's is taken for 0 there.
     nothing = total == 0
     root = tf.sqrt(tf.where(nothing, tf.ones_like(total), total))
-    return tf.cast(tf.where(nothing, total, root) * scale, dtype)
+    return _scalar(tf.cast(tf.where(nothing, total, root) * scale, dtype))

@@ -726,18 +726,38 @@ def test_shared_variables_count_once_and_tensors_each_time():
 
 @pytest.mark.parametrize("name", ["kernels", "native"])
 @pytest.mark.parametrize("mode", ["eager", "graph"])
-def test_upstream_gradients_of_one_element(name, mode):
+@pytest.mark.parametrize("shape", [(1,), (1, 1)])
+def test_upstream_gradients_of_one_element(name, mode, shape):
     """As tf.nn.l2_loss takes them."""
     x = sample(5)
 
-    def function(x):
-        with ftf.route(name), tf.GradientTape() as tape:
-            tape.watch(x)
-            y = ftf.penalty(x, l1=0.25, l2=0.5)
-        return tape.gradient(y, x, output_gradients=tf.constant([2.0]))
+    def gradient(f, u):
+        def function(x):
+            with ftf.route(name), tf.GradientTape() as tape:
+                tape.watch(x)
+                y = f(x)
+            return tape.gradient(y, x, output_gradients=tf.constant(2.0, y.dtype, u))
 
-    g = (function if mode == "eager" else tf.function(function))(x)
-    np.testing.assert_allclose(g, 2 * fastreg.gradient(x.numpy(), l1=0.25, l2=0.5), rtol=1e-6)
+        return (function if mode == "eager" else tf.function(function))(x)
+
+    for f in (
+        lambda x: ftf.penalty(x, l1=0.25, l2=0.5),
+        lambda x: ftf.penalty([x, x], l2=0.5, dtype="float64"),
+        lambda x: ftf.global_norm([x]),
+    ):
+        np.testing.assert_array_equal(gradient(f, shape), gradient(f, ()))
+    np.testing.assert_allclose(
+        gradient(lambda x: ftf.penalty(x, l1=0.25, l2=0.5), shape),
+        2 * fastreg.gradient(x.numpy(), l1=0.25, l2=0.5), rtol=1e-6,
+    )  # fmt: skip
+
+
+def test_upstream_gradients_of_one_element_in_v1_graphs():
+    with tf.Graph().as_default():
+        x = tf.compat.v1.placeholder(tf.float32, (2, 3))
+        (g,) = tf.gradients(ftf.penalty(x, l2=0.5), x, grad_ys=tf.fill((1,), 2.0))
+        with tf.compat.v1.Session() as session:
+            assert (session.run(g, {x: np.ones((2, 3))}) == 2).all()
 
 
 # -- Steps by assignment ---------------------------------------------------------------------------
