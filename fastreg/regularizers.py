@@ -29,18 +29,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, ClassVar
+from typing import Any
 
-from fastreg._core.arguments import result_dtype, weight
-from fastreg._core.frameworks import (
-    backend,
-    framework,
-    introduce,
-    is_model,
-    is_torch_module,
-    unwrap,
-)
-from fastreg.errors import ArgumentError, DTypeError, NotAnArrayError, message
+from fastreg._core.arguments import weight
+from fastreg._core.frameworks import backend, introduce
+from fastreg._core.regularizer import OfArrays, Regularizer
+from fastreg.errors import ArgumentError, DTypeError, message
 
 __all__ = [
     "L1",
@@ -69,154 +63,7 @@ def _factor(name: str, value: Any) -> float:
     )
 
 
-def _dtype_name(dtype: Any) -> str | None:
-    if dtype is None:
-        return None
-    try:
-        return result_dtype(dtype).name
-    except DTypeError as e:
-        raise ArgumentError(f"Invalid value for argument dtype: {e}") from None
-
-
-def _tensor(x: Any) -> Any:
-    """Return the tensor of a variable, and any other object but a whole model as it is."""
-    if framework(x) == "numpy":
-        return x
-    x = unwrap(x)
-    # Backends take models as well; a regularizer is for one array.
-    if is_torch_module(x) or is_model(x):
-        raise NotAnArrayError(
-            message(
-                "an array or tensor",
-                f"an object of class {type(x).__name__}",
-                f"pass one of its weights, or call fastreg.{framework(x)}.penalty",
-            )
-        )
-    return x
-
-
-class Regularizer:
-    """Base of all regularizers: a penalty of 0.
-
-    Subclasses define ``__call__(x)``, returning a 0-d tensor, and ``get_config()``, returning what
-    their constructor takes. Objects are compared by identity, hold plain numbers, and may be
-    called from any number of threads.
-
-    As ``keras.Regularizer``. Keras does not ask for its own base class; any object that can be
-    called and configured is a regularizer to it.
-
-    Examples
-    --------
-    >>> Regularizer()(None)
-    0.0
-    """
-
-    def __call__(self, x: Any) -> Any:
-        """Return the penalty of x; here the number 0.0 whatever x is."""
-        return 0.0
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make an equal object, as plain Python values.
-
-        Raises
-        ------
-        NotImplementedError
-            In the base class.
-        """
-        raise NotImplementedError(
-            message(
-                "a regularizer with its own get_config()",
-                f"one of class {type(self).__name__} without it",
-                "define get_config, returning the constructor's arguments",
-            )
-        )
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Any:
-        """Return ``cls(**config)``.
-
-        Raises
-        ------
-        TypeError
-            For a key that the constructor does not know.
-        """
-        return cls(**config)
-
-
-class _OfArrays(Regularizer):
-    """What all classes below share: one array goes in, arguments are attributes of their names."""
-
-    _arguments: ClassVar[tuple[str, ...]] = ()
-    dtype: str | None
-
-    def _penalty(self, x: Any, dtype: Any) -> Any:
-        raise NotImplementedError
-
-    def _penalty_and_gradient(self, x: Any, dtype: Any) -> Any:
-        raise NotImplementedError
-
-    def _dtype_for(self, x: Any) -> str | None:
-        """Return the type of the penalty of x; None means x's own."""
-        return self.dtype
-
-    def __call__(self, x: Any) -> Any:
-        """Return the penalty of one array or tensor: 0-d, in x's framework, differentiable there.
-
-        Parameters
-        ----------
-        x : array or tensor
-            Any shape and layout; for OrthogonalRegularizer a matrix. Never copied.
-
-        Returns
-        -------
-        NumPy scalar or 0-d tensor
-            Of ``self.dtype`` if it is set, otherwise of x's float type (float64 for integers).
-
-        Raises
-        ------
-        NotAnArrayError
-            (an AttributeError, as in Keras, and a TypeError) For lists, Python numbers, None.
-        DTypeError
-            (a TypeError) For complex, object, string and 8-bit float elements.
-        LayoutError
-            (a ValueError) From OrthogonalRegularizer, if x is not of rank 2.
-        """
-        return self._penalty(_tensor(x), self._dtype_for(x))
-
-    def value(self, x: Any, *, dtype: Any = None) -> Any:
-        """Return the penalty as calling the object does, in another type if one is given."""
-        return self._penalty(_tensor(x), self._dtype_for(x) if dtype is None else dtype)
-
-    def gradient(self, x: Any) -> Any:
-        """Return the penalty's gradient, an array like x that is in no graph.
-
-        Raises
-        ------
-        DTypeError
-            (a TypeError) For integers, and what the call refuses.
-        """
-        return self.value_and_gradient(x)[1]
-
-    def value_and_gradient(self, x: Any) -> tuple[Any, Any]:
-        """Return the penalty and its gradient from one pass over x, both in no graph."""
-        value, gradient = self._penalty_and_gradient(_tensor(x), self._dtype_for(x))
-        return value, gradient
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments under Keras' names, and ``dtype`` if it is set."""
-        introduce()
-        config = {name: getattr(self, name) for name in self._arguments}
-        config = {k: v if isinstance(v, str) else float(v) for k, v in config.items()}
-        if self.dtype is not None:
-            config["dtype"] = self.dtype
-        return config
-
-    def __repr__(self) -> str:
-        names = self._arguments if self.dtype is None else (*self._arguments, "dtype")
-        return f"{type(self).__name__}({', '.join(f'{k}={getattr(self, k)!r}' for k in names)})"
-
-
-class _Penalty(_OfArrays):
+class _Penalty(OfArrays):
     """L1, L2 and L1L2: two weights."""
 
     def _weights(self) -> tuple[float, float]:
@@ -239,7 +86,7 @@ class _Penalty(_OfArrays):
             (a TypeError) For integers, and what the call refuses.
         """
         l1, l2 = self._weights()
-        x = _tensor(x)
+        x = self._tensor(x)
         return backend(x).gradient(x, l1=l1, l2=l2)
 
 
@@ -271,7 +118,7 @@ class L1(_Penalty):
 
     def __init__(self, l1: float | None = 0.01, *, dtype: Any = None) -> None:
         self.l1 = _factor("l1", 0.01 if l1 is None else l1)
-        self.dtype = _dtype_name(dtype)
+        self.dtype = dtype
 
     def _weights(self) -> tuple[float, float]:
         return self.l1, 0.0
@@ -307,7 +154,7 @@ class L2(_Penalty):
 
     def __init__(self, l2: float | None = 0.01, *, dtype: Any = None) -> None:
         self.l2 = _factor("l2", 0.01 if l2 is None else l2)
-        self.dtype = _dtype_name(dtype)
+        self.dtype = dtype
 
     def _weights(self) -> tuple[float, float]:
         return 0.0, self.l2
@@ -345,13 +192,13 @@ class L1L2(_Penalty):
     ) -> None:
         self.l1 = _factor("l1", 0.0 if l1 is None else l1)
         self.l2 = _factor("l2", 0.0 if l2 is None else l2)
-        self.dtype = _dtype_name(dtype)
+        self.dtype = dtype
 
     def _weights(self) -> tuple[float, float]:
         return self.l1, self.l2
 
 
-class OrthogonalRegularizer(_OfArrays):
+class OrthogonalRegularizer(OfArrays):
     """``factor`` times the mean magnitude of the cosines between a matrix' rows.
 
     As ``keras.regularizers.OrthogonalRegularizer``.
@@ -391,13 +238,8 @@ class OrthogonalRegularizer(_OfArrays):
 
     def __init__(self, factor: float = 0.01, mode: str = "rows", *, dtype: Any = None) -> None:
         self.factor = _factor("factor", factor)
-        if mode not in ("rows", "columns"):
-            raise ArgumentError(
-                "Invalid value for argument mode: expected 'rows' or 'columns'. "
-                f"Received: mode={mode!r}; pass one of the two"
-            )
         self.mode = mode
-        self.dtype = _dtype_name(dtype)
+        self.dtype = dtype
 
     def _penalty(self, x: Any, dtype: Any) -> Any:
         rows = self.mode == "rows"
@@ -409,6 +251,8 @@ class OrthogonalRegularizer(_OfArrays):
             x, factor=self.factor, rows=rows, dtype=dtype
         )
 
+
+Regularizer.__module__ = __name__  # where users find it
 
 l1 = L1
 l2 = L2
@@ -557,7 +401,8 @@ def get(identifier: Any) -> Any:
     identifier : None, str, dict, class or callable
         None gives None; "l1", "L1", "l2", "L2", "l1l2", "L1L2", "orthogonal_regularizer",
         "OrthogonalRegularizer" an object with the defaults (no penalty for "l1l2", as in Keras); a
-        dict is deserialized; a class is called; any other callable is returned as it is.
+        dict is deserialized, and so is another name; a class is called; any other callable is
+        returned as it is.
 
     Raises
     ------
@@ -572,12 +417,9 @@ def get(identifier: Any) -> Any:
     """
     if identifier is None:
         return None
-    if isinstance(identifier, dict):
-        found = deserialize(identifier)
-    elif isinstance(identifier, str):
-        found = _BY_NAME.get(identifier)
-    else:
-        found = identifier
+    if isinstance(identifier, str) and identifier == "l1_l2":
+        raise _uninterpretable(identifier)
+    found = deserialize(identifier) if isinstance(identifier, (dict, str)) else identifier
     if callable(found):
         return found() if inspect.isclass(found) else found
     raise _uninterpretable(identifier)

@@ -22,6 +22,7 @@ __all__ = [
     "Select",
     "Weight",
     "check_matrix",
+    "entries",
     "expression",
     "flag",
     "not_differentiable",
@@ -190,8 +191,8 @@ def check_matrix(shape: tuple[Any, ...], factor: Any) -> float:
     if len(shape) != 2:
         raise LayoutError(
             message(
-                "a matrix (rank 2) for the orthogonal regularizer",
-                f"shape {tuple(shape)}",
+                "a matrix. Inputs to OrthogonalRegularizer must have rank 2",
+                f"inputs.shape={tuple(shape)}",
                 "reshape it, for example x.reshape(-1, x.shape[-1])",
             )
         )
@@ -368,6 +369,17 @@ def weights_of(x: Any, parameters: Sequence[Any], what: str) -> list[float]:
     return _each(weight(x, what) if x is None else _rule(x, what), parameters, what, 0.0)
 
 
+def entries(rule: dict[Any, Any], parameters: Sequence[Any], what: str) -> list[Any]:
+    """Return the entry of a dict by names and globs for each array, None where there is none.
+
+    Raises
+    ------
+    ArgumentError
+        For an entry that names no array.
+    """
+    return _each(rule, parameters, what, None)
+
+
 def _rule(x: Any, what: str) -> Any:
     """Check a weight as far as it can be without the arrays; numbers become floats."""
     if type(x) is float and 0.0 <= x <= _LARGEST:
@@ -391,7 +403,7 @@ def _called(rule: Callable[[str, Any], Any], p: Any, what: str, rest: float) -> 
     return next((w for w in said if w != rest), rest)
 
 
-def _each(rule: Any, parameters: Sequence[Any], what: str, rest: float) -> list[float]:
+def _each(rule: Any, parameters: Sequence[Any], what: str, rest: Any) -> list[Any]:
     """Return one number for each array."""
     if isinstance(rule, float):
         return [rule] * len(parameters)
