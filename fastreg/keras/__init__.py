@@ -24,11 +24,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastreg import regularizers
 from fastreg._core.arguments import Request, Select, Weight, number
 from fastreg._core.selection import explain
 from fastreg._core.statistics import Stats
-from fastreg.errors import ArgumentError, DTypeError, message
 from fastreg.keras import _attach, _models, _registry, _report
 from fastreg.keras._classes import (
     L1,
@@ -40,7 +38,6 @@ from fastreg.keras._classes import (
     l1,
     l1_l2,
     l2,
-    of_keras,
     orthogonal_regularizer,
     serialize,
 )
@@ -102,7 +99,17 @@ def register(keras: Any) -> None:
 # -- Attaching ------------------------------------------------------------------------------------
 
 
-def attach(model: Any, regularizer: Any, *, select: Select = None, replace: bool = False) -> Report:
+def attach(
+    model: Any,
+    regularizer: Any = None,
+    *,
+    l1: Weight | None = None,
+    l2: Weight | None = None,
+    select: Select = None,
+    weights: Weight = 1.0,
+    convention: str = "keras",
+    replace: bool = False,
+) -> Report:
     """Penalise the weights of a model that has been built already.
 
     Setting ``layer.kernel_regularizer`` after a layer was built does nothing in Keras; this sets
@@ -111,34 +118,45 @@ def attach(model: Any, regularizer: Any, *, select: Select = None, replace: bool
     Parameters
     ----------
     model : Model or Layer of Keras 3 or tf_keras, built
-    regularizer : Regularizer, str or dict
-        What :func:`get` takes. One object may serve all variables: it has no state.
+    regularizer : Regularizer, str or dict, optional
+        What :func:`get` takes, one object for all variables; or a dict by paths and globs of such,
+        ``{"fc/kernel": L2(0.1), "*": "l1"}``, of which the first that fits is taken, and None
+        means none.
+    l1, l2, weights, convention : optional
+        In place of a regularizer, as in :func:`penalty`: each variable gets an L1, L2 or L1L2 of
+        its own with its weights. What dicts do not name gets none.
     select : optional
         Which variables, as in :func:`penalty`: by default the kernels; a glob on their paths
         (``"*dense*/kernel"``), ``"re:..."``, ``"all"``, a callable ``(path, variable)`` or a tree
-        of bools. Frozen variables are skipped whatever it says.
+        of bools. What is never trained, such as running means, is skipped whatever it says.
     replace : bool, default False
         Whether to replace a regularizer that a variable has already.
 
     Returns
     -------
     Report
-        A row for every variable of the model: attached or skipped, and why. Prints as a table.
+        A row for every variable of the model: attached or skipped, why, and the penalty now. Prints
+        as a table.
 
     Raises
     ------
     DTypeError (a TypeError)
-        For objects that are no models, and for a regularizer that cannot be called.
+        For objects that are no models, and for a regularizer that cannot be called, or none.
     ArgumentError (a ValueError)
-        For a model that has not been built or has no weights, for a select that takes none, and for
-        a name such as "l1l2" whose default is no penalty. Nothing has been changed then.
+        For a model that has not been built or has no weights, for a bad weight, for a select that
+        takes none, for an entry of a dict that names none, and for a name such as "l1l2" whose
+        default is no penalty. Nothing has been changed then.
 
     Notes
     -----
-    Keras 3 leaves the penalties of frozen variables out, tf_keras does not. Steps compiled before
-    are compiled anew. If a layer has no such argument, saving the model forgets its penalty, and
-    the row says so. Attention layers save what their kernels have in common; Bidirectional layers
-    of tf_keras save the layer that they were given, and forget.
+    Frozen variables get their regularizer too, and their penalties count once they are trained, as
+    with ``kernel_regularizer=`` in Keras 3. (tf_keras' own counts frozen ones as well; so does a
+    model of tf_keras that was loaded.)
+
+    May be called in callbacks: steps compiled before, of all models, are compiled anew when they
+    are next run. If a layer has no such argument, saving the model forgets its penalty, and the row
+    says so. Attention layers save what their kernels have in common; Bidirectional layers of
+    tf_keras save the layer that they were given, and forget.
 
     Examples
     --------
@@ -148,29 +166,11 @@ def attach(model: Any, regularizer: Any, *, select: Select = None, replace: bool
     ...     print(row.shape, row.action, row.reason, sep=", ")
     (3, 2), attached, a kernel
     (2,), skipped, a bias, by its name 'bias'
+    >>> attach(model, l2={"d/kernel": 0.5}, replace=True).taken[0].regularizer
+    L2(l2=0.5)
     """
-    found = get(regularizer)
-    if not callable(found):
-        raise DTypeError(
-            message("a regularizer", f"a {type(regularizer).__name__}", "pass for example l2(1e-4)")
-        )
-    if isinstance(regularizer, str) and _is_nothing(found):
-        raise ArgumentError(
-            message(
-                "a regularizer that penalises something",
-                f"{regularizer!r}, whose weights are 0",
-                "pass for example l1_l2(1e-5, 1e-4)",
-            )
-        )
-    return _attach.attach(model, of_keras(found), select, replace)
-
-
-def _is_nothing(regularizer: Any) -> bool:
-    """Whether a regularizer is one of those that names stand for, and gives 0 for every array."""
-    kind = type(regularizer)
-    return kind is regularizers.Regularizer or (
-        isinstance(regularizer, L1L2) and regularizer.l1 == regularizer.l2 == 0.0
-    )
+    request = Request.of(l1, l2, select, weights, convention)
+    return _attach.attach(model, regularizer, request, replace)
 
 
 def detach(model: Any, *, select: Select = None) -> Report:
@@ -194,7 +194,8 @@ def detach(model: Any, *, select: Select = None) -> Report:
 
     Notes
     -----
-    Activity regularizers are attributes of layers and stay.
+    Activity regularizers are attributes of layers and stay. May be called in callbacks, as
+    :func:`attach`.
 
     Examples
     --------
@@ -220,6 +221,11 @@ def report(model: Any) -> Report:
         (to float32 on JAX without x64), None without a regularizer and for frozen variables
         in Keras 3, which leaves them out. ``total`` is their sum. Penalties of activities depend on
         the batch and are not part of it.
+
+    Raises
+    ------
+    DTypeError, ArgumentError
+        As :func:`attach`, for the model; for a layer of a model that JAX is training.
 
     Examples
     --------

@@ -3,13 +3,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from fastreg._core.containers import Gathered, Parameter, gather
 from fastreg._core.frameworks import is_model
 from fastreg.errors import DTypeError, message
 
-__all__ = ["assign", "carried", "counts", "recompile", "tell_attention", "variables"]
+__all__ = [
+    "assign",
+    "carried",
+    "counts",
+    "is_state",
+    "synchronise",
+    "tell_attention",
+    "variables",
+]
 
 
 def variables(model: Any) -> Gathered:
@@ -26,27 +35,48 @@ def variables(model: Any) -> Gathered:
         raise DTypeError(
             message("a Keras model or layer", f"a {type(model).__name__}", "pass the model")
         )
+    synchronise(model)
     return gather(model)
+
+
+def synchronise(model: Any) -> None:
+    """Have a model that JAX is training put the values of its variables back."""
+    put_back = getattr(model, "jax_state_sync", None)
+    if put_back is not None:
+        put_back()
 
 
 def _is_legacy(layer: Any) -> bool:
     return any(base.__module__.partition(".")[0] == "tf_keras" for base in type(layer).__mro__)
 
 
+def is_state(p: Parameter) -> bool:
+    """Whether a variable is not frozen for now, but was made not to be trained."""
+    for name in ("_trainable_variables", "_trainable_weights"):  # Keras 3, tf_keras
+        for v in getattr(p.layer, name, ()):
+            if v is p.original:
+                return False
+    return p.frozen
+
+
 def counts(p: Parameter) -> bool:
-    """Whether Keras adds a variable's penalty: Keras 3 leaves frozen ones out."""
-    return bool(p.original.trainable) or _is_legacy(p.layer)
+    """Whether Keras adds a variable's penalty: that of a frozen one only tf_keras, by itself."""
+    if not _is_legacy(p.layer):
+        return not p.frozen
+    return bool(p.layer.trainable) or any(
+        v is p.original and not ours for _, v, _, ours in _losses(p.layer)
+    )
 
 
 def carried(p: Parameter) -> Any:
     """Return the regularizer that a variable has, or None."""
     if not _is_legacy(p.layer):
         return getattr(p.original, "regularizer", None)
-    return next((r for _, v, r in _losses(p.layer) if v is p.original), None)
+    return next((r for _, v, r, _ in _losses(p.layer) if v is p.original), None)
 
 
-def _losses(layer: Any) -> list[tuple[Any, Any, Any]]:
-    """Return (entry, variable, regularizer) of the penalties that a layer of tf_keras keeps.
+def _losses(layer: Any) -> list[tuple[Any, Any, Any, bool]]:
+    """Return (entry, variable, regularizer, whether :func:`assign` made it) of tf_keras' penalties.
 
     Its variables do not know them: the layer keeps a function for each, which holds both.
     """
@@ -54,13 +84,21 @@ def _losses(layer: Any) -> list[tuple[Any, Any, Any]]:
     for entry in getattr(layer, "_callable_losses", ()):
         for inner in getattr(entry, "args", ()):
             function: Any = getattr(inner, "func", None)
+            if function is _while_trained:
+                found.append((entry, *inner.args[1:], True))
+                continue
             cells: Any = getattr(function, "__closure__", None)
             if not cells or not inner.args:
                 continue
             free = dict(zip(function.__code__.co_freevars, cells, strict=True))
             if "regularizer" in free:
-                found.append((entry, inner.args[0], free["regularizer"].cell_contents))
+                found.append((entry, inner.args[0], free["regularizer"].cell_contents, False))
     return found
+
+
+def _while_trained(layer: Any, v: Any, regularizer: Any) -> Any:
+    """Return the penalty of a variable of tf_keras, and nothing while its layer is frozen."""
+    return regularizer(v) if layer.trainable else None
 
 
 def _name(v: Any) -> str:
@@ -73,11 +111,11 @@ def assign(p: Parameter, regularizer: Any) -> bool:
     if not _is_legacy(layer):
         v.regularizer = regularizer
     else:
-        gone = [entry for entry, owner, _ in _losses(layer) if owner is v]
+        gone = [entry for entry, owner, _, _ in _losses(layer) if owner is v]
         kept = [e for e in layer._callable_losses if not any(e is entry for entry in gone)]
         layer._callable_losses[:] = kept
         if regularizer is not None:
-            layer._handle_weight_regularization(name, v, regularizer)
+            layer.add_loss(partial(_while_trained, layer, v, regularizer))
     names = [name, name.removesuffix("_kernel")]
     if name == "kernel":
         names.append("depthwise")
@@ -97,12 +135,5 @@ def tell_attention(model: Any) -> None:
         owned = gather(layer).parameters
         for name in names:
             found = [carried(p) for p in owned if _name(p.original) == name]
-            if found and all(r is found[0] for r in found):
+            if found and all(r == found[0] for r in found):
                 setattr(layer, f"_{name}_regularizer", found[0])
-
-
-def recompile(model: Any) -> None:
-    """Drop compiled steps: they were traced with the penalties of before."""
-    for name in ("train_function", "test_function"):
-        if getattr(model, name, None) is not None:
-            setattr(model, name, None)

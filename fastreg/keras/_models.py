@@ -12,10 +12,11 @@ from fastreg import model
 from fastreg._core.arguments import Request, number
 from fastreg._core.containers import Parameter, items_of
 from fastreg._core.dtypes import BF16, F16, F32, widest
-from fastreg._core.frameworks import backend, framework, is_variable, loaded, unwrap
-from fastreg._core.selection import chosen
+from fastreg._core.frameworks import backend, framework, is_model, is_variable, loaded, unwrap
+from fastreg._core.selection import Chosen, chosen
 from fastreg._core.statistics import Stats
 from fastreg.errors import ArgumentError, DTypeError, message
+from fastreg.keras._layers import synchronise
 from fastreg.keras._registry import host
 
 __all__ = [
@@ -30,6 +31,13 @@ __all__ = [
 ]
 
 _ALL = Request.of()
+
+
+def _chosen(params: Any, request: Request, **options: Any) -> Chosen:
+    """Return the variables that a call is about, with values, also while JAX trains the model."""
+    if is_model(params):
+        synchronise(params)
+    return chosen(params, request, **options)
 
 
 def _backend(tensors: Sequence[Any]) -> Any:
@@ -49,7 +57,7 @@ def _dtype(parameters: Sequence[Parameter], dtype: Any) -> Any:
 def penalty(params: Any, request: Request, dtype: Any) -> Any:
     """Return the penalty of a model, differentiable."""
     request.require_weight()
-    found = chosen(params, request)
+    found = _chosen(params, request)
     l1s, l2s = found.weights
     tensors = list(map(unwrap, found.originals))
     dtype = _dtype(found.parameters, dtype)
@@ -65,7 +73,7 @@ def value_and_gradient(params: Any, request: Request, scale: float, dtype: Any) 
     """Return the penalty of a model and its gradients, in no graph."""
     request.require_weight()
     params = items_of(params)
-    found = chosen(params, request)
+    found = _chosen(params, request)
     if found.gathered.named:
         found.distinct_names()
     l1s, l2s = found.weights
@@ -78,7 +86,7 @@ def value_and_gradient(params: Any, request: Request, scale: float, dtype: Any) 
 
 def global_norm(grads: Any, dtype: Any) -> Any:
     """Return the norm of all arrays together."""
-    found = chosen(grads, _ALL, everything=True, values=True)
+    found = _chosen(grads, _ALL, everything=True, values=True)
     tensors = list(map(unwrap, found.originals))
     return _backend(tensors).global_norm(tensors, dtype=dtype)
 
@@ -86,7 +94,7 @@ def global_norm(grads: Any, dtype: Any) -> Any:
 def clip_by_global_norm_(grads: Any, max_norm: float, nonfinite: str) -> Any:
     """Scale gradients in place; immutable ones are refused by name."""
     grads = items_of(grads)
-    originals = chosen(grads, _ALL, everything=True, values=True).originals
+    originals = _chosen(grads, _ALL, everything=True, values=True).originals
     if any(map(is_variable, originals)):
         raise ArgumentError(
             message("gradients to clip", "variables", "pass what the tape or backward() returned")
@@ -98,7 +106,7 @@ def stats(params: Any, select: Any, integers: bool) -> Stats:
     """Return the statistics of the arrays of a model."""
     params = items_of(params)
     request = Request.of(select=select)
-    originals = list(map(unwrap, chosen(params, request, everything=True).originals))
+    originals = list(map(unwrap, _chosen(params, request, everything=True).originals))
     found: Stats = _in_memory(originals).stats(params, select=select, integers=integers)
     return found
 
@@ -115,7 +123,7 @@ def prox_(params: Any, step: float, request: Request, flush: bool) -> None:
     """Take a proximal step of the penalty."""
     request.require_weight()
     step = number(step, "step", least=0.0)
-    found = chosen(params, request)
+    found = _chosen(params, request)
     l1s, l2s = found.weights
     _write(
         found.parameters,
@@ -128,7 +136,7 @@ def decay_(params: Any, rate: float, request: Request) -> None:
     """Shrink variables by ``1 - rate``."""
     rate = number(rate, "rate", least=0.0, most=1.0)
     _write(
-        chosen(params, request).parameters,
+        _chosen(params, request).parameters,
         lambda home, xs: home.decay_(xs, rate, select="all"),
         lambda jax, xs: jax.decay(xs, rate, select="all"),
     )

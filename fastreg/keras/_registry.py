@@ -11,7 +11,9 @@ from typing import Any
 
 from fastreg import regularizers
 from fastreg._core.frameworks import on_introduce
+from fastreg._core.regularizer import on_change
 from fastreg.errors import message
+from fastreg.keras._steps import renew
 
 __all__ = ["LEGACY", "host", "register", "register_all", "serve"]
 
@@ -40,6 +42,7 @@ def serve(classes: Mapping[str, Any]) -> None:
     register_all()
     on_introduce(register_all)
     regularizers.add_registry(host.regularizers)
+    on_change(renew)
 
 
 def register(keras: Any) -> None:

@@ -3,16 +3,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from fastreg._core.arguments import number
-from fastreg._core.text import Column, Table, plural, shape_text, short_number
+from fastreg._core.containers import Parameter
+from fastreg._core.frameworks import unwrap
+from fastreg._core.statistics import to_json
+from fastreg._core.text import (
+    Column,
+    Table,
+    lines_for,
+    plural,
+    printable,
+    shape_text,
+    short_number,
+    terminal_width,
+)
+from fastreg.errors import ArgumentError, message
 from fastreg.keras._layers import carried, counts, variables
 from fastreg.keras._registry import host
 
-__all__ = ["PenaltyLogger", "Report", "Row", "report"]
+__all__ = ["PenaltyLogger", "Report", "Row", "report", "row"]
+
+SCHEMA = "fastreg-penalties/1"
+"""Name and version of :meth:`Report.to_dict`; a change that breaks a reader raises the number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +47,7 @@ class Row:
     reason : str
         Why, in a few words.
     value : float or None
-        The penalty, in a report of :func:`~fastreg.keras.report`.
+        The penalty by that regularizer; None without one, and while the variable is frozen.
     """
 
     path: str
@@ -63,21 +80,64 @@ class Report:
         """Sum of the penalties of all rows, those of frozen variables left out."""
         return sum(r.value or 0.0 for r in self.rows)
 
-    def __repr__(self) -> str:
+    def to_dict(self) -> dict[str, Any]:
+        """Return ``{"schema", "variables": [{"path", "shape", ...}], "total": float}``.
+
+        Regularizers are text, as the table shows them, or None; the rest is as in :class:`Row`.
+        """
+        rows = [
+            {
+                "path": r.path,
+                "shape": list(r.shape),
+                "regularizer": _text(r.regularizer) or None,
+                "action": r.action,
+                "reason": r.reason,
+                "value": r.value,
+            }
+            for r in self.rows
+        ]
+        return {"schema": SCHEMA, "variables": rows, "total": self.total}
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """Return :meth:`to_dict` as strict JSON; numbers that are not finite are "nan", "inf"."""
+        return to_json(self.to_dict(), indent=indent)
+
+    def __str__(self) -> str:
+        """Return a table that fits the terminal, if standard output is one."""
+        width = terminal_width(sys.stdout)
+        return "\n".join(lines_for(sys.stdout, lambda clean: self._lines(width, clean)))
+
+    __repr__ = __str__
+
+    def _lines(self, width: int, clean: Callable[[str], str]) -> list[str]:
         rows = self.rows
-        kinds = ["" if r.regularizer is None else repr(r.regularizer) for r in rows]
         why = [f"{r.action}: {r.reason}" if r.reason else r.action for r in rows]
         end = f"{len(self.taken):,} of {len(rows):,} {plural(len(rows), 'variable')}"
+        values = ["" if r.value is None else short_number(r.value, 6) for r in rows]
+        kinds = [_text(r.regularizer) for r in rows]
         columns = [
             Column("name", "variable", [r.path for r in rows], "total", left=True),
             Column("shape", "shape", [shape_text(r.shape) for r in rows]),
             Column("regularizer", "regularizer", kinds, left=True),
+            Column("value", "penalty", values, short_number(self.total, 6)),
+            Column("why", "why", why, end, left=True),
         ]
-        if any(r.value is not None for r in rows):
-            values = ["" if r.value is None else short_number(r.value, 6) for r in rows]
-            columns.append(Column("value", "penalty", values, short_number(self.total, 6)))
-        columns.append(Column("why", "why", why, end, left=True))
-        return "\n".join(Table(columns).lines())
+        return Table(columns).lines(width, clean)
+
+
+def _text(regularizer: Any) -> str:
+    """Show a regularizer; one without a text of its own by its class and configuration."""
+    if regularizer is None:
+        return ""
+    if getattr(type(regularizer), "__repr__", None) is object.__repr__:
+        try:
+            items = regularizer.get_config().items()
+        except (AttributeError, NotImplementedError):
+            items = ()
+        # Keras' own hold their factors as the nearest float32.
+        shown = (f"{k}={short_number(v, 6) if type(v) is float else repr(v)}" for k, v in items)
+        return printable(f"{type(regularizer).__name__}({', '.join(shown)})", 60)
+    return printable(getattr(regularizer, "__name__", "") or repr(regularizer), 60)
 
 
 def report(model: Any) -> Report:
@@ -85,15 +145,31 @@ def report(model: Any) -> Report:
     rows = []
     for p in variables(model).parameters:
         found = carried(p)
-        shape = tuple(p.shape)
         if found is None:
-            row = Row(p.name, shape, None, "skipped", "no regularizer")
+            rows.append(row(p, None, "skipped", "no regularizer"))
         elif not counts(p):
-            row = Row(p.name, shape, found, "skipped", "frozen")
+            rows.append(row(p, found, "skipped", "frozen"))
+        elif unwrap(p.original) is None:
+            raise ArgumentError(
+                message(
+                    "variables that can be read",
+                    f"{p.label} in the middle of fit() on JAX",
+                    "pass the whole model, or call this at the end of an epoch",
+                )
+            )
         else:
-            row = Row(p.name, shape, found, "counted", "", _penalty(found, p.original))
-        rows.append(row)
+            rows.append(row(p, found, "counted", ""))
     return Report(tuple(rows))
+
+
+def row(p: Parameter, regularizer: Any, action: str, reason: str) -> Row:
+    """Return the row of a variable, with the penalty that counts now."""
+    value = None
+    if regularizer is not None and p.frozen and action == "attached":
+        reason += "; frozen, counts once it is trained"
+    elif regularizer is not None and counts(p) and unwrap(p.original) is not None:
+        value = _penalty(regularizer, p.original)
+    return Row(p.name, tuple(p.shape), regularizer, action, reason, value)
 
 
 def _penalty(regularizer: Any, v: Any) -> float:
@@ -104,15 +180,17 @@ def _penalty(regularizer: Any, v: Any) -> float:
 
 
 class PenaltyLogger(host.callbacks.Callback):
-    """Log the penalty of every regularized variable at the end of each epoch.
+    """Log the penalty of the weights at the end of each epoch.
 
-    Writes ``penalty`` (the total) and ``penalty/<path>`` into the epoch's logs, so that History,
-    CSVLogger and TensorBoard record them.
+    Writes ``penalty``, the total, into the epoch's logs, so that the progress bar shows it, and
+    History, CSVLogger and TensorBoard record it.
 
     Parameters
     ----------
     every : int, default 1
         Log each so many epochs.
+    per_variable : bool, default False
+        Whether to log ``penalty/<path>`` of each variable too, which the bar shows as well.
 
     Raises
     ------
@@ -130,9 +208,10 @@ class PenaltyLogger(host.callbacks.Callback):
 
     __module__ = "fastreg.keras"
 
-    def __init__(self, every: int = 1) -> None:
+    def __init__(self, every: int = 1, *, per_variable: bool = False) -> None:
         super().__init__()
         self.every = int(number(every, "every", least=1.0))
+        self.per_variable = bool(per_variable)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Add the penalties to the logs."""
@@ -140,6 +219,6 @@ class PenaltyLogger(host.callbacks.Callback):
             return
         found = report(self.model)
         logs["penalty"] = found.total
-        for row in found:
-            if row.value is not None:
-                logs[f"penalty/{row.path}"] = row.value
+        if self.per_variable:
+            counted = [r for r in found if r.value is not None]
+            logs.update({f"penalty/{r.path}": r.value for r in counted})

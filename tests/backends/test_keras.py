@@ -13,8 +13,13 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "tools/keras_checks.py"
-CHECKS = re.findall(r"^def (check_\w+)\(", SCRIPT.read_text(), re.MULTILINE)
+TOOLS = Path(__file__).parents[1] / "tools"
+SCRIPT = TOOLS / "keras_checks.py"
+CHECKS = [
+    name
+    for path in (SCRIPT, TOOLS / "keras_training.py")
+    for name in re.findall(r"^def (check_\w+)\(", path.read_text(), re.MULTILINE)
+]
 BACKENDS = {
     "tensorflow": ("keras", "tensorflow"),
     "torch": ("keras", "torch"),

@@ -3,109 +3,48 @@
 
 ``python tests/tools/keras_checks.py [tf_keras]`` prints one JSON object: check -> "passed",
 "skipped: why" or the traceback. tests/backends/test_keras.py runs it once for each backend and
-reports each check as a test.
+reports each check as a test. Those of training with attached regularizers are in keras_training.py.
 """
 
 import contextlib
 import copy
 import json
-import os
 import pickle
 import shutil
 import subprocess
 import sys
 import tempfile
 import traceback
-import warnings
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-warnings.filterwarnings("ignore")
-HOST = "tf_keras" if "tf_keras" in sys.argv[1:] else os.environ.get("KERAS_BACKEND", "tensorflow")
-if HOST == "tf_keras":
-    os.environ["TF_USE_LEGACY_KERAS"] = "1"
-    import tf_keras as keras
-else:
-    import keras
+import keras_training
+import numpy as np
+from keras_host import (
+    HOST,
+    LEGACY,
+    RNG,
+    Skip,
+    X,
+    Y,
+    as_numpy,
+    builtin,
+    close,
+    host_array,
+    keras,
+    layers,
+    network,
+    number,
+    ours,
+    raises,
+    short,
+    tools_model,
+    variable,
+)
 
-import numpy as np  # noqa: E402
-
-import fastreg  # noqa: E402
-from fastreg import keras as fk  # noqa: E402
-from fastreg import regularizers as fr  # noqa: E402
-from fastreg.keras import _symbolic  # noqa: E402
-
-LEGACY = HOST == "tf_keras"
-layers = keras.layers
-RNG = np.random.default_rng(0)
-X = RNG.normal(size=(64, 5)).astype("float32")
-Y = RNG.normal(size=(64, 3)).astype("float32")
-
-
-class Skip(Exception):
-    pass
-
-
-def number(v):
-    return float(v.detach() if hasattr(v, "detach") else v)
-
-
-def close(a, b, rtol=1e-6):
-    np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-9)
-
-
-def host_array(a):
-    """An array of the backend."""
-    if HOST in ("tensorflow", "tf_keras"):
-        import tensorflow as tf
-
-        return tf.constant(a)
-    if HOST == "numpy":
-        return a
-    return keras.ops.convert_to_tensor(a)
-
-
-def variable(a):
-    if LEGACY:
-        import tensorflow as tf
-
-        return tf.Variable(a)
-    return keras.Variable(a, dtype=str(a.dtype), trainable=a.dtype.kind == "f")
-
-
-def raises(kind, text, call):
-    """Demand that a call raises an error of a class whose text holds some words."""
-    found = "no error"
-    try:
-        call()
-    except kind as e:
-        found = str(e)
-    assert text in found, found
-
-
-def builtin(name):
-    return {
-        "l1": keras.regularizers.L1(0.01),
-        "l2": keras.regularizers.L2(0.02),
-        "l1l2": keras.regularizers.L1L2(0.01, 0.02),
-    }[name]
-
-
-def ours(name):
-    return {"l1": fk.L1(0.01), "l2": fk.L2(0.02), "l1l2": fk.L1L2(0.01, 0.02)}[name]
-
-
-def network(make, activity=True):
-    keras.utils.set_random_seed(7)
-    return keras.Sequential([
-        layers.Input((5,)),
-        layers.Dense(8, activation="tanh", kernel_regularizer=make("l1l2"),
-                     # jax.grad(abs)(0) is 1, fastreg's is 0: biases must not start at 0
-                     bias_regularizer=make("l1"),
-                     bias_initializer=keras.initializers.Constant(0.1),
-                     activity_regularizer=make("l2") if activity else None),
-        layers.Dense(3, kernel_regularizer=make("l2")),
-    ])  # fmt: skip
+import fastreg
+from fastreg import keras as fk
+from fastreg import regularizers as fr
+from fastreg.keras import _symbolic
 
 
 def histories(fit_arguments=None, **compile_arguments):
@@ -264,6 +203,43 @@ def check_names():
     again = fk.deserialize(json.loads(json.dumps(fk.serialize(r))))
     assert (type(again), again.get_config()) == (fk.L2, {"l2": 0.3})
     assert fr.serialize(keras.regularizers.L2(0.5))["class_name"] == "L2"
+
+
+def check_names_of_others():
+    """What is not fastreg's is left to Keras: registered classes, functions, scopes."""
+
+    @keras.saving.register_keras_serializable(package="mine")
+    class Mine(keras.regularizers.Regularizer):
+        def __init__(self, factor=1.0):
+            self.factor = factor
+
+        def __call__(self, x):
+            return self.factor
+
+        def get_config(self):
+            return {"factor": self.factor}
+
+    @keras.saving.register_keras_serializable(package="mine")
+    def function(x):
+        return 0.0
+
+    class Scoped(Mine):
+        pass
+
+    for module in (fk, fr):
+        config = module.serialize(Mine(2.0))
+        assert config["registered_name"] == "mine>Mine"
+        for again in (module.deserialize(config), module.get(config)):
+            assert type(again) is Mine
+            assert again.factor == 2.0
+        assert type(module.get("mine>Mine")) is Mine
+        assert module.get("mine>function") is module.get(module.serialize(function)) is function
+        raises(ValueError, "identifier", lambda module=module: module.get("Scoped"))
+        with keras.saving.custom_object_scope({"Scoped": Scoped, "f": function}):
+            assert type(module.get("Scoped")) is Scoped
+            assert module.get("f") is function
+            assert module.get({"class_name": "Scoped", "config": {"factor": 3.0}}).factor == 3.0
+            assert type(module.get("l2")).__name__ == "L2"
 
 
 # -- Layers (items 38, 39) -------------------------------------------------------------------------
@@ -548,160 +524,6 @@ def check_integer_activities():
     close(number(fk.L2(0.5)(host_array(np.ones(4, "int32")))), 2.0)
 
 
-# -- Tools for whole models ------------------------------------------------------------------------
-
-
-def tools_model():
-    keras.utils.set_random_seed(2)
-    return keras.Sequential([
-        layers.Input((5,)), layers.Dense(4, name="a"), layers.BatchNormalization(name="n"),
-        layers.Dense(3, name="b"),
-    ])  # fmt: skip
-
-
-def short(path):
-    """The layer's and the variable's name."""
-    return "/".join(path.split("/")[-2:])
-
-
-def check_attach():
-    model = tools_model()
-    before = None
-    if HOST != "numpy":
-        model.compile("sgd", "mse")
-        before = model.evaluate(X, Y, verbose=0)
-    taken = fk.attach(model, fr.L2(0.1))
-    paths = [short(r.path) for r in taken.taken]
-    assert paths == ["a/kernel", "b/kernel"], str(taken)
-    reasons = {short(r.path): r.reason for r in taken}
-    assert reasons["a/bias"] == "a bias, by its name 'bias'"
-    assert "BatchNormalization" in reasons["n/gamma"]
-    assert reasons["n/moving_mean"] == "frozen"
-    assert len(model.losses) == 2
-    expected = sum(float(fastreg.value(np.asarray(w), l2=0.1))
-                   for w in (model.get_weights()[0], model.get_weights()[6]))  # fmt: skip
-    close(fk.report(model).total, expected)
-    if before is not None:
-        close(model.evaluate(X, Y, verbose=0) - before, expected, 1e-4)
-    again = fk.attach(model, fk.L1(0.1))
-    assert not again.taken
-    assert len(fk.attach(model, fk.L1(0.1), select="*b/kernel", replace=True).taken) == 1
-    clone = keras.models.clone_model(model)
-    assert type(clone.layers[0].kernel_regularizer) is fk.L2
-    assert type(clone.layers[2].kernel_regularizer) is fk.L1
-    assert len(fk.detach(model, select=lambda path, v: "b/kernel" in path)
-               .taken) == 1  # fmt: skip
-    assert len(model.losses) == 1
-    fk.detach(model)
-    assert model.losses == []
-    if before is not None:
-        close(model.evaluate(X, Y, verbose=0), before, 1e-6)
-    text = str(fk.report(model))
-    assert text.startswith("variable")
-    assert "no regularizer" in text
-    assert "0 of 8 variables" in text.splitlines()[-1]
-    assert repr(taken) == str(taken)
-    assert len(taken) == 8
-
-
-def check_attach_after_training():
-    if HOST == "numpy":
-        raise Skip("the numpy backend of Keras has no fit")
-    model = tools_model()
-    model.compile("sgd", "mse")
-    model.fit(X, Y, epochs=1, verbose=0, shuffle=False)
-    fk.attach(model, "l2")
-    plain = keras.models.clone_model(tools_model())
-    plain.set_weights(model.get_weights())
-    fk.attach(plain, keras.regularizers.L2(0.01))
-    plain.compile("sgd", "mse")
-    a = model.fit(X, Y, epochs=2, verbose=0, shuffle=False).history["loss"]
-    b = plain.fit(X, Y, epochs=2, verbose=0, shuffle=False).history["loss"]
-    close(a, b)
-
-
-def check_attach_refuses():
-    for call, kind in (
-        (lambda: fk.attach(3, "l2"), TypeError),
-        (lambda: fk.attach(tools_model(), None), TypeError),
-        (lambda: fk.attach(tools_model(), "typo"), ValueError),
-        (lambda: fk.attach(tools_model(), "l2", select=3), ValueError),
-        (lambda: fk.attach(keras.Sequential([layers.Dense(3)]), "l2"), ValueError),
-        (lambda: fk.attach(layers.Flatten(), "l2"), ValueError),
-        (lambda: fk.attach(tools_model(), "l1l2"), ValueError),
-        (lambda: fk.attach(tools_model(), "regularizer"), ValueError),
-        (lambda: fk.attach(tools_model(), "l2", select="c/kernel"), ValueError),
-        (lambda: fk.attach(tools_model(), "l2", select="*moving_mean"), ValueError),
-        (lambda: fk.attach(tools_model(), "l2", select=lambda path, v: False), ValueError),
-        (lambda: fk.detach(tools_model(), select="re:nothing"), ValueError),
-    ):
-        try:
-            call()
-        except kind:
-            continue
-        raise AssertionError("no error")
-
-
-def check_logger():
-    if HOST == "numpy":
-        raise Skip("the numpy backend of Keras has no fit")
-    model = network(ours)
-    model.compile("sgd", "mse")
-    h = model.fit(X, Y, epochs=2, verbose=0, callbacks=[fk.PenaltyLogger()]).history
-    assert len(h["penalty"]) == 2
-    names = [k for k in h if k.startswith("penalty/")]
-    assert len(names) == 3, names
-    close(h["penalty"][-1], sum(h[k][-1] for k in names))
-    close(h["penalty"][-1], fk.report(model).total)
-    raises(ValueError, "every", lambda: fk.PenaltyLogger(0))
-    w = model.get_weights()
-    close(h[names[0]][-1], float(fastreg.value(w[0], l1=0.01, l2=0.02)), 1e-6)
-
-
-def check_attach_is_saved():
-    keras.utils.set_random_seed(0)
-    tokens = layers.Input((6,))
-    x = layers.Embedding(9, 4)(tokens)
-    x = layers.LSTM(3, return_sequences=True)(x)
-    x = layers.MultiHeadAttention(2, 3)(x, x)
-    x = layers.SeparableConv1D(3, 2)(x)
-    model = keras.Model(tokens, layers.GRU(3)(x))
-    taken = fk.attach(model, fk.L2(0.3)).taken
-    assert len(taken) == len(model.losses) == 11, taken
-    with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder, "m.keras"))
-        model.save(path)
-        again = keras.models.load_model(path)
-    assert len(again.losses) == 11
-    close(fk.report(again).total, fk.report(model).total)
-    fk.detach(model)
-    assert model.losses == []
-    assert keras.models.clone_model(model).losses == []
-
-
-def check_attach_says_what_is_forgotten():
-    class Bare(layers.Layer):
-        def build(self, shape):
-            self.matrix = self.add_weight(shape=(5, 3), name="matrix", initializer="ones")
-            self.built = True
-
-        def call(self, x):
-            return x
-
-    model = keras.Sequential([layers.Input((5,)), Bare()])
-    (row,) = fk.attach(model, "l2").taken
-    assert row.reason.endswith("forgotten when the model is saved")
-    close(fk.report(model).total, 0.15)
-
-
-def check_report_counts_what_keras_counts():
-    model = network(lambda name: fk.L2(0.1) if name == "l2" else None, activity=False)
-    model.layers[-1].trainable = False
-    counted = sum(number(v) for v in model.losses)
-    close(fk.report(model).total, counted)
-    assert (counted > 0) == LEGACY  # tf_keras penalises frozen weights, Keras 3 does not
-
-
 # -- Backends' own ---------------------------------------------------------------------------------
 
 
@@ -773,10 +595,6 @@ def check_penalty_of_a_model():
                 assert np.array_equal(g, expected)
 
 
-def as_numpy(x):
-    return np.asarray(x if LEGACY else keras.ops.convert_to_numpy(x))
-
-
 def check_one_meaning():
     """Lists are exactly those arrays, models their kernels, in every function."""
     model = tools_model()
@@ -806,6 +624,21 @@ def check_one_meaning():
         raises(ValueError, "takes none", lambda call=call: call(model, l2=1.0, select="nothing"))
 
 
+def check_rules_may_leave_out_the_name_of_the_model():
+    model = tools_model()
+    want = number(fk.penalty(model, l2=1.0, select="*a/kernel"))
+    for select in ("a/kernel", "a.kernel", "a/*", "re:^a/"):
+        assert number(fk.penalty(model, l2=1.0, select=select)) == want, select
+    assert number(fk.penalty(model, l2={"a/kernel": 1.0})) == want
+    inner = keras.Sequential([layers.Input((5,)), layers.Dense(4, name="a")], name="inner")
+    outer = keras.Sequential([layers.Input((5,)), inner, layers.Dense(2, name="b")])
+    raises(ValueError, "takes none", lambda: fk.penalty(outer, l2=1.0, select="a/kernel/kernel"))
+    one = "a/kernel" if LEGACY else "inner/a/kernel"
+    kernel = as_numpy(inner.weights[0])
+    want = fastreg.penalty([kernel], l2=1.0, dtype="float32")
+    assert np.float32(number(fk.penalty(outer, l2=1.0, select=one))) == want
+
+
 def check_layers_judge_before_names():
     """A kernel in a layer that is merely called like a normalisation is a kernel."""
     model = keras.Sequential([layers.Input((3,)), layers.Dense(2, name="bn_projection")])
@@ -813,7 +646,6 @@ def check_layers_judge_before_names():
     assert number(fk.penalty(model, l2=1.0)) > 0
     model = keras.Sequential([layers.Input((3,)), layers.Dense(2), layers.Dense(2)])
     model.layers[0].trainable = False
-    assert len(fk.attach(model, "l2").taken) == 1
     kernel = as_numpy(model.layers[1].weights[0])
     got = np.float32(number(fk.penalty(model, l2=1.0)))
     assert got == fastreg.penalty([kernel], l2=1.0, dtype="float32")
@@ -1081,7 +913,7 @@ def main():
         two = [tf.config.LogicalDeviceConfiguration()] * 2
         tf.config.set_logical_device_configuration(cpu, two)
     results = {}
-    for name, check in list(globals().items()):
+    for name, check in [*globals().items(), *vars(keras_training).items()]:
         if not name.startswith("check_"):
             continue
         try:
