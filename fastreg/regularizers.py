@@ -19,6 +19,11 @@ Where it differs from Keras, on purpose:
 * Factors are Python floats: ``L1(0.1).get_config()`` holds 0.1, Keras' the nearest float32.
 * ``OrthogonalRegularizer`` works in every float type and both modes, and is 0 for a single row
   (Keras: NaN).
+* Objects are equal if their class and configuration are; Keras' only if they are the same.
+* An attribute that is assigned later, in a callback too, counts in the steps that Keras compiled
+  before: they are compiled anew, which takes its time, so change it for an epoch rather than a
+  batch. Keras' own are without effect there on TensorFlow and JAX. A ``tf.function`` or ``jax.jit``
+  of one's own keeps what it was traced with, as of every number.
 * Every class takes ``dtype=``, the type of the penalty: ``L2(1e-4, dtype="float32")`` stays finite
   on float16 activations. A configuration holds the key only if it was given, since Keras' own
   classes, which load a file where fastreg is missing, do not know it.

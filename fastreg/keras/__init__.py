@@ -13,6 +13,9 @@ format of tf_keras, which asks for fastreg's; serving such a model does not). Ob
 :mod:`fastreg.regularizers` in layers are saved as ``fastreg.regularizers>L2``, and stay what they
 are.
 
+Factors may be changed, and :func:`attach` and :func:`detach` be called, while ``fit`` or
+``evaluate`` runs: steps compiled before are compiled anew when they are next run.
+
 One difference from :mod:`fastreg.regularizers`, made for mixed precision: unless ``dtype=`` asks
 for another type, the penalty of float16 and bfloat16 tensors is a float32 number, and on the
 TensorFlow backend every penalty is of ``keras.config.floatx()``, the type of the losses. Keras
