@@ -54,10 +54,12 @@ def attach(model: Any, regularizer: Any, request: Request, replace: bool) -> Rep
         if hit:
             kept.append((p, given))
         rows.append((p, given if hit else found, "attached" if hit else "skipped", why))
-    forgotten = {id(p) for p, given in kept if not assign(p, given)}
-    _changed(model)
+    forgotten = {id(p.original) for p, given in kept if not assign(p, given)}
+    forgotten |= _changed(model)
     end = "; forgotten when the model is saved"
-    return Report(tuple(row(p, r, do, why + end * (id(p) in forgotten)) for p, r, do, why in rows))
+    return Report(
+        tuple(row(p, r, do, why + end * (id(p.original) in forgotten)) for p, r, do, why in rows)
+    )
 
 
 def detach(model: Any, select: Select) -> Report:
@@ -79,9 +81,10 @@ def detach(model: Any, select: Select) -> Report:
     return Report(tuple(rows))
 
 
-def _changed(model: Any) -> None:
-    tell_attention(model)
-    renew()
+def _changed(model: Any) -> set[int]:
+    """Tell who holds what was changed; return the ids of the variables that are not saved."""
+    renew(model)
+    return tell_attention(model)
 
 
 # -- Which regularizer ----------------------------------------------------------------------------

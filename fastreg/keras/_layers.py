@@ -126,14 +126,22 @@ def assign(p: Parameter, regularizer: Any) -> bool:
     return False
 
 
-def tell_attention(model: Any) -> None:
-    """Tell attention layers what their inner kernels have in common: they save only that."""
+def tell_attention(model: Any) -> set[int]:
+    """Tell attention layers what their inner kernels have in common: they save only that.
+
+    Return the ids of the variables that have something else.
+    """
+    others = set()
     for layer in model._flatten_layers():
         names = [n for n in ("kernel", "bias") if hasattr(layer, f"_{n}_regularizer")]
         if not names or not layer.built:
             continue
         owned = gather(layer).parameters
         for name in names:
-            found = [carried(p) for p in owned if _name(p.original) == name]
-            if found and all(r == found[0] for r in found):
-                setattr(layer, f"_{name}_regularizer", found[0])
+            found = [(p, carried(p)) for p in owned if _name(p.original) == name]
+            alike = all(r == found[0][1] for _, r in found)
+            if found:
+                setattr(layer, f"_{name}_regularizer", found[0][1] if alike else None)
+            if not alike:
+                others |= {id(p.original) for p, r in found if r is not None}
+    return others

@@ -14,26 +14,26 @@ __all__ = ["renew"]
 _STEPS = ("train", "test")
 
 
-def renew() -> None:
+def renew(*parts: Any) -> None:
     """Have all models compile their steps anew, also in the middle of ``fit`` or ``evaluate``.
 
-    All that are alive: a layer does not know the models that it is part of.
+    All that are alive, and those given: a layer does not know the models that it is part of.
     """
     kinds = {
-        kind
+        id(kind)
         for name in ("keras", "tf_keras")
         if (keras := loaded(name)) is not None and hasattr(keras, "Model")
         for kind in _with_subclasses(keras.Model)
     }
     # tf_keras' evaluate() asks the model for its function before the callbacks are called.
     runner = getattr(loaded("tf_keras.src.engine.training"), "_TestFunction", None)
-    models, runners = [], []
-    for x in gc.get_objects():
-        if type(x) in kinds:
-            models.append(x)
+    models, runners = {}, []
+    for x in (*parts, *gc.get_objects()):
+        if id(type(x)) in kinds:
+            models[id(x)] = x
         elif type(x) is runner:
             runners.append(x)
-    for model in models:
+    for model in models.values():
         for name in _STEPS:
             old = vars(model).get(f"{name}_function")
             if old is None:

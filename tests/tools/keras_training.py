@@ -235,6 +235,17 @@ def check_attach_says_what_is_forgotten():
     assert row.reason.endswith("forgotten when the model is saved")
     close(fk.report(model).total, 0.15)
 
+    # Attention layers save one regularizer for all their kernels.
+    x = layers.Input((4, 6))
+    attention = layers.MultiHeadAttention(2, 3)
+    model = keras.Model(x, attention(x, x))
+    assert not any("forgotten" in row.reason for row in fk.attach(model, "l2"))
+    assert len(keras.models.clone_model(model).losses) == 4
+    (row,) = fk.attach(model, "l1", select="*query/kernel", replace=True).taken
+    assert row.reason.endswith("forgotten when the model is saved")
+    assert len(model.losses) == 4
+    assert keras.models.clone_model(model).losses == []
+
 
 def check_report_counts_what_keras_counts():
     model = network(lambda name: fk.L2(0.1) if name == "l2" else None, activity=False)
