@@ -73,6 +73,12 @@ static int places_can_be_had(void)
  * of its own. */
 static _Thread_local int had_team = 1;
 
+/* Said by each thread of a team; the calling one is not asked. */
+static int has_room_for_work(void)
+{
+    return omp_get_thread_num() == 0 || fr_host_has_stack(WORKER_STACK);
+}
+
 /* Have the runtime start the workers of a team of n. It ends the process if it cannot, so a probe
  * comes first; one thread at a time, or several would take the same room for theirs. Returns 0 if
  * they cannot be had, or not with a stack that is large enough. */
@@ -88,7 +94,7 @@ static FR_NOINLINE int start_team(int n)
     if (can) {
 #    pragma omp parallel num_threads(n)
         {
-            if (omp_get_thread_num() != 0 && !fr_host_has_stack(WORKER_STACK))
+            if (!has_room_for_work())
                 atomic_store(&too_small, 1);
         }
     }
@@ -137,6 +143,13 @@ typedef struct {
     jmp_buf out;
 } team_work;
 
+/* The barrier at the end of a region would wait for the parent's threads. */
+static void leave_if_forked(team_work *w)
+{
+    if (atomic_load(&forked))
+        longjmp(w->out, 1);
+}
+
 static FR_NOINLINE void run_team(team_work *w)
 {
     /* A share each, whatever team the runtime gives (omp_set_dynamic may make it smaller). */
@@ -147,9 +160,8 @@ static FR_NOINLINE void run_team(team_work *w)
         for (int i = me; i < w->threads; i += team)
             w->body(w->context, i, w->threads, me == 0);
         fr_environment_leave(saved);
-        /* The barrier at the end would wait for the parent's threads. */
-        if (me == 0 && atomic_load(&forked))
-            longjmp(w->out, 1);
+        if (me == 0)
+            leave_if_forked(w);
     }
 }
 
