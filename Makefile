@@ -64,6 +64,7 @@ soak: $(VENV)/test  ## Run all tests in their long forms: a night
 
 coverage: $(VENV)/test  ## Measure which lines of the package its tests reach
 	$(PIP) --group coverage
+	$(BIN)/python -m coverage erase
 	$(BIN)/python -m coverage run -m pytest $(PARALLEL) tests/python tests/backends tests/cli
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
