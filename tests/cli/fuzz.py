@@ -30,6 +30,10 @@ from fastreg.cli.report import print_csv, print_report
 from fastreg.errors import FastregError
 
 INDEX = "model.safetensors.index.json"
+EVIL = "\x1b[31m\n\x7f\x9b\u202e"
+NAMES = ["a.weight", "b", "", "x" * 3000, "n." * 2000, "漢" * 50, EVIL, "__metadata__", "a/../b"]
+DTYPES = ["F32", "F64", "BF16", "F16", "F8_E4M3", "F8_E8M0", "F4", "C64", "BOOL", "I64", EVIL]
+DESCRS = ["<f4", ">f8", "|b1", "<i8", ">u2", "|V2", "<c8", "|O", "<U3", "<M8[\x1b]", EVIL]
 
 
 def seeds() -> dict[str, bytes]:
@@ -58,6 +62,34 @@ def seeds() -> dict[str, bytes]:
     }
 
 
+def forged(name: str, rng: random.Random) -> bytes:
+    """Make up a file that is right in its outer parts: what is wrong, or odd, lies deeper."""
+    shape = rng.choice([[], [2], [2, 3], [0, 5], [1] * 40, [7], [2**40], [3, 1]])
+    size = rng.choice([0, 1, 2, 4, 8, 16, 24, 48, rng.randrange(100)])
+    data = rng.randbytes(size)
+    if name == INDEX:
+        files = ["shard.safetensors", "gone.safetensors", EVIL, "../x", ""]
+        weights = {n: rng.choice(files) for n in rng.sample(NAMES, rng.randrange(3))}
+        return json.dumps({"weight_map": weights}).encode()
+    if name.endswith(".safetensors"):
+        header, at = {}, 0
+        for n in rng.sample(NAMES, rng.randrange(1, 4)):
+            end = rng.choice([size, at + 24, at + 8, at])
+            header[n] = entry(rng.choice(DTYPES), shape, at, end)
+            at = end
+        return safetensors_bytes(header, rng.randbytes(at) if rng.random() < 0.8 else data)
+
+    def npy() -> bytes:
+        fields = (rng.choice(DESCRS), rng.choice([True, False]), tuple(shape))
+        return npy_header("{'descr': %r, 'fortran_order': %r, 'shape': %r}" % fields, data)  # noqa: UP031
+
+    if name.endswith(".npy"):
+        return npy()
+    method = rng.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+    members = {n + rng.choice([".npy", ".npy", "?"]): npy() for n in rng.sample(NAMES, 2)}
+    return npz_bytes(members, method)
+
+
 class Fuzz:
     """One run in a folder of its own.
 
@@ -83,8 +115,8 @@ class Fuzz:
         for k in range(count):
             name = names[k % len(names)]
             data = next(streams[name])
-            if self.random.random() < 0.02:
-                data = bytes(self.random.choices(b"\x1b\n\x7f{}[]\"'PK\x93NUMPY\x80", k=50))
+            if self.random.random() < 0.5:
+                data = forged(name, self.random)
             path = self.folder / name
             path.write_bytes(data)
             status, out, err = self.one(path)
