@@ -373,8 +373,12 @@ def clip_by_global_norm_(grads: Any, max_norm: float, *, nonfinite: str = "raise
     refuse_weights(grads)
     quick = _distinct_ndarrays(grads, everything=True)
     dense = _dense(grads)
-    if dense is not None or (quick is not None and are_writable(quick)):
-        arrays = Arrays(quick) if dense is None else Arrays.dense(*dense)
+    arrays = None
+    if dense is not None:
+        arrays = Arrays.dense(*dense)
+    elif quick is not None and are_writable(quick):
+        arrays = Arrays(quick)
+    if arrays is not None:
         norm = arrays.norm()
         if math.isfinite(norm):
             if norm > max_norm:
