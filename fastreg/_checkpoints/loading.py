@@ -65,7 +65,7 @@ def load(
     arrays: dict[str, Any] = {}
     budget = Budget(max_unpacked_bytes)
     with ExitStack() as keep:
-        for found in find([os.fspath(path)], most_input=None, keep=keep):
+        for found in find([os.fsdecode(path)], most_input=None, keep=keep):
             try:
                 if found.error:
                     raise CheckpointError(found.error)

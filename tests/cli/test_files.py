@@ -273,6 +273,20 @@ def test_nothing_of_a_file_is_printed_as_it_is(run, tmp_path):
     assert str(fastreg.stats(loaded)).replace("\n", "").isprintable()
 
 
+def test_paths_that_are_no_text(run, tmp_path):
+    path = os.fsencode(tmp_path) + b"/\xff.npy"
+    with open(path, "wb") as file:
+        np.save(file, np.ones(3))
+    assert fastreg.stats(fastreg.load(path)).total["n"] == 3
+    for options in ([], ["--json"], ["--csv"]):
+        status, out, err = run("inspect", os.fsdecode(path), tmp_path, *options)
+        assert (status, err) == (0, [])
+        assert out.replace("\n", "").isprintable()
+    with pytest.raises(CheckpointError) as caught:
+        fastreg.load(path + b"?")
+    assert str(caught.value).isprintable()
+
+
 def test_no_error_of_the_package_prints_raw_text():
     for kind in vars(fastreg.errors).values():
         if isinstance(kind, type) and issubclass(kind, fastreg.errors.FastregError):
