@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from fastreg.cli import bench
+from fastreg.cli.main import main
 from fastreg.errors import EnvironmentSettingError
 
 
@@ -41,7 +42,7 @@ def started(monkeypatch):
 
 def test_it_waits_for_the_suite_and_passes_on_its_status(started, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    assert bench.run(["--quick"]) == 7
+    assert main(["bench", "--quick"]) == 7
     (process,) = started
     assert process.command == [sys.executable, "-m", "benchmarks", "--quick"]
 

@@ -121,6 +121,8 @@ def test_group_lasso_specials():
     assert not x[2:].any()
     big = np.full((1, 4), 1.7e308)
     assert fastreg.group_lasso_value([big, big.copy()], weight=1.0, groups=0) == math.inf
+    large = [np.full((1, 1), 1.7e308) for _ in range(2)]
+    assert fastreg.group_lasso_value(large, weight=1.0, groups=0) == math.inf
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fastreg
-from fastreg import _installation
+from fastreg import _installation, regularizers
 from fastreg._core import arguments, arrays, dtypes, formula, pytrees
 from fastreg.errors import ArgumentError, DTypeError, LayoutError
 
@@ -154,3 +154,48 @@ def test_a_formula_without_weights_is_zero():
     x = np.array([[np.inf, np.nan]])
     assert formula.penalty(Numpy(), x, 0.0, 0.0, "float64", "float64") == 0.0
     assert formula.orthogonal(Numpy(), x, 0.0, True, "float64", "float64") == 0.0
+
+
+def test_an_iterator_that_is_spent():
+    with pytest.raises(ArgumentError, match="expected"):
+        fastreg.penalty(iter([]), l1=1.0)
+
+
+def test_integers_of_a_model_have_no_gradient():
+    with pytest.raises(DTypeError, match="int64"):
+        fastreg.model.value_and_gradient({"w": np.ones((2, 2), np.int64)}, l2=1.0, select="all")
+
+
+def test_what_cannot_be_serialised_says_so():
+    with pytest.raises(TypeError, match="expected"):
+        regularizers.serialize(lambda x: 0.0)
+
+
+def test_tensors_whose_memory_is_gone():
+    torch = pytest.importorskip("torch", reason="needs the package torch")
+    x = torch.ones(4, 4)
+    x.untyped_storage().resize_(0)
+    for call in (
+        lambda: fastreg.value(x, l1=1.0),
+        lambda: fastreg.penalty([x], l1=1.0),
+        lambda: fastreg.global_norm([x, torch.ones(2)]),
+    ):
+        with pytest.raises(LayoutError, match="expected"):
+            call()
+
+
+def test_lazy_views_are_read_and_not_written():
+    torch = pytest.importorskip("torch", reason="needs the package torch")
+    x = torch.ones(2, 2)
+    view = torch._neg_view(x)
+    assert fastreg.value(view, l2=1.0) == 4.0
+    with pytest.raises(DTypeError, match="lazy view"):
+        fastreg.decay_([view], 0.5)
+    assert (x == 1).all()
+
+
+def test_the_same_tensor_twice_counts_twice_in_a_norm():
+    torch = pytest.importorskip("torch", reason="needs the package torch")
+    x = torch.full((4,), 1.5)
+    assert fastreg.global_norm([x, x]) == np.sqrt(18.0)
+    assert fastreg.global_norm({"a": x, "b": [x]}) == np.sqrt(18.0)
