@@ -38,7 +38,9 @@ def value_and_gradient(
     dtype: Any = None,
 ) -> tuple[Any, Any]: ...
 def set_containers(
-    is_array: Callable[[Any], bool], value_and_gradient: Callable[..., tuple[Any, Any]]
+    is_array: Callable[[Any], bool],
+    value_and_gradient: Callable[..., tuple[Any, Any]],
+    weights_of_one: Callable[..., tuple[float, float]],
 ) -> None: ...
 
 @disjoint_base

@@ -171,7 +171,7 @@ def group_lasso_gradient(
             with np.errstate(invalid="ignore"):  # inf / inf is NaN, as it should be
                 _store(into, part, c * (_wide(grouped.view[part], x.dtype) / norm), x.dtype)
         out.append(new)
-    return found.arranged(params, out)
+    return found.arranged(out)
 
 
 def group_lasso_prox_(

@@ -27,8 +27,8 @@ from fastreg._core.arguments import (
     not_differentiable,
     number,
 )
-from fastreg._core.arrays import HostArray, empty_like
-from fastreg._core.containers import Parameter, gather, is_array, items_of
+from fastreg._core.arrays import HostArray, empty_like, is_array
+from fastreg._core.containers import Parameter, gather, items_of
 from fastreg._core.kernel_rule import is_kernel_name
 from fastreg._core.plan import Plan, occurrences
 from fastreg._core.selection import chosen, explain
@@ -283,13 +283,14 @@ def value_and_gradient(
     pairs = [empty_like(_differentiable(p)) for p in found.parameters]
     arrays = Arrays([p.array for p in found.parameters], *found.weights)
     value = arrays.value_and_gradient([host for _, host in pairs], scale, False, dtype, fresh=True)
-    return value, found.arranged(params, [shown for shown, _ in pairs])
+    return value, found.arranged([shown for shown, _ in pairs])
 
 
 def _differentiable(p: Parameter) -> HostArray:
     if p.array.dtype.floating:
         return p.array
-    raise not_differentiable(f"{p.dtype_name} at {p.label}", "x.astype('float32')")
+    advice = "numpy.asarray(x).astype('float64')"
+    raise not_differentiable(f"{p.dtype_name} at {p.label}", advice)
 
 
 def global_norm(grads: Any, *, dtype: Any = None) -> Any:
@@ -539,4 +540,12 @@ def check_finite(params: Any, *, select: Select = None) -> None:
     Plan.for_statistics(params, Request.of(select=select)).check_finite()
 
 
-_kernels.set_containers(is_array, value_and_gradient)
+def _weights_of_one(x: Any, *asked: Any) -> tuple[float, float]:
+    """Return the l1 and l2 of one array from what may be asked for a container."""
+    request = Request.of(*asked)
+    request.require_weight()
+    (l1,), (l2,) = chosen(x, request).weights
+    return l1, l2
+
+
+_kernels.set_containers(is_array, value_and_gradient, _weights_of_one)

@@ -63,7 +63,7 @@ cdef object _with_gradient(_operation op, object x, double l1, double l2, double
     keep = _fill(&a, x)
     if a.dtype >= FASTREG_BOOL:
         raise _arguments.not_differentiable(
-            f"elements of type {_arrays.describe(x)}", "x.astype('float32')")
+            _arrays.describe(x), "numpy.asarray(x).astype('float64')")
     if op == BOTH:
         _result(dtype, a.dtype, &result)
     source = x if keep is None else keep.data
@@ -279,7 +279,7 @@ def value_and_gradient(x, *, l1=None, l2=None, select=None, weights=1.0, convent
     x, l1, l2, scale, dtype
         As in :func:`value` and :func:`gradient`; of a container as in :func:`fastreg.penalty`.
     select, weights, convention
-        For a container, as in :func:`fastreg.penalty`.
+        As in :func:`fastreg.penalty`, of which one array is a list of one.
     out : optional
         Where the gradient goes, as in :func:`gradient`; for a container one of writable arrays, as
         in :meth:`fastreg.Plan.add_gradient_`.
@@ -307,23 +307,28 @@ def value_and_gradient(x, *, l1=None, l2=None, select=None, weights=1.0, convent
         return _of_container(x, l1=l1, l2=l2, select=select, weights=weights,
                              convention=convention, scale=scale, out=out, accumulate=accumulate,
                              dtype=dtype)
-    _weights(l1, l2, &w1, &w2)
-    if convention != "keras":
-        w2 *= _arguments.CONVENTIONS[_arguments.flag(
-            convention, "convention", *_arguments.CONVENTIONS)]
-    if select is not None or not (PyFloat_CheckExact(weights) and <double>weights == 1.0):
-        raise ArgumentError(message("select= and weights= with a container", "one array",
-                                    "leave them out, or pass [x]"))
+    if (_is_plain(l1) and _is_plain(l2) and select is None and convention == "keras"
+            and PyFloat_CheckExact(weights) and <double>weights == 1.0):
+        _weights(l1, l2, &w1, &w2)
+    else:
+        w1, w2 = _weights_of_one(x, l1, l2, select, weights, convention)
     return _with_gradient(BOTH, x, w1, w2, _scale(scale), out,
                           accumulate is not None and accumulate, dtype)
 
 
+cdef inline bint _is_plain(object weight):
+    return weight is None or PyFloat_CheckExact(weight) or isinstance(weight, int)
+
+
 cdef object _is_array = None
 cdef object _of_container = None
+cdef object _weights_of_one = None
 
 
-def set_containers(is_array, value_and_gradient):
-    """Say what is an array, and what `value_and_gradient` does for everything else."""
-    global _is_array, _of_container
+def set_containers(is_array, value_and_gradient, weights_of_one):
+    """Say what is an array, what `value_and_gradient` does for everything else, and what weights
+    given as for a container come to for one array."""
+    global _is_array, _of_container, _weights_of_one
     _is_array = is_array
     _of_container = value_and_gradient
+    _weights_of_one = weights_of_one

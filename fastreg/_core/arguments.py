@@ -411,7 +411,8 @@ def _each(rule: Any, parameters: Sequence[Any], what: str, rest: Any) -> list[An
         if len(rule) != len(parameters):
             raise ArgumentError(
                 message(
-                    f"{len(parameters)} numbers {what}, one for each array that is in",
+                    f"{len(parameters)} number{'s' * (len(parameters) != 1)} {what}, one for each "
+                    "array that is in",
                     str(len(rule)),
                     "pass one number for all arrays, or one for each",
                 )

@@ -7,12 +7,24 @@ not know, travels as unsigned 16-bit integers beside its :class:`~fastreg._core.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from fastreg._core.dtypes import ACCEPTED, BF16, Dtype, Narrow, by_name, name_of
-from fastreg._core.frameworks import framework, is_model, is_torch_module, loaded
+from fastreg._core.foreign import conversion, elements, is_sparse, title
+from fastreg._core.frameworks import (
+    framework,
+    is_model,
+    is_sharded,
+    is_symbolic,
+    is_torch_module,
+    is_variable,
+    loaded,
+    unwrap,
+)
+from fastreg._core.pytrees import flattened_once
 from fastreg._core.unread import as_floats, unread
 from fastreg.errors import DTypeError, LayoutError, message
 
@@ -23,9 +35,12 @@ __all__ = [
     "check_storage",
     "check_target",
     "check_targets",
+    "deleted",
     "describe",
     "empty_like",
     "host_array",
+    "instead",
+    "is_array",
     "narrow_array",
 ]
 
@@ -106,22 +121,64 @@ def describe(x: object) -> str:
     if isinstance(dtype, np.dtype) and isinstance(x, (np.ndarray, np.generic)):
         return f"{dtype.name} ({dtype.str})" if not dtype.isnative else dtype.name
     if dtype is None:
-        return f"an object of class {type(x).__name__}"
-    own = isinstance(x, (np.ndarray, np.generic)) or framework(x) != "numpy"
-    return str(dtype) if own else f"a {type(x).__name__} of {dtype}"
+        return title(x)
+    if isinstance(x, (np.ndarray, np.generic)) or type(x).__module__.startswith("torch"):
+        return str(dtype)
+    return f"{title(x)} with {name_of(dtype)}"
+
+
+def is_array(x: Any) -> bool:
+    """Whether an object is a leaf: an array or a tensor, of whatever kind, readable or not."""
+    kind = type(x)
+    if kind is np.ndarray:
+        return True
+    if kind in (dict, list, tuple) or x is None:
+        return False
+    home = framework(x)
+    if home == "torch":
+        return isinstance(x, loaded("torch").Tensor)
+    if is_sparse(x):
+        return True  # some are mappings, too
+    if isinstance(x, (Mapping, list, tuple, str, bytes)):
+        return False
+    if isinstance(x, (HostArray, np.ndarray, np.generic, memoryview, bytearray)):
+        return True
+    if home in ("keras", "tensorflow") and (is_model(x) or is_sharded(x)):
+        return False
+    if home == "numpy" and flattened_once(x) is not None:
+        return False  # a box around an array, which passes on its attributes
+    return (
+        (hasattr(x, "shape") and hasattr(x, "dtype"))
+        or hasattr(kind, "__dlpack__")
+        or hasattr(kind, "__array__")
+        or hasattr(x, "__array_interface__")
+        or _has_buffer(x)
+    )
+
+
+def _has_buffer(x: Any) -> bool:
+    """Whether x has the buffer protocol, as those of ``array`` and ``ctypes`` have."""
+    try:
+        memoryview(x)
+    except TypeError:
+        return False
+    return True
 
 
 def host_array(x: object) -> HostArray:
     """Return a view of anything that gives access to its memory on the host.
 
-    Tried in this order: ndarray; ``__dlpack__`` of a CPU device; ``__array_interface__``; the
-    buffer protocol. Nothing is copied.
+    Tried in this order: ndarray; the frameworks' arrays and variables; ``__dlpack__`` of a CPU
+    device; ``__array_interface__``; the buffer protocol. Nothing is copied, but for
+    ``tf.IndexedSlices``, whose rows of one index are added up as an optimizer does.
 
     Raises
     ------
     DTypeError
         For other objects, for element types without a kernel, for a byte order that is not this
         machine's, for masked arrays and for memory that is not on the host.
+    LayoutError
+        For an array that was deleted or whose storage was freed.
     """
     if isinstance(x, HostArray):
         if x.dtype.code < 0:
@@ -135,17 +192,26 @@ def host_array(x: object) -> HostArray:
         return x
     if isinstance(x, np.ndarray):
         return _from_ndarray(x)
+    x = unwrap(x)
+    home = framework(x)
+    if is_symbolic(x):
+        raise _symbolic(x, "call fastreg.keras within a layer's call()")
+    if home == "torch" and isinstance(x, loaded("torch").Tensor):
+        return _from_torch(loaded("torch"), x)
+    if home == "jax" and isinstance(x, loaded("jax").Array):
+        return _from_jax(loaded("jax"), x)
+    if home == "tensorflow" and (found := _from_tensorflow(loaded("tensorflow"), x)) is not None:
+        return found
     if hasattr(x, "__dlpack__") and not isinstance(x, np.generic):
         return _from_dlpack(x)
     if hasattr(x, "__array_interface__"):
-        return _from_ndarray(_view_of(x))
-    if isinstance(x, (list, tuple, dict)) or is_torch_module(x) or is_model(x):
+        return _from_interface(x)
+    if _holds_arrays(x):
         raise DTypeError(
             message(
                 "one array",
                 describe(x),
-                "pass it to fastreg.penalty or value_and_gradient, which take containers, or "
-                "numpy.asarray(x) of numbers",
+                instead(x),
             )
         )
     try:
@@ -156,15 +222,37 @@ def host_array(x: object) -> HostArray:
                 "an array (ndarray, or an object with the buffer protocol, __array_interface__ "
                 "or a CPU __dlpack__)",
                 describe(x),
-                "convert it, for example with numpy.asarray(x)",
+                conversion(x),
             )
         ) from None
     try:
-        return _from_ndarray(_view_of(view))
+        buffer = _view_of(view)
     except (TypeError, ValueError) as e:
         raise DTypeError(
-            message(f"a buffer of {ACCEPTED}", f"format {view.format!r} ({e})", "convert it first")
+            message(f"a buffer of {ACCEPTED}", f"format {view.format!r} ({e})", conversion(x))
         ) from None
+    return _from_ndarray(buffer)
+
+
+def instead(x: object) -> str:
+    """Return what to do with what is no array, but may be a container of some."""
+    code = conversion(x)
+    if not _holds_arrays(x) or "asarray" in code:
+        return code
+    return "pass it to fastreg.penalty or fastreg.value_and_gradient, which take containers"
+
+
+def _holds_arrays(x: object) -> bool:
+    """Whether x is a container, which functions of one array do not take."""
+    if is_sparse(x) or framework(x) == "jax":
+        return False
+    return (
+        isinstance(x, (list, tuple, Mapping))
+        or is_torch_module(x)
+        or is_model(x)
+        or is_sharded(x)
+        or flattened_once(x) is not None
+    )
 
 
 def _view_of(x: object) -> AnyArray:
@@ -174,19 +262,31 @@ def _view_of(x: object) -> AnyArray:
     its own with elements of another type.
     """
     view = np.asarray(x)
-    if view.flags.owndata and not isinstance(x, np.generic):
+    if view.size and view.flags.owndata and not isinstance(x, np.generic):
         raise MemoryError("no memory for a view of the buffer")
     return view
 
 
+def _from_interface(x: Any) -> HostArray:
+    try:
+        view = _view_of(x)
+    except (TypeError, ValueError) as e:
+        raise DTypeError(
+            message(
+                "an __array_interface__ that describes memory", f"{title(x)} ({e})", conversion(x)
+            )
+        ) from None
+    return _from_ndarray(view)
+
+
 def _from_ndarray(x: AnyArray) -> HostArray:
     if type(x) is not np.ndarray and not isinstance(x, np.ma.MaskedArray):
-        x = x.view(np.ndarray)  # a subclass may say what it likes of its type
+        x = np.ndarray.view(x, np.ndarray)  # a subclass may say what it likes of its type
     dtype = x.dtype
     found = by_name(dtype.name)
     if found is None or dtype.kind in "mMSUO":
         raise DTypeError(
-            message(f"elements of type {ACCEPTED}", describe(x), "convert the array first")
+            message(f"elements of type {ACCEPTED}", describe(x), elements(x, dtype.name))
         )
     if not dtype.isnative:
         raise DTypeError(
@@ -221,8 +321,6 @@ class _DLPack:
 
 
 def _from_dlpack(x: Any) -> HostArray:
-    if framework(x) == "torch" and isinstance(x, loaded("torch").Tensor):
-        return _from_torch(loaded("torch"), x)
     where = "an unknown device"
     try:
         kind, number = x.__dlpack_device__()
@@ -234,28 +332,100 @@ def _from_dlpack(x: Any) -> HostArray:
         raise DTypeError(
             message(
                 "an array in host memory (DLPack device type 1, CPU)",
-                f"{type(x).__name__} on {where}",
-                _to_host(x),
+                f"{title(x)} on {where}",
+                "copy it to the host first, with its own library (x.cpu(), x.get())",
             )
         )
-    if str(getattr(x, "dtype", "")) == "bfloat16" and hasattr(x, "__array__"):
-        # JAX on the CPU: numpy.asarray is a read-only view with ml_dtypes' type.
-        return _from_ndarray(np.asarray(x))
     try:
-        return _from_ndarray(np.from_dlpack(_DLPack(x)))
+        view = np.from_dlpack(_DLPack(x))
     except (BufferError, RuntimeError, TypeError, ValueError) as e:
         raise DTypeError(
-            message(f"a DLPack array of {ACCEPTED}", f"{describe(x)} ({e})", "convert it first")
+            message(f"a DLPack array of {ACCEPTED}", f"{describe(x)} ({e})", conversion(x))
         ) from None
+    return _from_ndarray(view)
 
 
-def _to_host(x: Any) -> str:
-    """Say how an array that is elsewhere comes to the host, in its framework's words."""
-    if framework(x) == "jax":
-        if any(base.__name__ == "Tracer" for base in type(x).__mro__):
-            return "within jit and grad, call fastreg.jax"
-        return "call fastreg.jax, or pass jax.device_get(x)"
-    return "move it to the host first, for example with x.cpu()"
+def _from_jax(jax: Any, x: Any) -> HostArray:
+    x = _at_hand(jax, x)
+    name = name_of(x.dtype)
+    if by_name(name) is None:
+        raise DTypeError(message(f"elements of type {ACCEPTED}", name, elements(x, name, "jax")))
+    return _from_ndarray(np.asarray(x))
+
+
+def _at_hand(jax: Any, x: Any) -> Any:
+    """Return a JAX array of the host: that of one that every device holds whole, too."""
+    if isinstance(x, jax.core.Tracer):
+        raise _symbolic(x, "within jit and grad, call the same function of fastreg.jax")
+    if x.is_deleted():
+        raise deleted()
+    devices = x.sharding.device_set
+    if not x.is_fully_replicated:
+        raise DTypeError(
+            message(
+                "an array in one piece",
+                f"one sharded over {len(devices)} devices",
+                "call fastreg.jax, or pass jax.device_get(x)",
+            )
+        )
+    device = next(iter(devices))
+    if device.platform != "cpu":
+        raise DTypeError(
+            message(
+                "an array in host memory",
+                f"one on {device}",
+                "call fastreg.jax, or pass jax.device_get(x)",
+            )
+        )
+    return x.addressable_shards[0].data if len(devices) > 1 else x
+
+
+def deleted() -> LayoutError:
+    """Return the error of a JAX array whose memory has been given away."""
+    return LayoutError(
+        message(
+            "an array that holds its elements",
+            "a deleted one (donated to a compiled function, or x.delete())",
+            "pass what that function returned",
+        )
+    )
+
+
+def _from_tensorflow(tf: Any, x: Any) -> HostArray | None:
+    """View a tensor's or a variable's memory; None for what TensorFlow itself makes no tensor of.
+
+    Not by DLPack: asked for a string, TensorFlow's ends the process.
+    """
+    if isinstance(x, tf.IndexedSlices):
+        x = _densified(tf, x)
+    elif isinstance(x, tf.RaggedTensor):
+        x = x.flat_values
+    elif is_variable(x) and callable(getattr(x, "value", None)):
+        x = x.value()
+    if not isinstance(x, tf.Tensor):
+        return None
+    if not hasattr(x, "numpy"):
+        raise _symbolic(x, "within tf.function, call the same function of fastreg.tensorflow")
+    name = x.dtype.name
+    if by_name(name) is None:
+        raise DTypeError(
+            message(f"elements of type {ACCEPTED}", name, elements(x, name, "tensorflow"))
+        )
+    return _from_ndarray(np.asarray(x))
+
+
+def _densified(tf: Any, x: Any) -> Any:
+    if x.dense_shape is not None:
+        return tf.convert_to_tensor(x)
+    indices, places = tf.unique(x.indices)
+    return tf.math.unsorted_segment_sum(x.values, places, tf.size(indices))
+
+
+def _symbolic(x: Any, action: str) -> DTypeError:
+    kind = "traced" if framework(x) == "jax" else "symbolic"
+    return DTypeError(
+        message("an array with elements", f"a {kind} one ({type(x).__name__})", action)
+    )
 
 
 def _from_torch(torch: Any, x: Any) -> HostArray:
@@ -284,7 +454,11 @@ def narrow_array(x: Any, dtype: Narrow) -> HostArray:
     """
     if isinstance(x, HostArray):
         return x
-    torch = loaded("torch")
+    x, torch = unwrap(x), loaded("torch")
+    if framework(x) == "jax":
+        x = _at_hand(loaded("jax"), x)
+    elif is_variable(x):
+        x = x.value()
     if framework(x) == "torch" and isinstance(x, torch.Tensor):
         if unread(torch, x) is None:
             x = x.detach()

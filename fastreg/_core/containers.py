@@ -10,13 +10,22 @@ An object with a shape and an element type is a leaf: read, or refused by name, 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from fastreg._core.arrays import HostArray, check_storage, describe, host_array, narrow_array
+from fastreg._core.arrays import (
+    HostArray,
+    check_storage,
+    describe,
+    host_array,
+    is_array,
+    narrow_array,
+)
 from fastreg._core.dtypes import F16, F32, F64, Dtype, Narrow, by_name, name_of, narrow_by_name
+from fastreg._core.foreign import conversion
 from fastreg._core.frameworks import (
     framework,
     is_model,
@@ -25,18 +34,16 @@ from fastreg._core.frameworks import (
     is_variable,
     loaded,
     untraced,
-    unwrap,
 )
 from fastreg._core.identity import are_distinct, identity
 from fastreg._core.models import Leaf, Modules, Path, mark_of, variable_name, variables_of
-from fastreg._core.pytrees import flattened_once
+from fastreg._core.pytrees import flattened_once, is_static
 from fastreg.errors import ArgumentError, DTypeError, FastregError, LayoutError, message, printable
 
 __all__ = [
     "Gathered",
     "Parameter",
     "gather",
-    "is_array",
     "items_of",
     "joined",
     "leaves",
@@ -123,6 +130,16 @@ class Parameter:
         elif isinstance(original, HostArray) and original.dtype.code >= 0:
             self.shape, self.dtype, self._array = original.shape, original.dtype, original
             self.dtype_name = original.dtype.name
+            return
+        elif isinstance(original, (bool, int, float)):
+            self.shape, self.dtype = (), None
+            self.dtype_name = f"Python's {type(original).__name__}"
+            return
+        elif isinstance(original, np.ndarray):
+            # A subclass may say what it likes of its shape and type.
+            as_it_is = np.ndarray.view(original, np.ndarray)
+            self.shape, self.dtype_name = as_it_is.shape, _type_name(as_it_is.dtype)
+            self.dtype = by_name(self.dtype_name)
             return
         else:
             self.shape = _shape_of(original, path)
@@ -250,13 +267,16 @@ class Gathered:
         Whether it is one array.
     holders : list of (container, its items, its name)
         For a :class:`~fastreg._core.guard.Guard`.
+    outline : list
+        The container as nested lists of the paths of its leaves, None for an empty place.
     """
 
-    __slots__ = ("holders", "named", "parameters", "single")
+    __slots__ = ("holders", "named", "outline", "parameters", "single")
 
     def __init__(self) -> None:
         self.parameters: list[Parameter] = []
         self.holders: list[tuple[Any, list[Any], str]] = []
+        self.outline: list[Any] = []
         self.named = False
         self.single = False
 
@@ -384,7 +404,7 @@ def _flat(
     if walk.is_leaf(tree):
         gathered.single = True
         return [Leaf((0,), tree)]
-    walk.descend(tree, ())
+    gathered.outline = walk.descend(tree, ())
     return walk.out
 
 
@@ -403,7 +423,8 @@ class _Walk:
         self.out: list[Leaf] = []
         self.above: set[int] = set()
 
-    def descend(self, node: Any, path: Path, holder: Any = None) -> None:
+    def descend(self, node: Any, path: Path, holder: Any = None) -> list[Any]:
+        """List the leaves of a container, and return its outline."""
         if id(node) in self.above or len(path) > _MAX_DEPTH:
             raise ArgumentError(
                 message(
@@ -413,6 +434,8 @@ class _Walk:
                 )
             )
         self.above.add(id(node))
+        outline: list[Any] = []
+        first = len(self.out)
         if is_torch_module(node):
             self.gathered.named = True
             self.module(node, path)
@@ -432,11 +455,19 @@ class _Walk:
             for key, child in children:
                 if self.is_leaf(child):
                     self.out.append(Leaf((*path, key), child, layer))
+                    outline.append((*path, key))
+                elif layer is not None and is_static(child):
+                    pass
+                elif layer is not None and isinstance(child, (bool, int, float)):
+                    self.out.append(Leaf((*path, key), child, layer))  # which may be trained
                 elif child is not None:
-                    self.descend(child, (*path, key), layer)
-                elif self.keep_none:
-                    self.out.append(Leaf((*path, key), None, layer))
+                    outline.append(self.descend(child, (*path, key), layer))
+                else:
+                    outline.append(None)
+                    if self.keep_none:
+                        self.out.append(Leaf((*path, key), None, layer))
         self.above.discard(id(node))
+        return outline or [leaf.path for leaf in self.out[first:]]
 
     def module(self, module: Any, path: Path) -> None:
         """List what a torch module holds, tied tensors under each of their names."""
@@ -455,7 +486,8 @@ class _Walk:
     @staticmethod
     def is_registered(node: Any) -> bool:
         """Whether a node is of a class of somebody's own that JAX or optree knows."""
-        return not isinstance(node, (Mapping, list, tuple)) and flattened_once(node) is not None
+        plain = isinstance(node, (Mapping, list, tuple, deque))
+        return not plain and flattened_once(node) is not None
 
     def children(self, node: Any, path: Path) -> list[tuple[Any, Any]]:
         """Return a container's items with their keys, and note it if its items may be replaced."""
@@ -465,9 +497,11 @@ class _Walk:
         if isinstance(node, Mapping):
             gathered.named = True
             items = list(node.items())
-            gathered.holders.append((node, [x for _, x in items], joined(path)))
+            held = [x for _, x in items]
+            if all(a is b for a, b in zip(node.values(), held, strict=True)):  # not made anew
+                gathered.holders.append((node, held, joined(path)))
             return items
-        if isinstance(node, (list, tuple)):
+        if isinstance(node, (list, tuple, deque)):  # optree knows deques, but names nothing in them
             if isinstance(node, list):
                 gathered.holders.append((node, list(node), joined(path)))
             return self.items(node)
@@ -478,7 +512,9 @@ class _Walk:
             gathered.named = True
             return registered
         if isinstance(node, Iterable) and not isinstance(node, type):
-            return self.items(list(items_of(node)))
+            listed = list(items_of(node))
+            if not any(isinstance(i, str) for i in listed):  # names, whatever they are for
+                return self.items(listed)
         raise _bad_leaf(path, node)
 
     def items(self, items: Sequence[Any]) -> list[tuple[Any, Any]]:
@@ -499,33 +535,6 @@ class _Walk:
         return list(enumerate(items))
 
 
-def is_array(x: Any) -> bool:
-    """Whether an object is a leaf: an array or a tensor, of whatever kind, readable or not."""
-    kind = type(x)
-    if kind is np.ndarray:
-        return True
-    if kind in (dict, list, tuple) or x is None:
-        return False
-    home = framework(x)
-    if home == "torch":
-        return isinstance(x, loaded("torch").Tensor)
-    if isinstance(x, (Mapping, list, tuple, str, bytes)):
-        return False
-    if isinstance(x, (HostArray, np.ndarray, np.generic, memoryview, bytearray)):
-        return True
-    if home in ("keras", "tensorflow") and is_model(x):
-        return False
-    if home == "numpy" and flattened_once(x) is not None:
-        return False  # a box around an array, which passes on its attributes
-    return (
-        (hasattr(x, "shape") and hasattr(x, "dtype"))
-        or hasattr(kind, "__dlpack__")
-        or hasattr(kind, "__array__")
-        or hasattr(x, "__array_interface__")
-        or kind.__module__ == "array"
-    )
-
-
 def joined(path: Path) -> str:
     """Return the name of a path."""
     return path[0] if len(path) == 1 and type(path[0]) is str else ".".join(map(str, path))
@@ -541,7 +550,7 @@ def _bad_leaf(path: Path, x: Any) -> DTypeError:
         message(
             f"an array or a container of arrays at {place(path)}",
             describe(x),
-            "leave it out of params, or convert it, for example with numpy.asarray",
+            conversion(x),
         )
     )
 
@@ -550,17 +559,12 @@ def _host(path: Path, x: Any, narrow: Narrow | None = None) -> HostArray:
     """View a leaf's memory; an error names its place."""
     try:
         if narrow is not None:
-            return narrow_array(_memory(x), narrow)
+            return narrow_array(x, narrow)
         if framework(x) == "torch" and (found := _host_of_tensor(x)) is not None:
             return found
-        return host_array(_memory(x))
+        return host_array(x)
     except FastregError as e:
         raise type(e)(f"at {place(path)}: {e}") from None
-    except (RuntimeError, BufferError) as e:  # a deleted JAX array
-        raise DTypeError(
-            f"at {place(path)}: "
-            + message("an array that can be read", f"{describe(x)} ({e})", "pass it anew")
-        ) from None
 
 
 def _host_of_tensor(x: Any) -> HostArray | None:
@@ -575,12 +579,3 @@ def _host_of_tensor(x: Any) -> HostArray | None:
         return None
     check_storage(x)
     return HostArray(x.detach().numpy(), F32 if dtype is torch.float32 else F64)
-
-
-def _memory(x: Any) -> Any:
-    """Return what holds a variable's memory: the backend's tensor, for TensorFlow its bytes."""
-    x = unwrap(x)
-    if framework(x) == "tensorflow":
-        x = x.value() if callable(getattr(x, "value", None)) else x
-        return np.asarray(x)
-    return x

@@ -28,6 +28,7 @@ __all__ = [
     "introduce",
     "is_model",
     "is_recording",
+    "is_sharded",
     "is_symbolic",
     "is_torch_module",
     "is_variable",
@@ -169,7 +170,13 @@ def _is_variable_class(kind: type) -> bool:
     return comes_from(kind, "keras", "Variable") or any(
         base.__name__.endswith("Variable") and base.__module__.startswith("tensorflow")
         for base in kind.__mro__
+        if base.__name__ != "ShardedVariable"
     )
+
+
+def is_sharded(x: Any) -> bool:
+    """Whether x is a ``ShardedVariable``, which is a list of variables."""
+    return framework(x) == "tensorflow" and comes_from(type(x), "tensorflow", "ShardedVariable")
 
 
 def unwrap(x: Any) -> Any:

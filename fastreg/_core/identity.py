@@ -45,6 +45,7 @@ def identity(x: Any, k: int) -> Any:
         values of JAX and TensorFlow.
     """
     if isinstance(x, np.ndarray):
+        x = np.ndarray.view(x, np.ndarray) if type(x) is not np.ndarray else x
         return _of_ndarray(x) if x.size else ("empty", k)
     home = framework(x)
     if home == "torch":

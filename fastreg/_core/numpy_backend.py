@@ -9,7 +9,7 @@ import numpy as np
 
 from fastreg import _kernels
 from fastreg._core.arguments import check_matrix, not_differentiable, result_dtype
-from fastreg._core.arrays import HostArray, bfloat16_dtype, describe, host_array
+from fastreg._core.arrays import HostArray, bfloat16_dtype, describe, host_array, instead
 from fastreg._core.dtypes import BF16, F16, F32, F64
 from fastreg._core.formula import SHORTEST
 from fastreg.errors import DTypeError, NotAnArrayError, message
@@ -63,7 +63,7 @@ def _refusal(x: object, error: DTypeError) -> DTypeError:
             message(
                 "one array or tensor (ndarray, torch, TensorFlow, JAX, Keras variable)",
                 describe(x),
-                "pass numpy.asarray(x), or call once for each item of a list",
+                instead(x),
             )
         )
     return error
@@ -127,7 +127,7 @@ def _orthogonal(x: Any, factor: float, rows: bool, dtype: Any, want: bool) -> tu
         raise _refusal(x, e) from None
     factor = check_matrix(host.shape, factor)
     if want and not host.dtype.floating:
-        raise not_differentiable(describe(x), "x.astype('float32')")
+        raise not_differentiable(describe(x), "numpy.asarray(x).astype('float64')")
     own = host.dtype if host.dtype.floating else F64
     value, slope = cosines(host, factor, rows, want)
     # The penalty of one number is the number, rounded to the type that is asked for.

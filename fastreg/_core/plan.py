@@ -74,9 +74,13 @@ class Plan:
     def of(
         cls, params: Any, request: Request, *, everything: bool = False, values: bool = False
     ) -> Plan:
-        """Make a plan for a request that has been checked; see :func:`chosen` for the flags."""
+        """Make a plan of a checked request, for one call; see :func:`chosen` for the flags.
+
+        It holds the arrays of this moment, whatever another thread puts in their place.
+        """
         plan = cls.__new__(cls)
         plan._prepare(params, request, everything, values)
+        plan._guard = Guard(Gathered())
         return plan
 
     @classmethod

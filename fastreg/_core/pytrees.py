@@ -3,25 +3,40 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
-from fastreg._core.frameworks import loaded
+__all__ = ["flattened_once", "is_static"]
 
-__all__ = ["flattened_once"]
+_STATIC = (str, type, partial, FunctionType, BuiltinFunctionType, MethodType)
+
+
+def is_static(x: Any) -> bool:
+    """Whether a leaf of a registered class is code and no parameter, as its activations are.
+
+    JAX takes a field that is a function for a leaf, unless it is marked as static. An object that
+    may be called is no function: it may hold arrays.
+    """
+    if isinstance(x, _STATIC):
+        return True
+    home = type(x).__module__.partition(".")[0]
+    return home in ("jax", "jaxlib") and callable(x) and not hasattr(x, "dtype")
 
 
 def flattened_once(node: Any) -> list[tuple[Any, Any]] | None:
     """Flatten one level of a pytree node that JAX or optree knows; None if neither does."""
-    torch = loaded("torch")
+    torch = sys.modules.get("torch")
     if torch is not None and torch.compiler.is_compiling():
         return None  # a program of torch, whose compiler cannot follow JAX
-    tree_util = loaded("jax.tree_util")
+    tree_util = sys.modules.get("jax.tree_util")
     # JAX warns of iterables that it takes for leaves; asking first avoids that.
     if tree_util is not None and not tree_util.all_leaves([node]):
         flat = tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)[0]
         if not (len(flat) == 1 and flat[0][1] is node):
             return [(_jax_key(entries[0]) if entries else 0, child) for entries, child in flat]
-    optree = loaded("optree")
+    optree = sys.modules.get("optree")
     if optree is not None:
         paths, children, _ = optree.tree_flatten_with_path(
             node, is_leaf=lambda x: x is not node, none_is_leaf=True

@@ -87,11 +87,11 @@ class Chosen(NamedTuple):
         """What stood in the container, of the arrays that are in."""
         return [p.original for p in self.parameters]
 
-    def arranged(self, params: Any, new: Sequence[Any]) -> Any:
+    def arranged(self, new: Sequence[Any]) -> Any:
         """Return what was made for each array that is in, such as gradients, as params holds them.
 
-        For one array that alone; for a container with names a dict by name; for lists and tuples
-        lists nested alike, with None for what is not in or was counted before; otherwise a list.
+        For one array that alone; for a container with names a dict by name; for one without lists
+        nested alike, with None for what is not in or was counted before.
 
         Raises
         ------
@@ -102,10 +102,8 @@ class Chosen(NamedTuple):
             return new[0] if new else None
         if self.gathered.named:
             return dict(zip(self.distinct_names(), new, strict=True))
-        if isinstance(params, (list, tuple)):
-            by_path = {p.path: x for p, x in zip(self.parameters, new, strict=True)}
-            return _like(params, iter(leaves(params, keep_none=True)), by_path)
-        return list(new)
+        by_path = {p.path: x for p, x in zip(self.parameters, new, strict=True)}
+        return _filled(self.gathered.outline, by_path)
 
     def distinct_names(self) -> list[str]:
         """Return the names of the arrays that are in, or raise if two are alike."""
@@ -122,13 +120,8 @@ class Chosen(NamedTuple):
         return names
 
 
-def _like(
-    node: Any, places: Iterator[tuple[tuple[Any, ...], Any]], new: Mapping[tuple[Any, ...], Any]
-) -> list[Any]:
-    return [
-        _like(child, places, new) if isinstance(child, (list, tuple)) else new.get(next(places)[0])
-        for child in node
-    ]
+def _filled(outline: Sequence[Any], new: Mapping[tuple[Any, ...], Any]) -> list[Any]:
+    return [_filled(o, new) if isinstance(o, list) else new.get(o) for o in outline]
 
 
 def chosen(

@@ -72,8 +72,6 @@ def as_floats(x: Any) -> str:
     if x.is_quantized:
         return "pass x.dequantize()"
     if x.is_complex():
-        return (
-            f"pass torch.view_as_real({'x.resolve_conj()' if x.is_conj() else 'x'}), which keeps "
-            "both parts (l1 adds them; for the modulus x.abs())"
-        )
+        whole = "x.resolve_conj()" if x.is_conj() else "x"
+        return f"pass torch.view_as_real({whole}), which keeps both parts, or x.abs(), its modulus"
     return "convert it, for example with x.float()"

@@ -29,8 +29,9 @@ _requires_grad = attrgetter("requires_grad")
 # Frameworks whose arrays are values: nothing may change their memory.
 _IMMUTABLE = {"jax": "JAX", "tensorflow": "TensorFlow"}
 _PURE = {
-    "jax": "use the pure functions of fastreg.jax",
-    "tensorflow": "use fastreg.tensorflow or fastreg.keras, which assign",
+    "jax": "call the same function of fastreg.jax, which returns new arrays",
+    "tensorflow": "call the same function of fastreg.tensorflow, which assigns to variables and "
+    "returns new tensors",
 }
 
 

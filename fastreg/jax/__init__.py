@@ -18,8 +18,12 @@ Arrays are values in JAX, so nothing is written in place: :func:`prox`, :func:`d
 Arrays that are sharded over several devices by the compiler are gathered for the kernels, as for
 every foreign call. Within ``shard_map`` and ``pmap`` each device's part goes to the kernels. JAX's
 operations are taken for arrays whose type says how they are sharded (explicit sharding) and for
-those whose size is unknown while tracing (``jax.export``, Keras' symbolic build); a pytree with one
-such array takes them for all.
+those whose size is unknown while tracing (symbolic sizes of ``jax.export``, Keras' symbolic build);
+a pytree with one such array takes them for all. They stand in every program that ``jax.export``
+writes, too, so that it runs where fastreg is not.
+
+A field of a registered class that holds a function (an activation) is no parameter: gradients have
+None there, as ``equinox.filter_grad`` has, and steps keep it.
 """
 
 from __future__ import annotations
@@ -346,7 +350,7 @@ def prox(
         formula.prox(OPERATIONS, x, step, w1, w2, flush, work)
         for x, w1, w2 in zip(floats_of(found), w1s, w2s, strict=True)
     ]
-    return like(params, found, new, lambda p: p.original)
+    return like(params, found, new, lambda x: x)
 
 
 def decay(params: Any, rate: Any, *, select: Select = None) -> Any:
@@ -386,7 +390,7 @@ def decay(params: Any, rate: Any, *, select: Select = None) -> Any:
     params, found = choose(params, Request.of(select=select))
     rest = _factor(1.0 - rate)
     new = [_times(rest, x) for x in floats_of(found)]
-    return like(params, found, new, lambda p: p.original)
+    return like(params, found, new, lambda x: x)
 
 
 def _factor(x: Any) -> Any:
@@ -481,7 +485,7 @@ def clip_by_global_norm(grads: Any, max_norm: Any) -> tuple[Any, Any]:
     factor = jnp.where((norm > max_norm) & (norm < jnp.inf), max_norm / norm, 1.0)
     new = {id(p): _times(_factor(factor), x) for p, x in zip(taken, xs, strict=True)}
     each = [new.get(id(p), p.original) for p in found.parameters]
-    return like(grads, found, each, lambda p: p.original), norm
+    return like(grads, found, each, lambda x: x), norm
 
 
 def stats(params: Any, *, select: Select = "all", integers: bool = False) -> Stats:

@@ -11,11 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastreg._core.arguments import Request, not_differentiable, number, result_dtype
+from fastreg._core.arrays import deleted, describe, host_array, instead
 from fastreg._core.containers import Parameter, items_of, leaves
-from fastreg._core.dtypes import BF16, by_name, name_of, widest
+from fastreg._core.dtypes import ACCEPTED, BF16, by_name, name_of, widest
+from fastreg._core.foreign import elements
 from fastreg._core.frameworks import is_variable, unwrap
+from fastreg._core.pytrees import is_static
 from fastreg._core.selection import Chosen, chosen
-from fastreg.errors import DTypeError, message
+from fastreg.errors import ArgumentError, DTypeError, FastregError, message
 from fastreg.jax._operations import canonical, is_float
 
 __all__ = [
@@ -36,31 +39,33 @@ def as_array(x: Any) -> Any:
     """Return x as an array of JAX of an element type that there are kernels for."""
     x = unwrap(x)
     if not isinstance(x, jax.Array):
-        if isinstance(x, (str, bytes)) or x is None or not hasattr(x, "dtype"):
+        if not isinstance(x, (np.ndarray, np.generic)):
             raise DTypeError(
                 message(
-                    "a JAX array, a tracer, an ndarray or a Keras variable",
-                    f"an object of class {type(x).__name__}",
-                    "convert it, for example with jax.numpy.asarray(x)",
+                    "a JAX array, a tracer, an ndarray or a Keras variable", describe(x), instead(x)
                 )
             )
-        try:
-            x = jnp.asarray(x)
-        except Exception as e:
-            what = f"{x.dtype} ({str(e).splitlines()[0]})"
-            raise DTypeError(message("an array of numbers", what, "convert it first")) from None
-    name = name_of(x.dtype)
+        x = _from_numpy(x)
+    elif not isinstance(x, jax.core.Tracer) and x.is_deleted():
+        raise deleted()
+    name = "float0" if x.dtype == jax.dtypes.float0 else name_of(x.dtype)
     if by_name(name) is not None:
         return x
     if name.startswith(("int", "uint")) and x.dtype.itemsize == 1:  # of one, two or four bits
         return x.astype(jnp.int8 if name.startswith("i") else jnp.uint8)
-    raise DTypeError(
-        message(
-            "elements of type float16, bfloat16, float32, float64, bool or an integer type",
-            "float0, for no gradient" if x.dtype == jax.dtypes.float0 else name,
-            "convert the array, for example with x.astype('float32')",
-        )
-    )
+    raise DTypeError(message(f"elements of type {ACCEPTED}", name, elements(x, name, "jax")))
+
+
+def _from_numpy(x: Any) -> Any:
+    if isinstance(x, np.ma.MaskedArray):
+        host_array(x)  # refuses it
+    try:
+        return jnp.asarray(x)
+    except (TypeError, ValueError):
+        name = x.dtype.name
+        raise DTypeError(
+            message(f"elements of type {ACCEPTED}", describe(x), elements(x, name))
+        ) from None
 
 
 def as_float(x: Any) -> Any:
@@ -90,10 +95,10 @@ def floats_of(found: Chosen, parameters: Sequence[Parameter] | None = None) -> t
 def _placed(found: Chosen, p: Parameter, function: Callable[[Any], Any]) -> Any:
     try:
         return function(p.original)
-    except DTypeError as e:
+    except FastregError as e:
         if found.gathered.single:
             raise
-        raise DTypeError(f"at {p.label}: {e}") from None
+        raise type(e)(f"at {p.label}: {e}") from None
 
 
 def is_single(x: Any) -> bool:
@@ -108,7 +113,17 @@ def choose(params: Any, request: Request, *, everything: bool = False) -> tuple[
     program. Variables of Keras, which may be shared, count once.
     """
     params = items_of(params)
-    shared = any(map(is_variable, jax.tree.leaves(params)))
+    try:
+        flat = jax.tree.leaves(params)
+    except ValueError as e:
+        raise ArgumentError(
+            message(
+                "a container that JAX can flatten",
+                f"one of which it says: {str(e).splitlines()[0]}",
+                "give each dict keys of one type",
+            )
+        ) from None
+    shared = any(map(is_variable, flat))
     return params, chosen(params, request, everything=everything, values=not shared)
 
 
@@ -138,19 +153,19 @@ class _Mark:
         self.k = k
 
 
-def zeros_like(p: Parameter) -> Any:
-    """Return the gradient of an array that is not in, as ``jax.grad`` has it."""
-    x = p.original
-    dtype = getattr(unwrap(x), "dtype", None)
-    if dtype is not None and jnp.issubdtype(dtype, jnp.inexact):
-        return jnp.zeros_like(unwrap(x))
-    return np.zeros(p.shape, jax.dtypes.float0)
+def zeros_like(x: Any) -> Any:
+    """Return the gradient of what is not in, as ``jax.grad`` has it; None for what is no array."""
+    x = unwrap(x)
+    dtype = getattr(x, "dtype", None)
+    if dtype is None:
+        return None
+    if jnp.issubdtype(dtype, jnp.inexact):
+        return jnp.zeros_like(x)
+    return np.zeros(x.shape, jax.dtypes.float0)
 
 
-def like(
-    params: Any, found: Chosen, results: Sequence[Any], other: Callable[[Parameter], Any]
-) -> Any:
-    """Put results where the chosen arrays stood, and ``other(parameter)`` where the rest did.
+def like(params: Any, found: Chosen, results: Sequence[Any], other: Callable[[Any], Any]) -> Any:
+    """Put results where the chosen arrays stood, and ``other(x)`` where any other leaf did.
 
     Returns
     -------
@@ -163,8 +178,8 @@ def like(
     flat, structure = jax.tree.flatten(params)
     marked = structure.unflatten(map(_Mark, range(len(flat))))
     places = {path: mark.k for path, mark in leaves(marked, is_leaf=lambda x: isinstance(x, _Mark))}
-    if places.keys() == {p.path for p in parameters}:
-        new = {id(p): r for p, r in zip(found.parameters, results, strict=True)}
-        each = {places[p.path]: new[id(p)] if id(p) in new else other(p) for p in parameters}
-        return structure.unflatten(each[k] for k in range(len(flat)))
-    return found.arranged(params, results)
+    static = {path for path, k in places.items() if is_static(flat[k])}
+    if places.keys() - static == {p.path for p in parameters}:
+        new = {places[p.path]: r for p, r in zip(found.parameters, results, strict=True)}
+        return structure.unflatten(new[k] if k in new else other(x) for k, x in enumerate(flat))
+    return found.arranged(results)

@@ -81,7 +81,7 @@ def value_and_gradient(params: Any, request: Request, scale: float, dtype: Any) 
     value, grads = _backend(tensors).value_and_gradient(
         tensors, l1=l1s, l2=l2s, scale=scale, dtype=_dtype(found.parameters, dtype)
     )
-    return value, found.arranged(params, grads)
+    return value, found.arranged(grads)
 
 
 def global_norm(grads: Any, dtype: Any) -> Any:

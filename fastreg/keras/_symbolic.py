@@ -14,6 +14,7 @@ from typing import Any
 from fastreg._core import formula
 from fastreg._core.arguments import result_dtype, two_weights
 from fastreg._core.dtypes import ACCEPTED, F32, F64, Dtype, by_name, name_of
+from fastreg._core.foreign import elements
 from fastreg._core.frameworks import is_symbolic, loaded
 from fastreg.errors import DTypeError, NotAnArrayError, message
 
@@ -63,11 +64,10 @@ def _own(x: Any) -> Dtype:
                 "pass each of its trainable_variables, or the model to fastreg.keras.penalty",
             )
         )
-    found = by_name(name_of(x.dtype))
+    name = name_of(x.dtype)
+    found = by_name(name)
     if found is None:
-        raise DTypeError(
-            message(f"elements of type {ACCEPTED}", name_of(x.dtype), "cast the tensor first")
-        )
+        raise DTypeError(message(f"elements of type {ACCEPTED}", name, elements(x, name, "keras")))
     if found.floating:
         return found
     jax, keras = loaded("jax"), loaded("keras")

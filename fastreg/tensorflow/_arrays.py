@@ -10,9 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from fastreg._core.arguments import Request, not_differentiable, number, result_dtype
+from fastreg._core.arrays import describe, host_array, instead
 from fastreg._core.containers import Parameter
-from fastreg._core.dtypes import ALL, by_name, widest
-from fastreg._core.frameworks import unwrap
+from fastreg._core.dtypes import ACCEPTED, ALL, by_name, widest
+from fastreg._core.foreign import elements
+from fastreg._core.frameworks import is_symbolic, unwrap
 from fastreg._core.selection import Chosen, chosen
 from fastreg.errors import DTypeError, FastregError, message
 from fastreg.tensorflow._operations import TYPES
@@ -42,28 +44,12 @@ def as_tensor(x: Any) -> Any:
         tensor = x
     elif isinstance(x, tf.RaggedTensor):
         tensor = x.flat_values
-    elif isinstance(x, tf.sparse.SparseTensor):
-        raise DTypeError(
-            message("a dense tensor", "a SparseTensor", "pass x.values, or tf.sparse.to_dense(x)")
-        )
     else:
-        try:
-            tensor = tf.convert_to_tensor(unwrap(x))
-        except (TypeError, ValueError, tf.errors.InvalidArgumentError) as e:
-            raise DTypeError(
-                message(
-                    "a tensor, a variable, or what tf.convert_to_tensor takes",
-                    f"an object of class {type(x).__name__} ({str(e).splitlines()[0]})",
-                    "convert it first",
-                )
-            ) from None
-    if tensor.dtype.name not in _READABLE:
+        tensor = _converted(unwrap(x))
+    name = tensor.dtype.name
+    if name not in _READABLE:
         raise DTypeError(
-            message(
-                "a tensor of float16, bfloat16, float32, float64, bool or an integer type",
-                f"dtype {tensor.dtype.name}",
-                "convert it, for example with tf.cast(x, tf.float32)",
-            )
+            message(f"a tensor of {ACCEPTED}", name, elements(tensor, name, "tensorflow"))
         )
     if by_name(tensor.dtype.name) is None:
         tensor = tf.cast(tensor, tf.int8)
@@ -74,11 +60,30 @@ def as_tensor(x: Any) -> Any:
     return tensor
 
 
+def _converted(x: Any) -> Any:
+    if is_symbolic(x):
+        action = "call fastreg.keras within a layer's call()"
+        raise DTypeError(message("a tensor with elements", f"a {type(x).__name__}", action))
+    if isinstance(x, np.ma.MaskedArray):
+        host_array(x)  # refuses it
+    try:
+        return tf.convert_to_tensor(x)
+    except (TypeError, ValueError, tf.errors.InvalidArgumentError):
+        if isinstance(x, np.ndarray):
+            name = x.dtype.name
+            error = message(f"a tensor of {ACCEPTED}", describe(x), elements(x, name))
+        else:
+            error = message(
+                "a tensor, a variable, or what tf.convert_to_tensor takes", describe(x), instead(x)
+            )
+        raise DTypeError(error) from None
+
+
 def as_float(x: Any) -> Any:
     """Return a dense tensor of a type that has a gradient."""
     tensor = as_tensor(x)
     if tensor.dtype not in TYPES:
-        raise not_differentiable(f"dtype {tensor.dtype.name}", "tf.cast(x, tf.float32)")
+        raise not_differentiable(f"dtype {tensor.dtype.name}", "tf.cast(x, tf.float64)")
     return tensor
 
 

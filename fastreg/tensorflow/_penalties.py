@@ -70,7 +70,7 @@ def value_and_gradient(params: Any, asked: Asked, scale: Any, dtype: Any) -> tup
     found = choose(params, request)
     l1s, l2s = found.weights
     v, gs = _both(floats_of(found), scale, l1s, l2s, dtype)
-    return v, found.arranged(params, gs)
+    return v, found.arranged(gs)
 
 
 def _both(

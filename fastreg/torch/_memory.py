@@ -126,7 +126,7 @@ def check_differentiable(x: Tensor) -> None:
     """Raise unless a tensor is of floats."""
     result_type(x)
     if x.dtype not in FLOATS:
-        raise not_differentiable(str(x.dtype), "x.float()")
+        raise not_differentiable(str(x.dtype), "x.double()")
 
 
 # -- Memory ---------------------------------------------------------------------------------------

@@ -138,7 +138,7 @@ def gradient(params: Any, request: Request, scale: float) -> Any:
     taken = take(params, request)
     _check_differentiable(taken)
     grads = _dispatch.gradients(taken.xs, taken.l1s, taken.l2s, scale)
-    return _arranged(params, taken, grads)
+    return _arranged(taken, grads)
 
 
 def value_and_gradient(
@@ -150,7 +150,7 @@ def value_and_gradient(
     _check_differentiable(taken)
     result = _judged(taken.names, taken.xs, dtype)
     value, grads = _dispatch.both(taken.xs, taken.l1s, taken.l2s, result, scale)
-    return value, _arranged(params, taken, grads)
+    return value, _arranged(taken, grads)
 
 
 def _check_differentiable(taken: Taken) -> None:
@@ -161,11 +161,11 @@ def _check_differentiable(taken: Taken) -> None:
             raise at(name, e) from None
 
 
-def _arranged(params: Any, taken: Taken, grads: list[Tensor]) -> Any:
+def _arranged(taken: Taken, grads: list[Tensor]) -> Any:
     """Return gradients as the container stands: one, a dict by name, or lists nested as it is."""
     if taken.found is None:
         return dict(zip(taken.names, grads, strict=True))
-    return taken.found.arranged(params, grads)
+    return taken.found.arranged(grads)
 
 
 def global_norm(grads: Any, dtype: Any) -> Tensor:

@@ -905,3 +905,18 @@ def test_clip_keeps_what_is_not_finite_and_refuses_the_rest():
 def test_stats():
     s = ftf.stats({"w": tf.Variable([3.0, -4.0]), "n": tf.range(2)})
     assert (s.total["norm"], s["n"]["n"]) == (5.0, 2)
+
+
+def test_a_variable_that_is_assigned_to_during_a_call(monkeypatch):
+    """One call reads the values that it met first; only a plan that is kept notices."""
+    v = tf.Variable(np.ones((2, 2)))
+    of = fastreg.model.Plan.of.__func__
+
+    def made(cls, *args, **options):
+        plan = of(cls, *args, **options)
+        v.assign(tf.zeros((2, 2), tf.float64))
+        return plan
+
+    monkeypatch.setattr(fastreg.model.Plan, "of", classmethod(made))
+    assert fastreg.stats([v]).total["sum_squares"] == 4.0
+    assert fastreg.stats([v]).total["sum_squares"] == 0.0

@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import re
 from array import array
-from collections import OrderedDict, namedtuple
+from collections import OrderedDict, deque, namedtuple
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -530,3 +530,12 @@ def test_explain_on_an_ascii_stream():
         fastreg.explain(PARAMS, file=text)
         text.flush()
         assert b"2x2" in raw.getvalue()
+
+
+def test_deques_are_lists_with_optree_and_without():
+    """optree knows deques, and the frameworks bring optree along."""
+    pytest.importorskip("optree", reason="optree is not installed")
+    w, b = new(2, 3), new(3)
+    assert names(deque([w, b])) == ["0", "1"]
+    assert not gather(deque([w, b])).named
+    assert fastreg.penalty(deque([w, b]), l2=1.0) == 9.0

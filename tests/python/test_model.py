@@ -9,6 +9,7 @@ import os
 import random
 import subprocess
 import sys
+from collections import deque
 from fractions import Fraction
 
 import generators
@@ -792,3 +793,23 @@ def test_a_bound_gradient_that_became_read_only_is_refused():
     grads[0].flags.writeable = True
     plan.add_gradient_(grads)
     assert grads[0].tolist() == [[4, 4], [4, 4]]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda a, b: [deque([a, b]), 3 * b],
+        lambda a, b: ((x for x in (a, b)), 3 * b),
+        lambda a, b: [{0: a, 1: b}.values(), 3 * b],
+    ],
+    ids=["deque", "generator", "view"],
+)
+def test_gradients_of_an_iterable_within_a_list(make):
+    """Lists nested as the container is, whatever its parts are."""
+    a, b = np.ones((2, 2)), np.full((2, 2), 2.0)
+    _, (inner, last) = fastreg.value_and_gradient(make(a, b), l2=0.5)
+    assert [g.tolist() for g in inner] == [a.tolist(), b.tolist()]
+    assert last.tolist() == (3 * b).tolist()
+    outer = deque([a, None, a, b])
+    got = fastreg.value_and_gradient(outer, l2=0.5)[1]
+    assert [None if g is None else g[0, 0] for g in got] == [1.0, None, None, 2.0]
