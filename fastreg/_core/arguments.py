@@ -245,7 +245,8 @@ class Globs:
             if name in self._exact:
                 return self._exact[name]
         if self._pattern is not None:
-            hits = [m.lastindex for name in spelt if (m := self._pattern.match(name))]
+            found = map(self._pattern.match, spelt)
+            hits = [m.lastindex for m in found if m is not None]
             if hits:
                 return self._globs[min(h for h in hits if h is not None) - 1]
         return None
