@@ -246,11 +246,19 @@ FOREIGN = {
 }
 
 
+def is_read(verb: str, named: str) -> bool:
+    """Statistics read floats of one byte as they are."""
+    return verb == "stats" and named.startswith("float8")
+
+
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_foreign_arrays(kind, verb, tmp_path):
     make, squares, named = FOREIGN[kind]
     x = make(tmp_path)
+    if is_read(verb, named):
+        assert VERBS[verb](x) == squares
+        return
     with pytest.raises(DTypeError) as e:
         VERBS[verb](x)
     assert named in str(e.value)
@@ -356,6 +364,9 @@ def test_arrays_of_jax(jax, fjax):
         cases.append((jax.new_ref(jnp.asarray(A)), SQUARES, "Ref of jax"))
     for x, squares, named in cases:
         for verb in jax_verbs(fjax):
+            if verb is VERBS["stats"] and is_read("stats", named):
+                assert verb(x) == squares
+                continue
             with pytest.raises(DTypeError, match=re.escape(named)):
                 verb(x)
             follow(verb, x, squares)
@@ -458,6 +469,9 @@ def test_tensors_that_are_refused(tf, ftf):
     ]
     for x, squares, named in cases:
         for verb in tensorflow_verbs(ftf):
+            if verb is VERBS["stats"] and is_read("stats", named):
+                assert verb(x) == squares
+                continue
             with pytest.raises(DTypeError, match=re.escape(named)):
                 verb(x)
             follow(verb, x, squares)

@@ -20,11 +20,12 @@ import pytest
 import fastreg
 from fastreg import _kernels, errors, group_lasso, regularizers, runtime
 from fastreg._core import arrays
+from fastreg._core.dtypes import narrow_by_name
 from fastreg._kernels import Arrays
 
 ROOT = Path(fastreg.__file__).parent
 # Texts of backends and commands with tests of their own, and what this machine cannot show.
-ELSEWHERE = re.compile("cli/|torch/|keras/|__main__|_installation")
+ELSEWHERE = re.compile("cli/|torch/|keras/|_checkpoints/|__main__|_installation|_core/regularizer")
 NOT_HERE = {
     "the package .*, for fastreg": "a package that is not installed",
     "the package ml_dtypes, for a bfloat16 result": "a package that is not installed",
@@ -37,6 +38,7 @@ NOT_HERE = {
 }
 
 A = np.array([[3.0, -4.0]])
+FLOAT8 = narrow_by_name("float8_e4m3fn")
 
 
 def pattern_of(node: ast.expr) -> str:
@@ -180,6 +182,7 @@ CORE = [
     lambda: fastreg.value(BadPack((2, 0)), l2=1.0),
     lambda: fastreg.value(BadPack((1, 0)), l2=1.0),
     lambda: Arrays([arrays.HostArray(np.zeros(3, "u1"), arrays.by_name("float64"))]),
+    lambda: fastreg.value(arrays.HostArray(np.zeros(3, "u1"), FLOAT8), l2=1.0),
     # Outputs
     lambda: fastreg.gradient(A, l2=1.0, out=read_only()),
     lambda: fastreg.gradient(A, l2=1.0, out=np.broadcast_to(np.zeros(1), (1, 2))),
