@@ -18,6 +18,7 @@ from fastreg._core.frameworks import is_symbolic, unwrap
 from fastreg._core.selection import Chosen, chosen
 from fastreg.errors import DTypeError, FastregError, message
 from fastreg.tensorflow._operations import TYPES
+from fastreg.tensorflow._routes import private
 
 __all__ = [
     "Asked",
@@ -35,11 +36,15 @@ __all__ = [
 Asked: TypeAlias = tuple[Any, Any, Any, Any, Any]
 """The arguments of a Request: l1, l2, select, weights, convention."""
 
+# What tf.Variable makes outside of strategies.
+_Variable = private("ops.resource_variable_ops", "ResourceVariable")
 _READABLE = {d.name for d in ALL} | {"int4", "uint4"}
 
 
 def as_tensor(x: Any) -> Any:
     """Return a dense tensor: of a variable, its current value, without a copy."""
+    if type(x) is _Variable:
+        x = x.value()  # what converting it comes to, in two thirds of the time
     if isinstance(x, tf.Tensor):
         tensor = x
     elif isinstance(x, tf.RaggedTensor):
@@ -53,7 +58,7 @@ def as_tensor(x: Any) -> Any:
         )
     if by_name(tensor.dtype.name) is None:
         tensor = tf.cast(tensor, tf.int8)
-    if tf.executing_eagerly() and not hasattr(tensor, "numpy"):
+    if not hasattr(tensor, "numpy") and tf.executing_eagerly():
         raise FastregError(
             message("an eager tensor in eager code", "a symbolic one", "call within its graph")
         )

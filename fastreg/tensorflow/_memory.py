@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from fastreg._core.identity import address_of
+
 __all__ = ["RECYCLE_FROM", "AnyArray", "aligned", "fresh_like", "memory_of"]
 
 AnyArray = npt.NDArray[Any]
@@ -32,7 +34,7 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> AnyArray:
     """Return an uninitialised array at an address that TensorFlow takes without a copy."""
     nbytes = math.prod(shape) * dtype.itemsize
     raw = np.empty(nbytes + 63, np.uint8)
-    start = -raw.ctypes.data % 64
+    start = -address_of(raw) % 64
     out: AnyArray = raw[start : start + nbytes].view(dtype).reshape(shape)
     return out
 
@@ -43,15 +45,15 @@ def fresh_like(x: Any) -> tuple[Any, AnyArray]:
     The tensor is new and nobody else holds it, which is what makes writing through its address
     sound; NumPy's own view of it is read-only.
     """
-    shape = x.shape.as_list()
-    if x.shape.num_elements() >= RECYCLE_FROM:
+    shape = tuple(x.shape.as_list())
+    if math.prod(shape) >= RECYCLE_FROM:
         tensor = tf.raw_ops.Empty(shape=shape, dtype=x.dtype, init=False)
         view = np.asarray(tensor)
         memory = (ctypes.c_char * view.nbytes).from_address(view.ctypes.data)
         return tensor, np.frombuffer(memoryview(memory), np.uint8).view(view.dtype).reshape(
             view.shape
         )
-    array = aligned(tuple(shape), np.dtype(x.dtype.as_numpy_dtype))
+    array = aligned(shape, np.dtype(x.dtype.as_numpy_dtype))
     return _eager_tensor(array, x.dtype), array
 
 
