@@ -327,7 +327,8 @@ def gradients(xs: tuple[Any, ...], u: Any, l1: Weights, l2: Weights) -> tuple[An
     else:
         u = jax.lax.stop_gradient(u)
         unit = unit.astype(native.work_dtype(u))
-    factor = unit * jnp.asarray(u, unit.dtype)
+    plain = isinstance(u, float) and u == 1.0  # a product costs an operation
+    factor = unit if plain else unit * jnp.asarray(u, unit.dtype)
     return tuple(_gradient(xs, factor, l1, l2, kernels_for(xs)[1]))
 
 

@@ -137,12 +137,16 @@ def floats_of(found: Chosen) -> list[Any]:
 
 def result_of(xs: Sequence[Any], dtype: Any) -> Any:
     """Return the type of a result: what is asked for, or the widest of the tensors' own."""
+    if dtype is None and len(xs) == 1 and xs[0].dtype in TYPES:
+        return xs[0].dtype
     found = widest(by_name(x.dtype.name) for x in xs) if dtype is None else result_dtype(dtype)
     return tf.as_dtype(found.name)
 
 
 def scalar(x: Any, what: str, **bounds: Any) -> Any:
     """Return a number as a float, or as the 0-d tensor that it is in a graph."""
+    if type(x) is float:
+        return number(x, what, **bounds)
     if isinstance(x, (tf.Tensor, tf.Variable)) and x.dtype in TYPES and x.shape.rank == 0:
         tensor = tf.convert_to_tensor(x)
         if not hasattr(tensor, "numpy"):
