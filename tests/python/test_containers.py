@@ -380,6 +380,7 @@ def test_kernels_rule(name, shape, included):
         ({"n.weight": (3, 4), "n.bias": (3, 4)}, []),
         ({"n.w": (3, 4), "n.running_var": (3, 4)}, []),
         ({"n/a": (3, 4), "n/beta": (3, 4)}, []),
+        ({"n/kernel:0": (3, 4), "n/bias:0": (3, 4)}, []),
         ({"n.weight": (3, 4), "m.bias": (3, 4)}, ["n.weight"]),
         ({"stack.weight": (5, 3, 4), "stack.bias": (5, 3)}, ["stack.weight"]),
         ({"weight": (4,), "bias": (4,), "kernel": (4, 4)}, ["kernel"]),

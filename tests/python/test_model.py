@@ -23,6 +23,7 @@ from slow_plan import SlowPlan, joined, prox_exact, weighted_bits
 
 import fastreg
 from fastreg import model
+from fastreg._kernels import own_their_memory
 from fastreg.errors import ArgumentError, DTypeError, LayoutError, NonFiniteError, StaleError
 
 bf16 = ml_dtypes.bfloat16
@@ -176,8 +177,53 @@ def test_the_short_way_equals_the_long_way():
         assert model._distinct_ndarrays(container) is not None
         assert fastreg.penalty(container, **how) == fastreg.plan(container, **how).value()
         planned = fastreg.plan(container, **how, select="all")
+        assert fastreg.penalty(container, **how, select="all") == planned.value()
         assert fastreg.global_norm(container) == planned.global_norm()
         assert fastreg.stats(container).to_dict() == planned.stats().to_dict()
+    (x,) = alone = [params["0.kernel"]]
+    assert (
+        fastreg.penalty(x, **how)
+        == fastreg.penalty(alone, **how)
+        == fastreg.value(x, **how, dtype="f64")
+    )
+    assert fastreg.stats(x).to_dict() == fastreg.plan(x, select="all").stats().to_dict()
+
+
+@pytest.mark.parametrize(
+    ("other", "alike"),
+    [
+        (lambda x: np.ones(3, np.float16), True),
+        (lambda x: np.asfortranarray(x), True),
+        (lambda x: x, False),
+        (lambda x: x[:1], False),
+        (lambda x: x.view(np.matrix), False),
+        (lambda x: np.ones(3, np.longdouble), False),
+        (lambda x: np.ones(3, np.dtype(np.float32).newbyteorder()), False),
+        (lambda x: np.ones(3, int), False),
+        (lambda x: np.float64(1.0), False),
+        (lambda x: None, False),
+    ],
+)
+def test_what_has_memory_of_its_own_for_the_short_way(other, alike):
+    x = np.ones((2, 2))
+    y = other(x)
+    for items in ([x, y], [y, x]):
+        assert own_their_memory(items) is alike
+        assert (model._distinct_ndarrays(items) is not None) is alike
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_short_way_to_clip_equals_the_long_way(seed):
+    rng = np.random.default_rng(seed)
+    arrays = [rng.standard_normal((4, 3)).astype(t) for t in (np.float64, np.float32, np.float16)]
+    short, long = copies(arrays), copies(arrays)
+    planned = fastreg.plan(long, select="all")
+    for most in (math.inf, 1e3, 1.0, 0.1):
+        assert fastreg.clip_by_global_norm_(short, most) == planned.clip_by_global_norm_(most)
+        assert list(map(bits, short)) == list(map(bits, long))
+    short[1].flags.writeable = False
+    with pytest.raises(LayoutError, match="writable array at '1'"):
+        fastreg.clip_by_global_norm_(short, math.inf)
 
 
 # --- gradients -------------------------------------------------------------------------------
@@ -492,6 +538,10 @@ def test_clip_names_what_is_not_finite(bad):
     norm = fastreg.clip_by_global_norm_(grads, 1.0, nonfinite="keep")
     assert not math.isfinite(norm)
     assert grads["a"].tolist() == [1.0, 2.0]
+    torch = pytest.importorskip("torch")
+    for x in (grads["b"], torch.tensor(grads["b"])):
+        with pytest.raises(NonFiniteError, match="1 of 1 arrays: '0'"):
+            fastreg.clip_by_global_norm_([x], math.inf)
     with pytest.raises(NonFiniteError, match="largest float64"):
         fastreg.clip_by_global_norm_([np.full(4, 1.7e308)], 1.0)
 
@@ -813,3 +863,13 @@ def test_gradients_of_an_iterable_within_a_list(make):
     outer = deque([a, None, a, b])
     got = fastreg.value_and_gradient(outer, l2=0.5)[1]
     assert [None if g is None else g[0, 0] for g in got] == [1.0, None, None, 2.0]
+
+
+def test_a_bound_gradient_may_be_given_another_shape():
+    params, memory = {"a": np.ones((2, 2))}, np.zeros((2, 4))
+    grads = [memory[:, ::2]]
+    plan = fastreg.plan(params, l2=1.0)
+    plan.add_gradient_(grads)
+    grads[0].shape = (1, 4)
+    plan.add_gradient_(grads)
+    assert memory.tolist() == [[4, 0, 4, 0]] * 2
