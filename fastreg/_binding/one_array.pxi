@@ -13,6 +13,8 @@ cdef inline object _value(_operation op, object x, double l1, double l2, object 
     _result(dtype, a.dtype, &result)
     _no_options(&o)
     if _count(&a) >= HOLD_LOCK_BELOW:
+        pins = []
+        _pin(pins, x if keep is None else keep.data)
         status = _run_long(op, &a, 1.0, False, result, &o, &v)
     elif op == NORM:
         status = fastreg_norm(&a, 1, result, &o, &v)
@@ -85,6 +87,13 @@ cdef object _with_gradient(_operation op, object x, double l1, double l2, double
                 f"out of x's shape and dtype, {source.shape} {_arrays.describe(x)}",
                 f"{target.shape} {_arrays.describe(out)}", "pass such an array, or out=None"))
         if not _fits_alone(&a, &g, <cnp.ndarray>target):
+            # Views of our own: a handler may assign to an array's shape while they are looked at.
+            source, target = source.view(), target.view()
+            _describe(&a, <cnp.ndarray>source, a.dtype)
+            _describe(&g, <cnp.ndarray>target, g.dtype)
+            if not _same_shape(&g, &a):
+                raise LayoutError(message("arrays that nobody changes meanwhile", "a changed shape",
+                                          "call it again"))
             _arrays.check_target(source, target)
     a.l1 = l1
     a.l2 = l2
@@ -92,6 +101,9 @@ cdef object _with_gradient(_operation op, object x, double l1, double l2, double
     a.gradient_strides = g.strides
     _no_options(&o)
     if _count(&a) >= HOLD_LOCK_BELOW:
+        pins = []
+        _pin(pins, source)
+        _pin(pins, out if keep_out is None else keep_out.data)
         status = _run_long(op, &a, scale, accumulate, result, &o, &v)
     elif op == GRADIENT:
         status = fastreg_gradient(&a, 1, scale, accumulate, &o)
@@ -309,8 +321,10 @@ def value_and_gradient(x, *, l1=None, l2=None, select=None, weights=1.0, convent
                              dtype=dtype)
     _weights(l1, l2, &w1, &w2)
     if convention != "keras":
-        w2 *= _arguments.CONVENTIONS[_arguments.flag(
+        part = _arguments.CONVENTIONS[_arguments.flag(
             convention, "convention", *_arguments.CONVENTIONS)]
+        with clean_environment():
+            w2 = part * <object>w2
     if select is not None or not (PyFloat_CheckExact(weights) and <double>weights == 1.0):
         raise ArgumentError(message("select= and weights= with a container", "one array",
                                     "leave them out, or pass [x]"))

@@ -11,10 +11,17 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastreg._core.dtypes import ACCEPTED, BF16, Dtype, Narrow, by_name, name_of
-from fastreg._core.frameworks import framework, is_model, is_torch_module, loaded
+from fastreg._core.dtypes import ACCEPTED, BF16, F32, F64, U8, Dtype, Narrow, by_name, name_of
+from fastreg._core.frameworks import (
+    framework,
+    is_model,
+    is_recording,
+    is_torch_module,
+    loaded,
+    unwrap,
+)
 from fastreg._core.unread import as_floats, unread
-from fastreg.errors import DTypeError, LayoutError, message
+from fastreg.errors import DTypeError, FastregError, LayoutError, message
 
 __all__ = [
     "HostArray",
@@ -26,7 +33,10 @@ __all__ = [
     "describe",
     "empty_like",
     "host_array",
+    "host_of",
     "narrow_array",
+    "own_view",
+    "torch_view",
 ]
 
 AnyArray: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
@@ -167,14 +177,25 @@ def host_array(x: object) -> HostArray:
         ) from None
 
 
+def own_view(x: object) -> HostArray:
+    """Return :func:`host_array` as a view that nobody else can reshape."""
+    host = host_array(x)
+    return HostArray(host.data.view(), host.dtype)
+
+
 def _view_of(x: object) -> AnyArray:
     """The memory of a buffer as an ndarray.
 
     Where memory runs out, NumPy reads a buffer as a sequence of numbers instead, into an array of
     its own with elements of another type.
     """
-    view = np.asarray(x)
-    if view.flags.owndata and not isinstance(x, np.generic):
+    try:
+        view = np.asarray(x)
+    except ValueError as e:  # __array_interface__ without memory
+        raise LayoutError(
+            message("an array that owns its elements", f"{describe(x)} ({e})", "pass another one")
+        ) from None
+    if view.size and view.flags.owndata and not isinstance(x, np.generic):
         raise MemoryError("no memory for a view of the buffer")
     return view
 
@@ -242,7 +263,18 @@ def _from_dlpack(x: Any) -> HostArray:
         # JAX on the CPU: numpy.asarray is a read-only view with ml_dtypes' type.
         return _from_ndarray(np.asarray(x))
     try:
-        return _from_ndarray(np.from_dlpack(_DLPack(x)))
+        view = np.from_dlpack(_DLPack(x))
+        if view.size and view.flags.owndata:  # NumPy allocates where the address is NULL
+            raise LayoutError(
+                message(
+                    "an array that owns its elements",
+                    "a DLPack array at address 0",
+                    "pass one whose memory is still there",
+                )
+            )
+        return _from_ndarray(view)
+    except FastregError:
+        raise
     except (BufferError, RuntimeError, TypeError, ValueError) as e:
         raise DTypeError(
             message(f"a DLPack array of {ACCEPTED}", f"{describe(x)} ({e})", "convert it first")
@@ -263,15 +295,54 @@ def _from_torch(torch: Any, x: Any) -> HostArray:
     refused = unread(torch, x)
     if refused is not None:
         raise DTypeError(message(*refused))
-    if by_name(name_of(x.dtype)) is None:
+    found = by_name(name_of(x.dtype))
+    if found is None:
         raise DTypeError(message(f"elements of type {ACCEPTED}", describe(x), as_floats(x)))
-    if x.is_neg():
-        x = x.resolve_neg()
-    x = x.detach()
+    return torch_view(x.resolve_neg() if x.is_neg() else x, found)
+
+
+class _Memory:
+    """Memory of a tensor, as NumPy asks for it."""
+
+    __slots__ = ("__array_interface__", "_owner")
+
+    def __init__(self, x: Any, dtype: Dtype) -> None:
+        self._owner = x
+        item = np.dtype(dtype.view)
+        self.__array_interface__ = {
+            "version": 3,
+            "data": (x.data_ptr(), False),
+            "typestr": item.str,
+            "shape": tuple(x.shape),
+            "strides": tuple(s * item.itemsize for s in x.stride()),
+        }
+
+
+def torch_view(x: Any, dtype: Dtype) -> HostArray:
+    """View a dense tensor of the CPU, of this element type.
+
+    Not with ``x.numpy()``, after which torch refuses to resize the storage for good: FSDP could no
+    longer free the parameters that somebody looked at.
+
+    Raises
+    ------
+    LayoutError
+        As :func:`check_storage`, and for more dimensions than NumPy has.
+    """
+    x = x.detach()  # holds the storage, whatever becomes of the caller's tensor
     check_storage(x)
-    if x.dtype == torch.bfloat16:
-        return HostArray(x.view(torch.int16).numpy().view(np.uint16), BF16)
-    return _from_ndarray(x.numpy())
+    if not x.numel():
+        return HostArray(np.empty(tuple(x.shape), dtype.view), dtype)
+    try:
+        return HostArray(np.asarray(_Memory(x, dtype)), dtype)
+    except ValueError as e:
+        raise LayoutError(
+            message(
+                "a tensor that NumPy can view",
+                f"one of shape {tuple(x.shape)} ({e})",
+                "reshape it to fewer dimensions",
+            )
+        ) from None
 
 
 def narrow_array(x: Any, dtype: Narrow) -> HostArray:
@@ -287,12 +358,55 @@ def narrow_array(x: Any, dtype: Narrow) -> HostArray:
     torch = loaded("torch")
     if framework(x) == "torch" and isinstance(x, torch.Tensor):
         if unread(torch, x) is None:
-            x = x.detach()
-            check_storage(x)
-            return HostArray(x.view(torch.uint8).numpy(), dtype)
+            return HostArray(torch_view(x.view(torch.uint8), U8).data, dtype)
     elif not isinstance(x, np.ma.MaskedArray):
         return HostArray(np.asarray(x).view(np.uint8), dtype)
     return host_array(x)  # which says what is wrong with it
+
+
+def host_of(x: Any, where: str, narrow: Narrow | None = None) -> HostArray:
+    """View the memory of a leaf; `narrow` is its type if that has one byte.
+
+    Raises
+    ------
+    DTypeError, LayoutError
+        As :func:`host_array`, with the place.
+    """
+    try:
+        if narrow is not None:
+            return narrow_array(_memory(x), narrow)
+        if framework(x) == "torch" and (found := _host_of_tensor(x)) is not None:
+            return found
+        return host_array(_memory(x))
+    except FastregError as e:
+        raise type(e)(f"at {where}: {e}") from None
+    except (RuntimeError, BufferError) as e:  # a deleted JAX array
+        raise DTypeError(
+            f"at {where}: "
+            + message("an array that can be read", f"{describe(x)} ({e})", "pass it anew")
+        ) from None
+
+
+def _host_of_tensor(x: Any) -> HostArray | None:
+    """View the commonest tensors without a detour through DLPack; None for the others."""
+    torch = loaded("torch")
+    if type(x) not in (torch.Tensor, torch.nn.Parameter) or not x.is_cpu or is_recording(torch):
+        return None
+    dtype = x.dtype
+    if (dtype is not torch.float32 and dtype is not torch.float64) or (
+        x.layout is not torch.strided or x.is_nested or x.is_neg()
+    ):
+        return None
+    return torch_view(x, F32 if dtype is torch.float32 else F64)
+
+
+def _memory(x: Any) -> Any:
+    """Return what holds a variable's memory: the backend's tensor, for TensorFlow its bytes."""
+    x = unwrap(x)
+    if framework(x) == "tensorflow":
+        x = x.value() if callable(getattr(x, "value", None)) else x
+        return np.asarray(x)
+    return x
 
 
 def check_storage(x: Any) -> None:
@@ -303,11 +417,10 @@ def check_storage(x: Any) -> None:
     LayoutError
         As FSDP leaves parameters behind, with ``untyped_storage().resize_(0)``.
     """
-    n = x.numel()
-    if not n:
+    if not x.numel():
         return
     last = x.storage_offset() + sum(s * (k - 1) for s, k in zip(x.stride(), x.shape, strict=True))
-    if x.untyped_storage().nbytes() < (last + 1) * x.element_size():
+    if not x.data_ptr() or x.untyped_storage().nbytes() < (last + 1) * x.element_size():
         raise LayoutError(
             message(
                 "a tensor that owns its elements",
@@ -392,7 +505,23 @@ def check_targets(sources: list[HostArray], targets: list[HostArray | None]) -> 
             spans[-1] = (*spans[-1][:3], True, x.data)
     # Sweep by address: only neighbours can overlap, and only a written one matters.
     spans.sort(key=lambda span: span[:2])
-    open_spans: list[tuple[int, int, int, bool, AnyArray]] = []
+    first = 0
+    while first < len(spans):
+        last, end = first + 1, spans[first][1]
+        while last < len(spans) and spans[last][0] < end:
+            end = max(end, spans[last][1])
+            last += 1
+        if last - first > 1 and not _interleave([span[4] for span in spans[first:last]]):
+            _check_pairs(spans[first:last])
+        first = last
+
+
+_Span: TypeAlias = "tuple[int, int, int, bool, AnyArray]"
+
+
+def _check_pairs(spans: list[_Span]) -> None:
+    """Refuse a written array that shares memory with another of these, which are in order."""
+    open_spans: list[_Span] = []
     for low, high, k, written, data in spans:
         open_spans = [o for o in open_spans if o[1] > low]
         for _, _, j, other_written, other in open_spans:
@@ -405,6 +534,28 @@ def check_targets(sources: list[HostArray], targets: list[HostArray | None]) -> 
                     )
                 )
         open_spans.append((low, high, k, written, data))
+
+
+def _interleave(arrays: list[AnyArray]) -> bool:
+    """Whether arrays are like columns of one matrix: combs of one period, whose teeth are apart.
+
+    Each is within its teeth, so none shares memory with another; False says nothing.
+    """
+    teeth = []
+    periods = set()
+    for x in arrays:
+        steps = sorted((abs(s), n) for s, n in zip(x.strides, x.shape, strict=True) if n > 1)
+        if steps:
+            periods.add(steps.pop()[0])
+        width = x.itemsize + sum(s * (n - 1) for s, n in steps)
+        teeth.append((np.lib.array_utils.byte_bounds(x)[0], width if x.size else 0))
+    if len(periods) != 1:
+        return False
+    period = periods.pop()
+    teeth = sorted((low % period, width) for low, width in teeth)
+    ends = [low + width for low, width in teeth]
+    starts = [low for low, _ in teeth[1:]] + [teeth[0][0] + period]
+    return all(end <= start for end, start in zip(ends, starts, strict=True))
 
 
 def _share_memory(a: AnyArray, b: AnyArray) -> bool:

@@ -11,26 +11,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from fastreg._core.arrays import HostArray, check_storage, describe, host_array, narrow_array
-from fastreg._core.dtypes import F16, F32, F64, Dtype, Narrow, by_name, name_of, narrow_by_name
+from fastreg._core.arrays import HostArray, describe, host_of
+from fastreg._core.dtypes import F16, F32, F64, Dtype, by_name, name_of, narrow_by_name
 from fastreg._core.frameworks import (
     framework,
     is_model,
-    is_recording,
     is_torch_module,
     is_variable,
     loaded,
     untraced,
-    unwrap,
 )
 from fastreg._core.identity import are_distinct, identity
-from fastreg._core.models import Leaf, Modules, Path, mark_of, variable_name, variables_of
+from fastreg._core.models import (
+    Leaf,
+    Modules,
+    Path,
+    mark_of,
+    variable_name,
+    variables_of,
+    weights_of,
+)
 from fastreg._core.pytrees import flattened_once
-from fastreg.errors import ArgumentError, DTypeError, FastregError, LayoutError, message, printable
+from fastreg._kernels import pins
+from fastreg.errors import ArgumentError, DTypeError, LayoutError, message, printable
 
 __all__ = [
     "Gathered",
@@ -82,6 +90,7 @@ class Parameter:
     __slots__ = (
         "_array",
         "_exempt",
+        "_pins",
         "_plain",
         "aliases",
         "dtype",
@@ -112,6 +121,8 @@ class Parameter:
         self._exempt = exempt
         self._plain = plain
         self._array: HostArray | None = None
+        owns = isinstance(original, (np.ndarray, memoryview))
+        self._pins = pins(original) if owns else None
         if type(original) is np.ndarray:
             self.shape: tuple[Any, ...] = original.shape
             found = _COMMON.get(original.dtype)
@@ -158,14 +169,14 @@ class Parameter:
             Naming the place of what cannot be read.
         """
         if self._array is None:
-            self._array = _host(self.path, self.original)
+            self._array = host_of(self.original, place(self.path))
         return self._array
 
     @property
     def elements(self) -> HostArray:
         """Its memory, floats of one byte included, which no kernel reads; errors as `array`."""
         narrow = narrow_by_name(self.dtype_name)
-        return self.array if narrow is None else _host(self.path, self.original, narrow)
+        return self.array if narrow is None else host_of(self.original, place(self.path), narrow)
 
     @property
     def frozen(self) -> bool:
@@ -196,7 +207,7 @@ class Parameter:
 def _type_of(x: Any, path: Path) -> tuple[str, Dtype | None]:
     dtype = getattr(x, "dtype", None)
     if dtype is None:  # a buffer, or DLPack without more
-        host = _host(path, x)
+        host = host_of(x, place(path))
         return host.dtype.name, host.dtype
     name = _type_name(dtype)
     return name, by_name(name)
@@ -231,7 +242,7 @@ def _shape_of(x: Any, path: Path) -> tuple[Any, ...]:
     if type(shape) is tuple:
         return shape
     if shape is None:
-        return _host(path, x).shape
+        return host_of(x, place(path)).shape
     try:
         return tuple(shape)
     except ValueError:  # TensorFlow knows not even the rank
@@ -248,15 +259,18 @@ class Gathered:
         Whether the container has names: a mapping, model, module, named tuple, registered class.
     single : bool
         Whether it is one array.
-    holders : list of (container, its items, its name)
+    holders : list of (list or dict, its items, its name)
         For a :class:`~fastreg._core.guard.Guard`.
+    asked : list of (function, what it returned, name)
+        The same for containers that have to be asked for their items.
     """
 
-    __slots__ = ("holders", "named", "parameters", "single")
+    __slots__ = ("asked", "holders", "named", "parameters", "single")
 
     def __init__(self) -> None:
         self.parameters: list[Parameter] = []
         self.holders: list[tuple[Any, list[Any], str]] = []
+        self.asked: list[tuple[Callable[[], list[Any]], list[Any], str]] = []
         self.named = False
         self.single = False
 
@@ -419,10 +433,13 @@ class _Walk:
         elif is_model(node):
             self.gathered.named = True
             title = f"{getattr(node, 'name', '')}/"
-            for name, variable, owner in variables_of(node, place(path)):
+            found = list(variables_of(node, place(path)))
+            for name, variable, owner in found:
                 bare = name.removeprefix(title)
                 plain = joined((*path, bare)) if bare != name else ""
                 self.out.append(Leaf((*path, name), variable, owner, plain=plain))
+            held = [v for _, v, _ in found]
+            self.gathered.asked.append((partial(weights_of, node), held, joined(path)))
         else:
             layer = node if self.is_registered(node) else None  # in plain containers names decide
             children = self.children(node, path)
@@ -465,7 +482,11 @@ class _Walk:
         if isinstance(node, Mapping):
             gathered.named = True
             items = list(node.items())
-            gathered.holders.append((node, [x for _, x in items], joined(path)))
+            values = [x for _, x in items]
+            if isinstance(node, dict):
+                gathered.holders.append((node, values, joined(path)))
+            else:
+                gathered.asked.append((partial(_values, node), values, joined(path)))
             return items
         if isinstance(node, (list, tuple)):
             if isinstance(node, list):
@@ -476,9 +497,14 @@ class _Walk:
         registered = flattened_once(node)
         if registered is not None:
             gathered.named = True
+            children = [x for _, x in registered]
+            gathered.asked.append((partial(_children, node), children, joined(path)))
             return registered
         if isinstance(node, Iterable) and not isinstance(node, type):
-            return self.items(list(items_of(node)))
+            children = list(items_of(node))
+            if not isinstance(node, Iterator):  # which is used up: nobody can see it change
+                gathered.asked.append((partial(_items, node), children, joined(path)))
+            return self.items(children)
         raise _bad_leaf(path, node)
 
     def items(self, items: Sequence[Any]) -> list[tuple[Any, Any]]:
@@ -497,6 +523,18 @@ class _Walk:
             if len(set(names)) == len(names):  # TensorFlow calls all that have no name "Variable"
                 return list(zip(names, items, strict=True))
         return list(enumerate(items))
+
+
+def _items(node: Any) -> list[Any]:
+    return list(items_of(node))
+
+
+def _values(node: Mapping[Any, Any]) -> list[Any]:
+    return list(node.values())
+
+
+def _children(node: Any) -> list[Any]:
+    return [x for _, x in flattened_once(node) or ()]
 
 
 def is_array(x: Any) -> bool:
@@ -544,43 +582,3 @@ def _bad_leaf(path: Path, x: Any) -> DTypeError:
             "leave it out of params, or convert it, for example with numpy.asarray",
         )
     )
-
-
-def _host(path: Path, x: Any, narrow: Narrow | None = None) -> HostArray:
-    """View a leaf's memory; an error names its place."""
-    try:
-        if narrow is not None:
-            return narrow_array(_memory(x), narrow)
-        if framework(x) == "torch" and (found := _host_of_tensor(x)) is not None:
-            return found
-        return host_array(_memory(x))
-    except FastregError as e:
-        raise type(e)(f"at {place(path)}: {e}") from None
-    except (RuntimeError, BufferError) as e:  # a deleted JAX array
-        raise DTypeError(
-            f"at {place(path)}: "
-            + message("an array that can be read", f"{describe(x)} ({e})", "pass it anew")
-        ) from None
-
-
-def _host_of_tensor(x: Any) -> HostArray | None:
-    """View the commonest tensors without a detour through DLPack; None for the others."""
-    torch = loaded("torch")
-    if type(x) not in (torch.Tensor, torch.nn.Parameter) or not x.is_cpu or is_recording(torch):
-        return None
-    dtype = x.dtype
-    if (dtype is not torch.float32 and dtype is not torch.float64) or (
-        x.layout is not torch.strided or x.is_nested or x.is_neg()
-    ):
-        return None
-    check_storage(x)
-    return HostArray(x.detach().numpy(), F32 if dtype is torch.float32 else F64)
-
-
-def _memory(x: Any) -> Any:
-    """Return what holds a variable's memory: the backend's tensor, for TensorFlow its bytes."""
-    x = unwrap(x)
-    if framework(x) == "tensorflow":
-        x = x.value() if callable(getattr(x, "value", None)) else x
-        return np.asarray(x)
-    return x

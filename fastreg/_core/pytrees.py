@@ -5,15 +5,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastreg._core.frameworks import loaded
+from fastreg._core.frameworks import compiling, loaded
 
 __all__ = ["flattened_once"]
 
 
 def flattened_once(node: Any) -> list[tuple[Any, Any]] | None:
     """Flatten one level of a pytree node that JAX or optree knows; None if neither does."""
-    torch = loaded("torch")
-    if torch is not None and torch.compiler.is_compiling():
+    if compiling():
         return None  # a program of torch, whose compiler cannot follow JAX
     tree_util = loaded("jax.tree_util")
     # JAX warns of iterables that it takes for leaves; asking first avoids that.
