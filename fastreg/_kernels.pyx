@@ -11,14 +11,18 @@ native float type is prepared by :mod:`fastreg._core.arrays`.
 cimport numpy as cnp
 from cpython.float cimport PyFloat_CheckExact
 from cpython.ref cimport PyObject
+from cpython.weakref cimport PyWeakref_NewRef
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport calloc, free, malloc, qsort, realloc
 from libc.string cimport memcpy, memset
+
+from contextvars import ContextVar
 
 import numpy as np
 
 from fastreg._core import arguments as _arguments
 from fastreg._core import arrays as _arrays
+from fastreg._core import targets as _targets
 from fastreg._core.dtypes import BF16, F32, F64
 from fastreg.errors import ArgumentError, DTypeError, FastregError, LayoutError, message
 
@@ -65,6 +69,9 @@ cdef extern from *:
         clock_gettime(CLOCK_MONOTONIC, &t);
         return 1000 * (long long)t.tv_sec + t.tv_nsec / 1000000;
     }
+    /* Whether a flag was free, and now is taken. */
+    static int fr_take(int *flag) { return !__atomic_exchange_n(flag, 1, __ATOMIC_ACQUIRE); }
+    static void fr_give_back(int *flag) { __atomic_store_n(flag, 0, __ATOMIC_RELEASE); }
     #define fr_new_scalar_of(bits, descr) PyArray_Scalar((bits), (PyArray_Descr *)(descr), NULL)
     """
     const char *fr_compiler()
@@ -72,8 +79,16 @@ cdef extern from *:
     object fr_new_float32(const void *bits)
     object fr_new_float16(unsigned short v)
     long long fr_milliseconds() noexcept nogil
+    int fr_take(int *flag) noexcept
+    void fr_give_back(int *flag) noexcept
     int NPY_HALF
     object fr_new_scalar_of(void *bits, PyObject *descr)
+
+cdef extern from "machine.h":
+    ctypedef struct fr_environment:
+        pass
+    fr_environment fr_environment_enter() noexcept nogil
+    void fr_environment_leave(fr_environment saved) noexcept nogil
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1
@@ -148,6 +163,32 @@ cdef inline void _describe(fastreg_array *a, cnp.ndarray v, fastreg_dtype dtype)
     if not cnp.PyArray_IS_C_CONTIGUOUS(v):
         a.strides = <const Py_ssize_t *>cnp.PyArray_STRIDES(v)
     a.dtype = dtype
+
+
+cdef int _pin(list pins, object x) except -1:
+    """Have NumPy refuse to resize x, and what it is a view of, while `pins` lives.
+
+    NumPy does so for an array with a weak reference, even with ``refcheck=False``, which would free
+    memory that a call reads or that a plan stands for.
+    """
+    cdef PyObject *base
+    while True:
+        if isinstance(x, memoryview):
+            x = x.obj
+        if not isinstance(x, cnp.ndarray):
+            return 0
+        pins.append(PyWeakref_NewRef(x, None))
+        base = cnp.PyArray_BASE(<cnp.ndarray>x)
+        if base == NULL:
+            return 0
+        x = <object>base
+
+
+def pins(x):
+    """Return what keeps an ndarray, and what it is a view of, from being resized while it lives."""
+    found = []
+    _pin(found, x)
+    return found
 
 
 cdef inline size_t _itemsize(fastreg_dtype dtype) noexcept nogil:
@@ -251,10 +292,11 @@ cdef int _fail(fastreg_status status, const fastreg_array *a, size_t count) exce
     if status == FASTREG_INTERRUPTED and PyErr_Occurred() != NULL:
         return -1
     if status == FASTREG_BAD_WEIGHT:
-        for k in range(count):
-            where = f"the array at position {k}" if count > 1 else ""
-            _arguments.weight(a[k].l1, "l1", where)
-            _arguments.weight(a[k].l2, "l2", where)
+        with clean_environment():  # where denormals count as zero, -5e-324 seems to be >= 0
+            for k in range(count):
+                where = f"the array at position {k}" if count > 1 else ""
+                _arguments.weight(a[k].l1, "l1", where)
+                _arguments.weight(a[k].l2, "l2", where)
     raise FastregError(fastreg_status_text(status).decode())
 
 
@@ -289,6 +331,55 @@ cdef void _restore(object e) noexcept:
     fr_restore(<PyObject *>e)
 
 
+# -- The caller's floating-point environment ----------------------------------------------------------
+
+cdef class clean_environment:
+    """Round to nearest and keep subnormal numbers within a ``with`` block, on this thread.
+
+    For the arithmetic on numbers that goes before and after the kernels, which the caller's rounding
+    mode and flush-to-zero must not change either. What the caller had, flags included, comes back.
+    """
+
+    cdef fr_environment _saved
+
+    def __enter__(self):
+        self._saved = fr_environment_enter()
+
+    def __exit__(self, kind, error, trace):
+        fr_environment_leave(self._saved)
+
+
+_arguments.set_environment(clean_environment)
+
+
+# -- One user at a time -------------------------------------------------------------------------------
+
+cdef class one_at_a_time:
+    """Refuse a second entry to a ``with`` block: by another thread, or by a signal's handler.
+
+    Parameters
+    ----------
+    what : str
+        What is in use then, for the message.
+    """
+
+    cdef int _taken
+    cdef str _what
+
+    def __cinit__(self, str what):
+        self._taken = 0
+        self._what = what
+
+    def __enter__(self):
+        if not fr_take(&self._taken):
+            raise FastregError(message(f"{self._what} that is used by one call at a time",
+                                       "a call while another is in it",
+                                       "make one for each thread and each signal handler"))
+
+    def __exit__(self, kind, error, trace):
+        fr_give_back(&self._taken)
+
+
 # -- Calls ----------------------------------------------------------------------------------------
 
 cdef enum _operation:
@@ -313,12 +404,24 @@ cdef inline fastreg_status _run(const _call *c, fastreg_array *a, size_t count, 
     cdef fastreg_status status
     if n < HOLD_LOCK_BELOW:
         return _run_now(c, a, count, o, value)
-    poll.next = fr_milliseconds() + POLL_MILLISECONDS
-    o.poll = _poll
-    o.poll_context = &poll
+    _prepare(o, &poll)
     with nogil:
         status = _run_now(c, a, count, o, value)
     return status
+
+
+# The number of threads that the running task or thread asked for, 0 for the process' setting. A
+# variable of the context, not of the thread: tasks of one thread take turns within their blocks.
+cdef object _scoped_threads = ContextVar("fastreg.num_threads", default=0)
+
+
+cdef void _prepare(fastreg_options *o, _poll_state *poll) noexcept:
+    """Have a call look at signals, and use as many threads as the context says."""
+    poll.next = fr_milliseconds() + POLL_MILLISECONDS
+    o.poll = _poll
+    o.poll_context = poll
+    if o.threads == 0:
+        o.threads = _scoped_threads.get()
 
 
 cdef inline fastreg_status _run_now(const _call *c, fastreg_array *a, size_t count,
@@ -427,7 +530,11 @@ def compiler():
 
 def num_threads():
     """Return the number of threads that a large call made here and now would use."""
-    return fastreg_get_num_threads()
+    cdef int n, previous
+    fastreg_set_thread_num_threads(_scoped_threads.get(), &previous)
+    n = fastreg_get_num_threads()
+    fastreg_set_thread_num_threads(previous, NULL)
+    return n
 
 
 def set_process_threads(int threads):
@@ -438,11 +545,12 @@ def set_process_threads(int threads):
     return previous
 
 
-def set_thread_threads(int threads):
-    """Set the number of threads for this thread, 0 for the process' one; return that before."""
-    cdef int previous = 0
-    if fastreg_set_thread_num_threads(threads, &previous) != FASTREG_OK:
+def set_scoped_threads(int threads):
+    """Set the number of threads for the context, 0 for the process' one; return that before."""
+    if threads < 0:
         _bad_threads(threads)
+    previous = _scoped_threads.get()
+    _scoped_threads.set(threads)
     return previous
 
 

@@ -11,7 +11,8 @@ of threads and machine, and is within about 3 units in the last place of the rea
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -19,18 +20,33 @@ import numpy as np
 import numpy.typing as npt
 
 from fastreg._core.arguments import Globs, Request, Select, Weight, flag, number, weights_of
-from fastreg._core.arrays import HostArray, check_targets, empty_like
+from fastreg._core.arrays import HostArray, empty_like
 from fastreg._core.containers import Parameter
 from fastreg._core.dtypes import BF16, Dtype
 from fastreg._core.selection import Chosen, chosen
+from fastreg._core.targets import check_targets
 from fastreg._core.tensors import tensors_of, written
 from fastreg._core.writing import check_mutable, naming
-from fastreg._kernels import Arrays
+from fastreg._kernels import Arrays, clean_environment
+from fastreg._kernels import norm as norm_of
 from fastreg.errors import ArgumentError, DTypeError, message
 
 __all__ = ["Groups", "group_lasso_gradient", "group_lasso_prox_", "group_lasso_value"]
 
 Groups: TypeAlias = "int | tuple[int, ...] | Sequence[npt.NDArray[Any]] | Mapping[str, Any]"
+
+# Elements that NumPy works on between two looks at pending signals: some milliseconds.
+_PIECE = 1 << 20
+# What the elements of a group are divided by whose norm float64 does not hold.
+_HUGE = 2.0**64
+
+
+def _undisturbed() -> ExitStack:
+    """The caller's rounding mode, flush-to-zero and ``numpy.errstate`` play no part within."""
+    stack = ExitStack()
+    stack.enter_context(np.errstate(all="ignore"))
+    stack.enter_context(clean_environment())
+    return stack
 
 
 @dataclass(slots=True)
@@ -40,7 +56,8 @@ class _Grouped:
     Attributes
     ----------
     parts : list
-        What picks each group from ``view``: a tuple of indices.
+        What picks each group from ``view``: a tuple of indices that ends in ``...``, or a tuple of
+        one array of positions, which :meth:`pieces` makes indices.
     view : ndarray
         The array with the axes of groups in front, or as it is for groups of positions.
     weights : list of float
@@ -55,12 +72,56 @@ class _Grouped:
     weights: list[float]
     order: list[int]
 
-    def norms(self) -> npt.NDArray[np.float64]:
-        """Return the correctly rounded norm of each group."""
+    def norms(self) -> list[tuple[float, float]]:
+        """Return the correctly rounded norm of each group, as a number and the unit it counts.
+
+        The unit is 1, or 2**64 where float64 does not hold the norm of finite elements.
+        """
         dtype = self.parameter.array.dtype
-        hosts = [HostArray(self.view[part], dtype) for part in self.parts]
-        norms: npt.NDArray[np.float64] = Arrays(hosts).statistics()[0]["norm"]
+        rows = Arrays([HostArray(self.group(part), dtype) for part in self.parts]).statistics()[0]
+        norms = [(norm, 1.0) for norm in rows["norm"].tolist()]
+        for k in np.flatnonzero((rows["norm"] == math.inf) & (rows["infs"] == 0)).tolist():
+            small = np.concatenate(
+                [(self.view[piece] / _HUGE).reshape(-1) for piece in self.pieces(self.parts[k])]
+            )
+            norms[k] = (float(norm_of(small)), _HUGE)
         return norms
+
+    def group(self, part: tuple[Any, ...]) -> npt.NDArray[Any]:
+        """Return the elements of a group: a view where axes cut, a copy of positions."""
+        out: npt.NDArray[Any]
+        if part[-1] is ...:
+            out = self.view[part]
+            return out
+        out = np.empty(len(part[0]), self.view.dtype)
+        for first, piece in zip(range(0, out.size, _PIECE), self.pieces(part), strict=False):
+            out[first : first + _PIECE] = self.view[piece]
+        return out
+
+    def pieces(self, part: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+        """Cut what picks a group, so that Ctrl-C is served between."""
+        if part[-1] is not ...:
+            for first in range(0, max(len(part[0]), 1), _PIECE):
+                yield np.unravel_index(part[0][first : first + _PIECE], self.view.shape)
+            return
+        shape = self.view[part].shape
+        if math.prod(shape) <= _PIECE:
+            yield part
+            return
+        for box in _boxes(shape):
+            yield (*part[:-1], *box)
+
+
+def _boxes(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+    """Yield slices that cut a shape into boxes of at most _PIECE elements."""
+    if math.prod(shape) <= _PIECE:
+        yield tuple(map(slice, shape))
+        return
+    rest = math.prod(shape[1:])
+    step = max(1, _PIECE // rest)
+    for first in range(0, shape[0], step):
+        for box in _boxes(shape[1:]) if rest > _PIECE else [tuple(map(slice, shape[1:]))]:
+            yield (slice(first, first + step), *box)
 
 
 def group_lasso_value(
@@ -113,15 +174,17 @@ def group_lasso_value(
     ...                           scaling="none")
     np.float64(5.0)
     """
+    all_grouped = _prepare(params, weight, groups, scaling, select)[1]
     terms = []
-    for grouped in _prepare(params, weight, groups, scaling, select)[1]:
-        for c, norm in zip(grouped.weights, grouped.norms().tolist(), strict=True):
-            if c:
-                terms.append(c * norm)
-    try:
-        return np.float64(math.fsum(terms))
-    except OverflowError:  # all terms are >= 0
-        return np.float64(math.inf)
+    with _undisturbed():
+        for grouped in all_grouped:
+            for c, (norm, unit) in zip(grouped.weights, grouped.norms(), strict=True):
+                if c and norm:
+                    terms.append(c * norm * unit)
+        try:
+            return np.float64(math.fsum(terms))
+        except OverflowError:  # all terms are >= 0
+            return np.float64(math.inf)
 
 
 def group_lasso_gradient(
@@ -162,14 +225,21 @@ def group_lasso_gradient(
     for grouped in all_grouped:
         x = grouped.parameter.array
         new, target = empty_like(x)
-        target.data[...] = 0
+        for box in _boxes(x.shape):
+            target.data[box] = 0
         into = target.data.reshape(target.data.shape or (1,)).transpose(grouped.order)
-        norms = grouped.norms()
-        for part, c, norm in zip(grouped.parts, grouped.weights, norms.tolist(), strict=True):
-            if norm == 0.0 or c == 0.0:
-                continue
-            with np.errstate(invalid="ignore"):  # inf / inf is NaN, as it should be
-                _store(into, part, c * (_wide(grouped.view[part], x.dtype) / norm), x.dtype)
+        with _undisturbed():
+            for part, c, (norm, unit) in zip(
+                grouped.parts, grouped.weights, grouped.norms(), strict=True
+            ):
+                if norm == 0.0 or c == 0.0:
+                    continue
+                for piece in grouped.pieces(part):
+                    g = np.atleast_1d(_wide(grouped.view[piece], x.dtype))
+                    g /= unit
+                    g /= norm  # inf / inf is NaN, as it should be
+                    np.multiply(g, c, out=g, where=g != 0.0)  # c may be infinite
+                    _store(into, piece, g.reshape(into[piece].shape), x.dtype)
         out.append(new)
     return found.arranged(out)
 
@@ -202,10 +272,12 @@ def group_lasso_prox_(
     ArgumentError, LayoutError, DTypeError
         Also for a bad step; read-only or overlapping arrays; immutable arrays. Nothing has been
         written then.
+    KeyboardInterrupt
+        Within 100 ms of Ctrl-C. Then, and only then, arrays may be partly written.
 
     Notes
     -----
-    A group that holds NaN becomes NaN; one of infinite norm stays as it is.
+    A group that holds NaN becomes NaN; one that holds infinity stays as it is.
 
     Examples
     --------
@@ -222,17 +294,43 @@ def group_lasso_prox_(
     hosts = [p.array for p in found.parameters]
     with naming(found.parameters):
         check_targets(hosts, list(hosts))
-    all_norms = [g.norms() for g in grouped]
-    for g, norms in zip(grouped, all_norms, strict=True):
-        dtype = g.parameter.array.dtype
-        for part, c, norm in zip(g.parts, g.weights, norms.tolist(), strict=True):
-            t = step * c
-            if norm <= t:
-                g.view[part] = 0
-            elif t and norm != math.inf:
-                factor = (norm - t) / norm
-                _store(g.view, part, factor * _wide(g.view[part], dtype), dtype)
-    written(tensors_of(found.originals))
+    with _undisturbed():
+        all_norms = [g.norms() for g in grouped]
+        try:
+            for g, norms in zip(grouped, all_norms, strict=True):
+                _shrink(g, norms, step)
+        finally:
+            written(tensors_of(found.originals))
+
+
+def _shrink(g: _Grouped, norms: list[tuple[float, float]], step: float) -> None:
+    """Multiply each group by what the proximal step leaves of its norm."""
+    dtype = g.parameter.array.dtype
+    parts, factors, lost = [], [], []
+    for part, c, (norm, unit) in zip(g.parts, g.weights, norms, strict=True):
+        t = step * c / unit if step else 0.0
+        if norm <= t and norm != math.inf:
+            parts.append(part)
+            factors.append(0.0)
+        elif t and norm < math.inf:
+            parts.append(part)
+            factors.append((norm - t) / norm)
+        elif t and math.isnan(norm):
+            lost.append(part)
+    # The kernel of a gradient: RN(2 * l2 * scale * x).
+    for chosen_parts, halves, scale in (
+        (parts, [factor / 2.0 for factor in factors], 1.0),
+        (lost, [0.5] * len(lost), math.nan),
+    ):
+        groups = [g.group(part) for part in chosen_parts]
+        hosts = [HostArray(x, dtype) for x in groups]
+        Arrays(hosts, 0.0, halves).gradient(hosts, scale, fresh=True)
+        for part, x in zip(chosen_parts, groups, strict=True):
+            if part[-1] is not ...:
+                first = 0
+                for piece in g.pieces(part):
+                    g.view[piece] = x[first : first + len(piece[0])]
+                    first += len(piece[0])
 
 
 def _prepare(
@@ -296,10 +394,10 @@ def _cut(p: Parameter, weight: float, groups: Any, scaling: str) -> _Grouped:
             )
         )
     flat = x if x.ndim else x.reshape(1)
-    seen = np.zeros(x.size, np.bool_)
+    places = np.zeros(x.size, np.int32)
     parts, weights = [], []
     for group in groups:
-        index = np.asarray(group)
+        index = np.asarray(group).reshape(-1)
         if index.size and index.dtype.kind not in "iu":
             raise ArgumentError(
                 message(
@@ -308,31 +406,45 @@ def _cut(p: Parameter, weight: float, groups: Any, scaling: str) -> _Grouped:
                     "pass arrays of integers",
                 )
             )
-        index = index.astype(np.int64).reshape(-1)
-        if index.size and not (index.min() >= 0 and index.max() < x.size):
-            raise ArgumentError(
-                message(
-                    f"positions from 0 to {x.size - 1} in the groups of {p.label}",
-                    f"{index.min()} to {index.max()}",
-                    "count in C order",
-                )
-            )
-        if seen[index].any() or np.unique(index).size < index.size:
-            raise ArgumentError(
-                message(
-                    f"each position of {p.label} in one group at most",
-                    "one that is in two",
-                    "make the groups disjoint",
-                )
-            )
-        seen[index] = True
-        parts.append(np.unravel_index(index, flat.shape))
+        index = index.astype(np.int64, copy=False)
+        for first in range(0, index.size, _PIECE):
+            _check_positions(index[first : first + _PIECE], places, p)
+        parts.append((index,))
         weights.append(_product(weight, index.size, scaling))
     return _Grouped(p, flat, parts, weights, list(range(flat.ndim)))
 
 
+def _check_positions(
+    piece: npt.NDArray[np.int64], places: npt.NDArray[np.int32], p: Parameter
+) -> None:
+    """Refuse positions that are outside the array or were met before.
+
+    ``places`` is 0 at those that were not, and receives a number above that differs in the piece.
+    """
+    if not (piece.min() >= 0 and piece.max() < places.size):
+        raise ArgumentError(
+            message(
+                f"positions from 0 to {places.size - 1} in the groups of {p.label}",
+                f"{piece.min()} to {piece.max()}",
+                "count in C order",
+            )
+        )
+    order = np.arange(1, piece.size + 1, dtype=np.int32)
+    met = places[piece].any()
+    places[piece] = order
+    if met or (places[piece] != order).any():
+        raise ArgumentError(
+            message(
+                f"each position of {p.label} in one group at most",
+                "one that is in two",
+                "make the groups disjoint",
+            )
+        )
+
+
 def _product(weight: float, n: int, scaling: str) -> float:
-    return weight * math.sqrt(n) if scaling == "sqrt" else weight
+    with clean_environment():
+        return weight * math.sqrt(n) if scaling == "sqrt" else weight
 
 
 def _wide(x: npt.NDArray[Any], dtype: Dtype) -> npt.NDArray[np.float64]:
@@ -346,8 +458,7 @@ def _store(
     into: npt.NDArray[Any], part: tuple[Any, ...], x: npt.NDArray[np.float64], dtype: Dtype
 ) -> None:
     """Round float64 numbers to the type of ``into`` and put them there."""
-    with np.errstate(over="ignore", under="ignore"):
-        into[part] = _bf16_bits(x) if dtype is BF16 else x
+    into[part] = _bf16_bits(x) if dtype is BF16 else x
 
 
 def _bf16_bits(x: npt.NDArray[np.float64]) -> npt.NDArray[np.uint16]:

@@ -30,7 +30,7 @@ from fastreg._core.arguments import (
 from fastreg._core.arrays import HostArray, empty_like, is_array
 from fastreg._core.containers import Parameter, gather, items_of
 from fastreg._core.kernel_rule import is_kernel_name
-from fastreg._core.plan import Plan, occurrences
+from fastreg._core.plan import Plan, clip_factor, occurrences
 from fastreg._core.selection import chosen, explain
 from fastreg._core.statistics import Stats, Titles
 from fastreg._core.writing import refuse_weights
@@ -81,9 +81,9 @@ def plan(
     -----
     Values are read anew in each call: an optimiser that writes the arrays in place needs no new
     plan. One that replaces them, as JAX and TensorFlow do, needs one for each step; so does a torch
-    module whose parts or ``requires_grad`` change. Any other such change is an error, not a wrong
-    number; but an array that is only seen otherwise (other strides at the same address) is not
-    noticed.
+    module whose parts or ``requires_grad`` change. Any such change is an error, not a wrong number.
+    An iterator (``model.parameters()``) is used up: its arrays are the plan's, whatever becomes of
+    the model. A container that makes its arrays anew whenever it is asked is refused.
 
     Examples
     --------
@@ -260,6 +260,8 @@ def value_and_gradient(
     LayoutError, DTypeError, ArgumentError
         As in :meth:`Plan.add_gradient_`; nothing has been written then. Also for two arrays of one
         name, of which a dict would lose one.
+    KeyboardInterrupt
+        Within 100 ms of Ctrl-C. Then, and only then, ``out`` may be partly written.
 
     Examples
     --------
@@ -275,7 +277,7 @@ def value_and_gradient(
         )
     if out is not None:
         adding = True if accumulate is None else bool(accumulate)
-        made = Plan.of(params, request)
+        made = Plan.once(params, request)
         return made.value_and_gradient_(out, scale=scale, accumulate=adding, dtype=dtype), out
     found = chosen(params, request)
     if found.gathered.named:
@@ -358,6 +360,8 @@ def clip_by_global_norm_(grads: Any, max_norm: float, *, nonfinite: str = "raise
     ArgumentError, LayoutError, DTypeError
         For a bad max_norm; parameters, variables and models; read-only or overlapping arrays;
         integers and immutable arrays. Nothing has been written then.
+    KeyboardInterrupt
+        Within 100 ms of Ctrl-C. Then, and only then, some elements may be scaled and others not.
 
     Examples
     --------
@@ -373,7 +377,8 @@ def clip_by_global_norm_(grads: Any, max_norm: float, *, nonfinite: str = "raise
     grads = items_of(grads)
     refuse_weights(grads)
     quick = _distinct_ndarrays(grads, everything=True)
-    dense = _dense(grads)
+    given = list(grads) if type(grads) in (list, tuple) else []  # another thread may clear it
+    dense = _dense(given)
     arrays = None
     if dense is not None:
         arrays = Arrays.dense(*dense)
@@ -382,13 +387,14 @@ def clip_by_global_norm_(grads: Any, max_norm: float, *, nonfinite: str = "raise
     if arrays is not None:
         norm = arrays.norm()
         if math.isfinite(norm):
-            if norm > max_norm:
+            factor = clip_factor(max_norm, norm)
+            if factor is not None:
                 try:
-                    arrays.scale_(max_norm / float(norm))
+                    arrays.scale_(factor)
                 finally:
-                    tensors.written([] if dense is None else tensors.tensors_of(dense[0]))
+                    tensors.written([] if dense is None else tensors.tensors_of(given))
             return norm
-    return Plan.of(grads, _ALL).clip_by_global_norm_(max_norm, nonfinite=nonfinite)
+    return Plan.once(grads, _ALL).clip_by_global_norm_(max_norm, nonfinite=nonfinite)
 
 
 def decay_(params: Any, rate: float, *, select: Select = None) -> None:
@@ -409,6 +415,12 @@ def decay_(params: Any, rate: float, *, select: Select = None) -> None:
     ArgumentError, LayoutError, DTypeError
         For a bad rate or select; read-only or overlapping arrays; integers and immutable arrays.
         Nothing has been written then.
+    KeyboardInterrupt
+        Within 100 ms of Ctrl-C. Then, and only then, some elements may be shrunk and others not.
+
+    Notes
+    -----
+    -0 stays -0. A factor of 1, as of rate 0, writes nothing.
 
     Examples
     --------
@@ -418,7 +430,7 @@ def decay_(params: Any, rate: float, *, select: Select = None) -> None:
     >>> x
     array([[ 3., -6.]])
     """
-    Plan.of(params, Request.of(select=select)).decay_(rate)
+    Plan.once(params, Request.of(select=select)).decay_(rate)
 
 
 def prox_(
@@ -455,6 +467,8 @@ def prox_(
     ArgumentError, LayoutError, DTypeError
         For a bad step, weight or select; read-only or overlapping arrays; weights that a module
         computes; integers and immutable arrays. Nothing has been written then.
+    KeyboardInterrupt
+        Within 100 ms of Ctrl-C. Then, and only then, some elements may be stepped and others not.
 
     Notes
     -----
@@ -468,9 +482,8 @@ def prox_(
     >>> x
     array([[2., 0., 0.]])
     """
-    Plan(params, l1=l1, l2=l2, select=select, weights=weights, convention=convention).prox_(
-        step, flush=flush
-    )
+    request = Request.of(l1, l2, select, weights, convention)
+    Plan.once(params, request).prox_(step, flush=flush)
 
 
 def stats(params: Any, *, select: Select = None, integers: bool = False) -> Stats:

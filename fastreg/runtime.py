@@ -25,7 +25,9 @@ def _threads_from_environment() -> int:
     text = os.environ.get("FASTREG_NUM_THREADS", "").strip()
     if not text:
         return 0
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:8]) <= _MOST_THREADS):
+    if not (
+        text.isascii() and text.isdigit() and 1 <= int(text.lstrip("0")[:8] or 0) <= _MOST_THREADS
+    ):
         raise EnvironmentSettingError(
             message(
                 f"FASTREG_NUM_THREADS to be an integer from 1 to {_MOST_THREADS}",
@@ -33,7 +35,7 @@ def _threads_from_environment() -> int:
                 "correct or unset it",
             )
         )
-    return int(text)
+    return int(text.lstrip("0"))
 
 
 def check_environment() -> None:
@@ -110,12 +112,17 @@ def get_num_threads() -> int:
 
 @contextmanager
 def num_threads(threads: int | None) -> Iterator[None]:
-    """Use that many threads within a ``with`` block, on the calling thread only.
+    """Use that many threads within a ``with`` block, in the calling thread or task only.
 
     Parameters
     ----------
     threads : int from 1 to 4096, or None
         None for the process' setting.
+
+    Notes
+    -----
+    A variable of the context (``contextvars``): tasks of one event loop have each their own
+    setting, threads that are started within the block do not inherit it.
 
     Examples
     --------
@@ -124,11 +131,11 @@ def num_threads(threads: int | None) -> Iterator[None]:
     ...     fastreg.get_num_threads()
     1
     """
-    previous = _kernels.set_thread_threads(_checked(threads))
+    previous = _kernels.set_scoped_threads(_checked(threads))
     try:
         yield
     finally:
-        _kernels.set_thread_threads(previous)
+        _kernels.set_scoped_threads(previous)
 
 
 def get_isa() -> str:

@@ -108,7 +108,9 @@ cdef class Arrays:
 
     cdef list _items     # what must stay alive, as it was given
     cdef list _views     # the ndarrays described, None for memory given by address
+    cdef list _pins      # what keeps these from being resized
     cdef list _targets   # what was named by bind
+    cdef list _target_pins
     cdef fastreg_array *_arrays
     cdef Py_ssize_t *_extents
     cdef Py_ssize_t _length
@@ -139,6 +141,7 @@ cdef class Arrays:
             keep = _fill(a, given[k])
             a.l1, a.l2 = l1_k, l2_k
             self._views.append(given[k] if keep is None else keep.data)
+            _pin(self._pins, self._views[k])
             if used + 2 * a.ndim > room:
                 room = 2 * room + 64 + 2 * a.ndim
                 more = <Py_ssize_t *>realloc(self._extents, <size_t>room * sizeof(Py_ssize_t))
@@ -167,6 +170,7 @@ cdef class Arrays:
         if self._arrays != NULL:
             raise FastregError(message("one initialisation", "a second", "make a new object"))
         self._items = items
+        self._pins = []
         self._options = options
         self._length = len(items)
         l1s, l2s = _numbers(l1, self._length, "l1"), _numbers(l2, self._length, "l2")
@@ -338,12 +342,18 @@ cdef class Arrays:
             self._targets = targets
             return
         views = []
+        self._target_pins = []
         try:
             for k in range(self._length):
                 view = None
                 if targets[k] is not None:
                     keep = _fill(&g, targets[k])
                     view = targets[k] if keep is None else keep.data
+                    _pin(self._target_pins, view)
+                    if g.strides != NULL:
+                        # A view of our own: assigning to an array's shape must not move what C reads.
+                        view = view.view()
+                        g.strides = <const Py_ssize_t *>cnp.PyArray_STRIDES(<cnp.ndarray>view)
                     alike = alike and g.dtype == self._arrays[k].dtype and \
                         _same_shape(&g, &self._arrays[k])
                     self._arrays[k].gradient = <void *>g.data
@@ -351,19 +361,13 @@ cdef class Arrays:
                 views.append(view)
             if not (fresh and alike) and not (alike and _plainly_fit(
                     self._arrays, self._length, views, &first, &second)):
-                _arrays.check_targets(self._hosts(), [
+                _targets.check_targets(self._hosts(), [
                     None if t is None else _arrays.host_array(t) for t in targets])
         except BaseException:
             for k in range(self._length):
                 self._arrays[k].gradient = NULL
                 self._arrays[k].gradient_strides = NULL
             raise
-        for k in range(self._length):
-            if self._arrays[k].gradient_strides != NULL:
-                # A view of our own: assigning to an array's shape must not move what C reads.
-                views[k] = views[k].view()
-                self._arrays[k].gradient_strides = <const Py_ssize_t *>cnp.PyArray_STRIDES(
-                    <cnp.ndarray>views[k])
         self._targets = views
 
     cdef list _hosts(self):
@@ -414,7 +418,7 @@ cdef class Arrays:
             if self._views is None:
                 raise _shared(first, second)
             hosts = self._hosts()
-            _arrays.check_targets(hosts, hosts)
+            _targets.check_targets(hosts, hosts)
         self._writable = True
         return 0
 
@@ -432,13 +436,14 @@ cdef class Arrays:
                     copy[k].l1 = l1
                     copy[k].l2 = l2
             self._check_writable(copy)
-            self._do(c, copy, None, False)
+            if c.op != GRADIENT or c.scale != 1.0:
+                self._do(c, copy, None, False)
         finally:
             free(copy)
         return 0
 
     def scale_(self, factor):
-        """Replace every x by ``RN_T(factor * x)``."""
+        """Replace every x by ``RN_T(factor * x)``; by 1 nothing is written, not even to a NaN."""
         cdef _call c
         c.op = GRADIENT
         c.scale = _scale(factor)
@@ -477,9 +482,7 @@ cdef class Arrays:
             _no_options(&o)
         else:
             o = self._options._options
-        poll.next = fr_milliseconds() + POLL_MILLISECONDS
-        o.poll = _poll
-        o.poll_context = &poll
+        _prepare(&o, &poll)
         self._running += 1
         with nogil:
             status = fastreg_statistics_of(self._arrays, <size_t>self._length, &o, out,
@@ -519,6 +522,32 @@ def own_their_memory(list items):
                 not cnp.PyArray_ISNOTSWAPPED(v):
             return False
     return len(set(map(id, items))) == len(items)
+
+
+def first_changed(list arrays, list views):
+    """Return the first position at which an ndarray is not what its view was made of, or -1.
+
+    Whether it has other memory or elements; another shape of the same elements is no change.
+    """
+    cdef cnp.ndarray x, v
+    cdef int d, ndim
+    cdef Py_ssize_t k
+    for k in range(len(arrays)):
+        x, v = <cnp.ndarray?>arrays[k], <cnp.ndarray?>views[k]
+        if cnp.PyArray_DATA(x) != cnp.PyArray_DATA(v) or cnp.PyArray_SIZE(x) != cnp.PyArray_SIZE(v):
+            return k
+        if cnp.PyArray_DESCR(x) is not cnp.PyArray_DESCR(v) and x.dtype != v.dtype:
+            return k
+        if cnp.PyArray_IS_C_CONTIGUOUS(x) and cnp.PyArray_IS_C_CONTIGUOUS(v):
+            continue
+        ndim = cnp.PyArray_NDIM(x)
+        if ndim != cnp.PyArray_NDIM(v):
+            return k
+        for d in range(ndim):
+            if cnp.PyArray_DIM(x, d) != cnp.PyArray_DIM(v, d) or \
+                    cnp.PyArray_STRIDE(x, d) != cnp.PyArray_STRIDE(v, d):
+                return k
+    return -1
 
 
 def are_the_items(container, list items):

@@ -13,6 +13,8 @@ cdef inline object _value(_operation op, object x, double l1, double l2, object 
     _result(dtype, a.dtype, &result)
     _no_options(&o)
     if _count(&a) >= HOLD_LOCK_BELOW:
+        pins = []
+        _pin(pins, x if keep is None else keep.data)
         status = _run_long(op, &a, 1.0, False, result, &o, &v)
     elif op == NORM:
         status = fastreg_norm(&a, 1, result, &o, &v)
@@ -85,13 +87,23 @@ cdef object _with_gradient(_operation op, object x, double l1, double l2, double
                 f"out of x's shape and dtype, {source.shape} {_arrays.describe(x)}",
                 f"{target.shape} {_arrays.describe(out)}", "pass such an array, or out=None"))
         if not _fits_alone(&a, &g, <cnp.ndarray>target):
-            _arrays.check_target(source, target)
+            # Views of our own: a handler may assign to an array's shape while they are looked at.
+            source, target = source.view(), target.view()
+            _describe(&a, <cnp.ndarray>source, a.dtype)
+            _describe(&g, <cnp.ndarray>target, g.dtype)
+            if not _same_shape(&g, &a):
+                raise LayoutError(message("arrays that nobody changes meanwhile", "a changed shape",
+                                          "call it again"))
+            _targets.check_target(source, target)
     a.l1 = l1
     a.l2 = l2
     a.gradient = <void *>g.data
     a.gradient_strides = g.strides
     _no_options(&o)
     if _count(&a) >= HOLD_LOCK_BELOW:
+        pins = []
+        _pin(pins, source)
+        _pin(pins, out if keep_out is None else keep_out.data)
         status = _run_long(op, &a, scale, accumulate, result, &o, &v)
     elif op == GRADIENT:
         status = fastreg_gradient(&a, 1, scale, accumulate, &o)

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from fnmatch import translate
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from fastreg._core.dtypes import FLOATS, Dtype, by_name, name_of
-from fastreg._core.frameworks import NAMES, framework, untraced
+from fastreg._core.frameworks import NAMES, compiling, framework, untraced
 from fastreg.errors import ArgumentError, DTypeError, LayoutError, message, printable
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "not_differentiable",
     "number",
     "result_dtype",
+    "set_environment",
     "spellings",
     "two_weights",
     "weight",
@@ -44,6 +47,15 @@ CONVENTIONS = {"keras": 1.0, "half": 0.5}
 _WORDS = {"l1": "weight l1", "l2": "weight l2", "weights": "factor in weights="}
 
 _LARGEST = 1.7976931348623157e308
+
+# What keeps the caller's rounding mode and flush-to-zero out of a conversion.
+_environment: Callable[[], AbstractContextManager[None]] = nullcontext
+
+
+def set_environment(clean: Callable[[], AbstractContextManager[None]]) -> None:
+    """Take the context manager of the kernels, which import this module."""
+    global _environment
+    _environment = clean
 
 
 def number(
@@ -94,6 +106,14 @@ def number(
     raise ArgumentError(message(expected, repr(x)[:80], action))
 
 
+def _shown(x: Any) -> str:
+    """Return a number as text; one of very many digits, which Python may refuse to write, not."""
+    try:
+        return repr(x) if abs(x) < 10**80 else f"a {type(x).__name__} of more than 80 digits"
+    except (TypeError, ValueError):
+        return f"a {type(x).__name__}"
+
+
 def _as_float(x: Any, what: str, where: str) -> float:
     expected = f"a number as {_WORDS.get(what, what)}" + (f" for {where}" if where else "")
     home = framework(x)
@@ -113,9 +133,15 @@ def _as_float(x: Any, what: str, where: str) -> float:
         and getattr(getattr(x, "dtype", None), "kind", "f") in "fiuVO"
     ):
         try:
-            value = float(x)
+            if compiling():
+                value = float(x)
+            else:
+                with _environment():
+                    value = float(x)
         except OverflowError:
-            value = math.inf if x > 0 else -math.inf
+            raise ArgumentError(
+                message(f"{expected} that float64 holds", _shown(x), "pass a smaller number")
+            ) from None
         except (TypeError, ValueError):
             value = None
     if value is None:
@@ -223,20 +249,26 @@ def expression(glob: str) -> str:
 
 
 class Globs:
-    """Names and globs, of which the first that fits a name is found in one search.
+    """Names and globs, of which the first that fits a name is found without trying them all.
 
-    A key that is a name goes before a glob, and an earlier glob before a later one.
+    A key that is a name goes before a glob, and an earlier glob before a later one. A glob can fit
+    only names that hold its literal parts: each is filed under the one that the fewest others have,
+    and a name is looked up by its own parts of that length.
     """
 
-    __slots__ = ("_exact", "_globs", "_pattern")
+    __slots__ = ("_exact", "_filed", "_lengths", "_patterns")
 
     def __init__(self, keys: Iterable[Any]) -> None:
         self._exact = {str(key): key for key in keys}
-        globs = [(text, key) for text, key in self._exact.items() if set(text) & set("*?[")]
-        self._globs = [key for _, key in globs]
-        self._pattern = (
-            re.compile("|".join(f"({expression(text)})" for text, _ in globs)) if globs else None
-        )
+        globs = [text for text in self._exact if set(text) & set("*?[")]
+        self._patterns: dict[str, re.Pattern[str]] = {}
+        literals = {text: _literals(text) for text in globs}
+        shared = Counter(part for parts in literals.values() for part in set(parts))
+        self._filed: dict[str, list[tuple[int, str]]] = {}
+        for k, text in enumerate(globs):
+            part = min(literals[text], key=lambda p: (shared[p], -len(p)), default="")
+            self._filed.setdefault(part, []).append((k, text))
+        self._lengths = sorted({len(part) for part in self._filed})
 
     def find(self, names: Iterable[str]) -> Any:
         """Return the first key that one of the names of an array is or matches; None if none."""
@@ -244,22 +276,55 @@ class Globs:
         for name in spelt:
             if name in self._exact:
                 return self._exact[name]
-        if self._pattern is not None:
-            found = map(self._pattern.match, spelt)
-            hits = [m.lastindex for m in found if m is not None]
-            if hits:
-                return self._globs[min(h for h in hits if h is not None) - 1]
-        return None
+        first = min(self._matching(spelt), default=None)
+        return None if first is None else self._exact[first[1]]
 
     def fitting(self, names: Iterable[str]) -> set[Any]:
         """Return the keys that fit, also those that an earlier one overrules."""
         spelt = [s for name in names for s in spellings(name)]
         found = {self._exact[s] for s in spelt if s in self._exact}
-        for key in self._globs:
-            pattern = re.compile(expression(str(key)))
-            if any(pattern.match(s) for s in spelt):
-                found.add(key)
-        return found
+        return found | {self._exact[text] for _, text in self._matching(spelt)}
+
+    def _matching(self, spelt: Sequence[str]) -> Iterator[tuple[int, str]]:
+        """Yield the globs that fit a name, with their places."""
+        for name in spelt:
+            parts = {
+                name[k : k + length]
+                for length in self._lengths
+                for k in range(len(name) - length + 1)
+            }
+            for part in parts & self._filed.keys():
+                for k, text in self._filed[part]:
+                    if self._fits(text, name):
+                        yield k, text
+
+    def _fits(self, text: str, name: str) -> bool:
+        if "?" not in text and "[" not in text:
+            return _fits_stars(text.split("*"), name)  # compiling a pattern takes 100 us
+        pattern = self._patterns.get(text)
+        if pattern is None:
+            pattern = self._patterns[text] = re.compile(expression(text))
+        return pattern.match(name) is not None
+
+
+def _fits_stars(parts: Sequence[str], name: str) -> bool:
+    """Whether a name is these parts in order, with anything between them."""
+    head, *middle, tail = parts
+    end = len(name) - len(tail)
+    place = len(head)
+    if place > end or not (name.startswith(head) and name.endswith(tail)):
+        return False
+    for part in middle:
+        found = name.find(part, place, end)
+        if found < 0:
+            return False
+        place = found + len(part)
+    return True
+
+
+def _literals(glob: str) -> list[str]:
+    """Return the parts of a glob that stand in every name that it fits."""
+    return [part for part in re.split(r"\*|\?|\[!?\]?[^\]]*\]", glob) if part]
 
 
 # -- The request -----------------------------------------------------------------------------------
@@ -323,18 +388,16 @@ class Request(NamedTuple):
     @property
     def numbers(self) -> tuple[float, float]:
         """The two weights of a uniform request; one that was not given is 0."""
-        return self.l1 or 0.0, self.l2 or 0.0
+        # Not `or`: where denormals count as zero, a weight of 1e-310 is false.
+        return 0.0 if self.l1 is None else self.l1, 0.0 if self.l2 is None else self.l2
 
     def require_weight(self) -> None:
         """Raise ArgumentError if neither weight was given."""
         if self.l1 is None and self.l2 is None:
             two_weights(None, None)
 
-    def resolve(self, parameters: Sequence[Any]) -> tuple[list[float], list[float]]:
-        """Return the l1 and l2 of each array, the factors and the convention multiplied in.
-
-        A product is a float64 number, rounded once; these are the weights of which the penalty is
-        then exact.
+    def resolve(self, parameters: Sequence[Any]) -> Resolved:
+        """Return the l1, l2 and factor of each array, as the user gave them.
 
         Raises
         ------
@@ -342,22 +405,51 @@ class Request(NamedTuple):
             As :func:`number`, naming the array; for a mapping's entry that names none, and a list
             of another length.
         """
-        part = CONVENTIONS[self.convention]
-        count = len(parameters)
         if type(self.weights) is float and self.weights == 1.0:
             factors = None
         else:
             factors = _each(self.weights, parameters, "weights", 1.0)
+        return Resolved(
+            None if self.l1 is None else _each(self.l1, parameters, "l1", 0.0),
+            None if self.l2 is None else _each(self.l2, parameters, "l2", 0.0),
+            factors,
+            CONVENTIONS[self.convention],
+        )
+
+
+class Resolved(NamedTuple):
+    """The numbers of each array: l1, l2 and factors, None where none were given.
+
+    ``part`` is what the convention multiplies l2 by.
+    """
+
+    l1: list[float] | None
+    l2: list[float] | None
+    factors: list[float] | None
+    part: float
+
+    def products(self, parameters: Sequence[Any]) -> tuple[list[float], list[float]]:
+        """Return the l1 and l2 of each array, the factors and the convention multiplied in.
+
+        A product is a float64 number, rounded once; these are the weights of which the penalty is
+        then exact. In an environment that rounds to nearest and keeps subnormal numbers.
+
+        Raises
+        ------
+        ArgumentError
+            For a product that float64 does not hold, naming the array.
+        """
         out = []
-        for what, rule, by in (("l1", self.l1, 1.0), ("l2", self.l2, part)):
-            if rule is None:
-                out.append([0.0] * count)
-            elif factors is None and type(rule) is float:
-                out.append([rule * by] * count)
+        for what, each, by in (("l1", self.l1, 1.0), ("l2", self.l2, self.part)):
+            if each is None:
+                out.append([0.0] * len(parameters))
+            elif self.factors is None:
+                out.append([w * by for w in each])
             else:
-                each = _each(rule, parameters, what, 0.0)
-                factors_here = [1.0] * count if factors is None else factors
-                products = [w * f * by for w, f in zip(each, factors_here, strict=True)]
+                # The larger one is halved exactly, or the product is 0.
+                products = [
+                    max(w, f) * by * min(w, f) for w, f in zip(each, self.factors, strict=True)
+                ]
                 for p, product in zip(parameters, products, strict=True):
                     if not product <= _LARGEST:
                         number(product, f"product {what} * weights", least=0.0, where=p.label)

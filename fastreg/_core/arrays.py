@@ -12,11 +12,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastreg._core.dtypes import ACCEPTED, BF16, Dtype, Narrow, by_name, name_of
+from fastreg._core.dtypes import ACCEPTED, BF16, F32, F64, U8, Dtype, Narrow, by_name, name_of
 from fastreg._core.foreign import conversion, elements, is_sparse, title
 from fastreg._core.frameworks import (
     framework,
     is_model,
+    is_recording,
     is_sharded,
     is_symbolic,
     is_torch_module,
@@ -26,22 +27,23 @@ from fastreg._core.frameworks import (
 )
 from fastreg._core.pytrees import flattened_once
 from fastreg._core.unread import as_floats, unread
-from fastreg.errors import DTypeError, LayoutError, message
+from fastreg.errors import DTypeError, FastregError, LayoutError, message
 
 __all__ = [
     "HostArray",
     "bf16_view",
     "bfloat16_dtype",
     "check_storage",
-    "check_target",
-    "check_targets",
     "deleted",
     "describe",
     "empty_like",
     "host_array",
+    "host_of",
     "instead",
     "is_array",
     "narrow_array",
+    "own_view",
+    "torch_view",
 ]
 
 AnyArray: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
@@ -255,6 +257,12 @@ def _holds_arrays(x: object) -> bool:
     )
 
 
+def own_view(x: object) -> HostArray:
+    """Return :func:`host_array` as a view that nobody else can reshape."""
+    host = host_array(x)
+    return HostArray(host.data.view(), host.dtype)
+
+
 def _view_of(x: object) -> AnyArray:
     """The memory of a buffer as an ndarray.
 
@@ -342,6 +350,14 @@ def _from_dlpack(x: Any) -> HostArray:
         raise DTypeError(
             message(f"a DLPack array of {ACCEPTED}", f"{describe(x)} ({e})", conversion(x))
         ) from None
+    if view.size and view.flags.owndata:  # NumPy allocates where the address is NULL
+        raise LayoutError(
+            message(
+                "an array that owns its elements",
+                "a DLPack array at address 0",
+                "pass one whose memory is still there",
+            )
+        )
     return _from_ndarray(view)
 
 
@@ -433,15 +449,54 @@ def _from_torch(torch: Any, x: Any) -> HostArray:
     refused = unread(torch, x)
     if refused is not None:
         raise DTypeError(message(*refused))
-    if by_name(name_of(x.dtype)) is None:
+    found = by_name(name_of(x.dtype))
+    if found is None:
         raise DTypeError(message(f"elements of type {ACCEPTED}", describe(x), as_floats(x)))
-    if x.is_neg():
-        x = x.resolve_neg()
-    x = x.detach()
+    return torch_view(x.resolve_neg() if x.is_neg() else x, found)
+
+
+class _Memory:
+    """Memory of a tensor, as NumPy asks for it."""
+
+    __slots__ = ("__array_interface__", "_owner")
+
+    def __init__(self, x: Any, dtype: Dtype) -> None:
+        self._owner = x
+        item = np.dtype(dtype.view)
+        self.__array_interface__ = {
+            "version": 3,
+            "data": (x.data_ptr(), False),
+            "typestr": item.str,
+            "shape": tuple(x.shape),
+            "strides": tuple(s * item.itemsize for s in x.stride()),
+        }
+
+
+def torch_view(x: Any, dtype: Dtype) -> HostArray:
+    """View a dense tensor of the CPU, of this element type.
+
+    Not with ``x.numpy()``, after which torch refuses to resize the storage for good: FSDP could no
+    longer free the parameters that somebody looked at.
+
+    Raises
+    ------
+    LayoutError
+        As :func:`check_storage`, and for more dimensions than NumPy has.
+    """
+    x = x.detach()  # holds the storage, whatever becomes of the caller's tensor
     check_storage(x)
-    if x.dtype == torch.bfloat16:
-        return HostArray(x.view(torch.int16).numpy().view(np.uint16), BF16)
-    return _from_ndarray(x.numpy())
+    if not x.numel():
+        return HostArray(np.empty(tuple(x.shape), dtype.view), dtype)
+    try:
+        return HostArray(np.asarray(_Memory(x, dtype)), dtype)
+    except ValueError as e:
+        raise LayoutError(
+            message(
+                "a tensor that NumPy can view",
+                f"one of shape {tuple(x.shape)} ({e})",
+                "reshape it to fewer dimensions",
+            )
+        ) from None
 
 
 def narrow_array(x: Any, dtype: Narrow) -> HostArray:
@@ -461,12 +516,41 @@ def narrow_array(x: Any, dtype: Narrow) -> HostArray:
         x = x.value()
     if framework(x) == "torch" and isinstance(x, torch.Tensor):
         if unread(torch, x) is None:
-            x = x.detach()
-            check_storage(x)
-            return HostArray(x.view(torch.uint8).numpy(), dtype)
+            return HostArray(torch_view(x.view(torch.uint8), U8).data, dtype)
     elif not isinstance(x, np.ma.MaskedArray):
         return HostArray(np.asarray(x).view(np.uint8), dtype)
     return host_array(x)  # which says what is wrong with it
+
+
+def host_of(x: Any, where: str, narrow: Narrow | None = None) -> HostArray:
+    """View the memory of a leaf; `narrow` is its type if that has one byte.
+
+    Raises
+    ------
+    DTypeError, LayoutError
+        As :func:`host_array`, with the place.
+    """
+    try:
+        if narrow is not None:
+            return narrow_array(x, narrow)
+        if framework(x) == "torch" and (found := _host_of_tensor(x)) is not None:
+            return found
+        return host_array(x)
+    except FastregError as e:
+        raise type(e)(f"at {where}: {e}") from None
+
+
+def _host_of_tensor(x: Any) -> HostArray | None:
+    """View the commonest tensors without a detour through DLPack; None for the others."""
+    torch = loaded("torch")
+    if type(x) not in (torch.Tensor, torch.nn.Parameter) or not x.is_cpu or is_recording(torch):
+        return None
+    dtype = x.dtype
+    if (dtype is not torch.float32 and dtype is not torch.float64) or (
+        x.layout is not torch.strided or x.is_nested or x.is_neg()
+    ):
+        return None
+    return torch_view(x, F32 if dtype is torch.float32 else F64)
 
 
 def check_storage(x: Any) -> None:
@@ -477,11 +561,10 @@ def check_storage(x: Any) -> None:
     LayoutError
         As FSDP leaves parameters behind, with ``untyped_storage().resize_(0)``.
     """
-    n = x.numel()
-    if not n:
+    if not x.numel():
         return
     last = x.storage_offset() + sum(s * (k - 1) for s, k in zip(x.stride(), x.shape, strict=True))
-    if x.untyped_storage().nbytes() < (last + 1) * x.element_size():
+    if not x.data_ptr() or x.untyped_storage().nbytes() < (last + 1) * x.element_size():
         raise LayoutError(
             message(
                 "a tensor that owns its elements",
@@ -496,103 +579,3 @@ def empty_like(x: HostArray) -> tuple[AnyArray, HostArray]:
     out: AnyArray = np.empty_like(x.data, subok=False)
     shown = out.view(bfloat16_dtype()) if x.dtype is BF16 else out
     return shown, HostArray(out, x.dtype)
-
-
-def check_target(x: AnyArray, out: AnyArray) -> None:
-    """Refuse an output that is read-only, overlaps itself, or partly overlaps x.
-
-    Raises
-    ------
-    LayoutError
-        In each of these cases. Being exactly x is allowed.
-    """
-    if not out.flags.writeable:
-        raise LayoutError(message("a writable out", "a read-only array", "pass a copy of it"))
-    if out.size == 0:
-        return
-    if _overlaps_itself(out):
-        raise LayoutError(
-            message("an out whose elements are distinct", f"strides {out.strides}", "pass a copy")
-        )
-    same = x.__array_interface__["data"][0] == out.__array_interface__["data"][0] and [
-        s for s, n in zip(x.strides, x.shape, strict=True) if n > 1
-    ] == [s for s, n in zip(out.strides, out.shape, strict=True) if n > 1]
-    if same or not np.may_share_memory(x, out):
-        return
-    if _share_memory(x, out):
-        raise LayoutError(
-            message(
-                "an out that is x itself or shares no memory with it",
-                "a partial overlap",
-                "pass another array",
-            )
-        )
-
-
-def check_targets(sources: list[HostArray], targets: list[HostArray | None]) -> None:
-    """Refuse outputs of a list call that do not fit, are read-only, or share memory.
-
-    Raises
-    ------
-    LayoutError
-        If a target has another shape or type than its source, is read-only, overlaps itself,
-        overlaps its source in part, or shares memory with another target or another source. The
-        message names the position.
-    """
-    spans = []
-    for k, (x, out) in enumerate(zip(sources, targets, strict=True)):
-        spans.append((*np.lib.array_utils.byte_bounds(x.data), k, False, x.data))
-        if out is None:
-            continue
-        if not x.dtype.floating:
-            raise DTypeError(
-                message(f"a float array at position {k} to write to", str(x.dtype), "leave it out")
-            )
-        if out.dtype != x.dtype or out.shape != x.shape:
-            raise LayoutError(
-                message(
-                    f"a target of shape {x.shape} and type {x.dtype} at position {k}",
-                    f"{out.shape} {out.dtype}",
-                    "pass such an array, or None",
-                )
-            )
-        try:
-            check_target(x.data, out.data)
-        except LayoutError as e:
-            raise LayoutError(f"target at position {k}: {e}") from None
-        if out.data is not x.data:
-            spans.append((*np.lib.array_utils.byte_bounds(out.data), k, True, out.data))
-        else:
-            spans[-1] = (*spans[-1][:3], True, x.data)
-    # Sweep by address: only neighbours can overlap, and only a written one matters.
-    spans.sort(key=lambda span: span[:2])
-    open_spans: list[tuple[int, int, int, bool, AnyArray]] = []
-    for low, high, k, written, data in spans:
-        open_spans = [o for o in open_spans if o[1] > low]
-        for _, _, j, other_written, other in open_spans:
-            if j != k and (written or other_written) and data.size and _share_memory(data, other):
-                raise LayoutError(
-                    message(
-                        "written arrays that share memory with no other array of the list",
-                        f"positions {j} and {k}, which do",
-                        "pass each memory once, or write to separate arrays",
-                    )
-                )
-        open_spans.append((low, high, k, written, data))
-
-
-def _share_memory(a: AnyArray, b: AnyArray) -> bool:
-    try:
-        return bool(np.shares_memory(a, b, max_work=100_000))  # type: ignore[arg-type]
-    except np.exceptions.TooHardError:
-        return True
-
-
-def _overlaps_itself(x: AnyArray) -> bool:
-    """Whether two indices may name one address: sufficient test, strides that nest."""
-    reach = x.itemsize
-    for stride, n in sorted((abs(s), n) for s, n in zip(x.strides, x.shape, strict=True) if n > 1):
-        if stride < reach:
-            return True
-        reach += stride * (n - 1)
-    return False

@@ -12,33 +12,35 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from fastreg._core.arrays import (
-    HostArray,
-    check_storage,
-    describe,
-    host_array,
-    is_array,
-    narrow_array,
-)
-from fastreg._core.dtypes import F16, F32, F64, Dtype, Narrow, by_name, name_of, narrow_by_name
+from fastreg._core.arrays import HostArray, describe, host_of, is_array
+from fastreg._core.dtypes import F16, F32, F64, Dtype, by_name, name_of, narrow_by_name
 from fastreg._core.foreign import conversion
 from fastreg._core.frameworks import (
     framework,
     is_model,
-    is_recording,
     is_torch_module,
     is_variable,
     loaded,
     untraced,
 )
 from fastreg._core.identity import are_distinct, identity
-from fastreg._core.models import Leaf, Modules, Path, mark_of, variable_name, variables_of
+from fastreg._core.models import (
+    Leaf,
+    Modules,
+    Path,
+    mark_of,
+    variable_name,
+    variables_of,
+    weights_of,
+)
 from fastreg._core.pytrees import flattened_once, is_static
-from fastreg.errors import ArgumentError, DTypeError, FastregError, LayoutError, message, printable
+from fastreg._kernels import pins
+from fastreg.errors import ArgumentError, DTypeError, LayoutError, message, printable
 
 __all__ = [
     "Gathered",
@@ -89,6 +91,7 @@ class Parameter:
     __slots__ = (
         "_array",
         "_exempt",
+        "_pins",
         "_plain",
         "aliases",
         "dtype",
@@ -119,6 +122,8 @@ class Parameter:
         self._exempt = exempt
         self._plain = plain
         self._array: HostArray | None = None
+        owns = isinstance(original, (np.ndarray, memoryview))
+        self._pins = pins(original) if owns else None
         if type(original) is np.ndarray:
             self.shape: tuple[Any, ...] = original.shape
             found = _COMMON.get(original.dtype)
@@ -175,14 +180,14 @@ class Parameter:
             Naming the place of what cannot be read.
         """
         if self._array is None:
-            self._array = _host(self.path, self.original)
+            self._array = host_of(self.original, place(self.path))
         return self._array
 
     @property
     def elements(self) -> HostArray:
         """Its memory, floats of one byte included, which no kernel reads; errors as `array`."""
         narrow = narrow_by_name(self.dtype_name)
-        return self.array if narrow is None else _host(self.path, self.original, narrow)
+        return self.array if narrow is None else host_of(self.original, place(self.path), narrow)
 
     @property
     def frozen(self) -> bool:
@@ -213,7 +218,7 @@ class Parameter:
 def _type_of(x: Any, path: Path) -> tuple[str, Dtype | None]:
     dtype = getattr(x, "dtype", None)
     if dtype is None:  # a buffer, or DLPack without more
-        host = _host(path, x)
+        host = host_of(x, place(path))
         return host.dtype.name, host.dtype
     name = _type_name(dtype)
     return name, by_name(name)
@@ -248,7 +253,7 @@ def _shape_of(x: Any, path: Path) -> tuple[Any, ...]:
     if type(shape) is tuple:
         return shape
     if shape is None:
-        return _host(path, x).shape
+        return host_of(x, place(path)).shape
     try:
         return tuple(shape)
     except ValueError:  # TensorFlow knows not even the rank
@@ -265,18 +270,21 @@ class Gathered:
         Whether the container has names: a mapping, model, module, named tuple, registered class.
     single : bool
         Whether it is one array.
-    holders : list of (container, its items, its name)
+    holders : list of (list or dict, its items, its name)
         For a :class:`~fastreg._core.guard.Guard`.
+    asked : list of (function, what it returned, name)
+        The same for containers that have to be asked for their items.
     outline : list
         The container as nested lists of the paths of its leaves, None for an empty place.
     """
 
-    __slots__ = ("holders", "named", "outline", "parameters", "single")
+    __slots__ = ("asked", "holders", "named", "outline", "parameters", "single")
 
     def __init__(self) -> None:
         self.parameters: list[Parameter] = []
         self.holders: list[tuple[Any, list[Any], str]] = []
         self.outline: list[Any] = []
+        self.asked: list[tuple[Callable[[], list[Any]], list[Any], str]] = []
         self.named = False
         self.single = False
 
@@ -442,10 +450,13 @@ class _Walk:
         elif is_model(node):
             self.gathered.named = True
             title = f"{getattr(node, 'name', '')}/"
-            for name, variable, owner in variables_of(node, place(path)):
+            found = list(variables_of(node, place(path)))
+            for name, variable, owner in found:
                 bare = name.removeprefix(title)
                 plain = joined((*path, bare)) if bare != name else ""
                 self.out.append(Leaf((*path, name), variable, owner, plain=plain))
+            held = [v for _, v, _ in found]
+            self.gathered.asked.append((partial(weights_of, node), held, joined(path)))
         else:
             layer = node if self.is_registered(node) else None  # in plain containers names decide
             children = self.children(node, path)
@@ -497,24 +508,32 @@ class _Walk:
         if isinstance(node, Mapping):
             gathered.named = True
             items = list(node.items())
-            held = [x for _, x in items]
-            if all(a is b for a, b in zip(node.values(), held, strict=True)):  # not made anew
-                gathered.holders.append((node, held, joined(path)))
+            values = [x for _, x in items]
+            if isinstance(node, dict):
+                gathered.holders.append((node, values, joined(path)))
+            else:
+                gathered.asked.append((partial(_values, node), values, joined(path)))
             return items
         if isinstance(node, (list, tuple, deque)):  # optree knows deques, but names nothing in them
             if isinstance(node, list):
                 gathered.holders.append((node, list(node), joined(path)))
+            elif isinstance(node, deque):
+                gathered.asked.append((partial(_items, node), list(node), joined(path)))
             return self.items(node)
         if isinstance(node, (str, bytes)):
             raise _bad_leaf(path, node)
         registered = flattened_once(node)
         if registered is not None:
             gathered.named = True
+            children = [x for _, x in registered]
+            gathered.asked.append((partial(_children, node), children, joined(path)))
             return registered
         if isinstance(node, Iterable) and not isinstance(node, type):
-            listed = list(items_of(node))
-            if not any(isinstance(i, str) for i in listed):  # names, whatever they are for
-                return self.items(listed)
+            children = list(items_of(node))
+            if not any(isinstance(i, str) for i in children):  # names, whatever they are for
+                if not isinstance(node, Iterator):  # which is used up: nobody can see it change
+                    gathered.asked.append((partial(_items, node), children, joined(path)))
+                return self.items(children)
         raise _bad_leaf(path, node)
 
     def items(self, items: Sequence[Any]) -> list[tuple[Any, Any]]:
@@ -535,6 +554,18 @@ class _Walk:
         return list(enumerate(items))
 
 
+def _items(node: Any) -> list[Any]:
+    return list(items_of(node))
+
+
+def _values(node: Mapping[Any, Any]) -> list[Any]:
+    return list(node.values())
+
+
+def _children(node: Any) -> list[Any]:
+    return [x for _, x in flattened_once(node) or ()]
+
+
 def joined(path: Path) -> str:
     """Return the name of a path."""
     return path[0] if len(path) == 1 and type(path[0]) is str else ".".join(map(str, path))
@@ -553,29 +584,3 @@ def _bad_leaf(path: Path, x: Any) -> DTypeError:
             conversion(x),
         )
     )
-
-
-def _host(path: Path, x: Any, narrow: Narrow | None = None) -> HostArray:
-    """View a leaf's memory; an error names its place."""
-    try:
-        if narrow is not None:
-            return narrow_array(x, narrow)
-        if framework(x) == "torch" and (found := _host_of_tensor(x)) is not None:
-            return found
-        return host_array(x)
-    except FastregError as e:
-        raise type(e)(f"at {place(path)}: {e}") from None
-
-
-def _host_of_tensor(x: Any) -> HostArray | None:
-    """View the commonest tensors without a detour through DLPack; None for the others."""
-    torch = loaded("torch")
-    if type(x) not in (torch.Tensor, torch.nn.Parameter) or not x.is_cpu or is_recording(torch):
-        return None
-    dtype = x.dtype
-    if (dtype is not torch.float32 and dtype is not torch.float64) or (
-        x.layout is not torch.strided or x.is_nested or x.is_neg()
-    ):
-        return None
-    check_storage(x)
-    return HostArray(x.detach().numpy(), F32 if dtype is torch.float32 else F64)

@@ -24,6 +24,7 @@ __all__ = [
     "NAMES",
     "backend",
     "comes_from",
+    "compiling",
     "framework",
     "introduce",
     "is_model",
@@ -123,6 +124,12 @@ def loaded(name: str) -> Any:
 def is_recording(torch: Any) -> bool:
     """Whether torch's tensors may stand for others: in a program being recorded, or transformed."""
     return bool(torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active())
+
+
+def compiling() -> bool:
+    """Whether torch's compiler is reading this, which cannot follow everything."""
+    torch = loaded("torch")
+    return torch is not None and bool(torch.compiler.is_compiling())
 
 
 def is_symbolic(x: object) -> bool:

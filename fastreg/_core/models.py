@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from fastreg._core.frameworks import comes_from, is_variable
 from fastreg.errors import ArgumentError, message, printable
 
-__all__ = ["Leaf", "Modules", "Path", "mark_of", "variable_name", "variables_of"]
+__all__ = ["Leaf", "Modules", "Path", "mark_of", "variable_name", "variables_of", "weights_of"]
 
 _KERAS = ("keras", "tf_keras", "tensorflow")
 # Deeper than any model; a module that holds itself is found before.
@@ -64,8 +64,7 @@ def variable_name(v: Any) -> str:
 
 def variables_of(model: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
     """Yield (name, variable, the layer that owns it) of a model or layer."""
-    kind = type(model)
-    is_layer = comes_from(kind, "keras", "Layer") or comes_from(kind, "tf_keras", "Layer")
+    is_layer = _is_layer(type(model))
     if is_layer and getattr(model, "built", True) is False:
         raise ArgumentError(
             message(
@@ -75,8 +74,17 @@ def variables_of(model: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
             )
         )
     owners = {id(v): part for part, v in (_owned_by_layers if is_layer else _owned)(model)}
-    for v in _property(model, "weights" if is_layer else "variables"):
+    for v in weights_of(model):
         yield variable_name(v), v, owners.get(id(v), model)
+
+
+def weights_of(model: Any) -> list[Any]:
+    """Return the variables of a model or layer."""
+    return list(_property(model, "weights" if _is_layer(type(model)) else "variables"))
+
+
+def _is_layer(kind: type) -> bool:
+    return comes_from(kind, "keras", "Layer") or comes_from(kind, "tf_keras", "Layer")
 
 
 def _owned_by_layers(model: Any) -> Iterator[tuple[Any, Any]]:

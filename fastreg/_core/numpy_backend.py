@@ -75,6 +75,8 @@ def _refusal(x: object, error: DTypeError) -> DTypeError:
 _WORK: dict[Any, Any] = {F16: np.float32, BF16: np.float32, F32: np.float32, F64: np.float64}
 # Elements of one block of the Gram matrix: with 4096 columns of float64 it takes 16 MiB.
 _BLOCK_ELEMENTS = 1 << 21
+# Multiplications of one block, after which Ctrl-C is served: some 15 ms.
+_BLOCK_WORK = 1 << 28
 
 
 def orthogonal(x: Any, *, factor: float, rows: bool = True, dtype: Any = None) -> Any:
@@ -150,27 +152,37 @@ def cosines(host: HostArray, factor: float, rows: bool, want: bool) -> tuple[flo
     if n < 2 or factor == 0.0:
         return 0.0, np.zeros(data.shape, work)
     norms = np.array([_kernels.norm(line, dtype=np.float64) for line in lines])
-    with np.errstate(all="ignore"):  # NaN and infinity are answers, not accidents
+    width = max(1, lines.shape[1])
+    # NaN and infinity are answers, not accidents; rounding modes of the caller play no part.
+    with np.errstate(all="ignore"), _kernels.clean_environment():
         longest = np.maximum(norms, SHORTEST)
-        units = (lines / longest[:, None]).astype(work, copy=False)
+        units = np.empty(lines.shape, work)
+        for here in _blocks(n, _BLOCK_ELEMENTS // width):
+            units[here] = lines[here] / longest[here, None]
         pairs = float(n) * (n - 1)
         sums = []
         slope = np.empty_like(units) if want else None
-        step = max(1, _BLOCK_ELEMENTS // n)
-        for first in range(0, n, step):
-            gram = units[first : first + step] @ units.T
+        for here in _blocks(n, min(_BLOCK_ELEMENTS // n, _BLOCK_WORK // (n * width))):
+            gram = units[here] @ units.T
             inside = np.arange(gram.shape[0])
-            gram[inside, inside + first] = 0.0
+            gram[inside, inside + here.start] = 0.0
             sums.append(_kernels.sum_abs(gram, dtype=np.float64))
             if slope is not None:
-                slope[first : first + step] = np.sign(gram, out=gram) @ units
+                part = np.sign(gram, out=gram) @ units
+                part *= work(2.0 * factor / pairs)
+                # What points along the unit vector is lost, but where the clamp was its length.
+                along = np.einsum("ij,ij->i", units[here], part)
+                along[norms[here] < SHORTEST] = 0.0
+                part -= units[here] * along[:, None]
+                part /= longest[here, None].astype(work)
+                slope[here] = part
         value = factor / pairs * float(_kernels.sum_abs(np.array(sums)))
         if slope is None:
             return value, None
-        slope *= work(2.0 * factor / pairs)
-        # Of the unit vector: what points along it is lost, unless its length was the clamp's.
-        along = np.einsum("ij,ij->i", units, slope)
-        along[norms < SHORTEST] = 0.0
-        slope -= units * along[:, None]
-        slope /= longest[:, None].astype(work)
     return value, slope if rows else slope.T
+
+
+def _blocks(n: int, step: int) -> list[slice]:
+    """Cut n rows into blocks of at most `step`, but at least one."""
+    step = max(1, step)
+    return [slice(first, min(first + step, n)) for first in range(0, n, step)]

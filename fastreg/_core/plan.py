@@ -11,7 +11,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from fastreg._core.arguments import Request, Select, Weight, flag, number
-from fastreg._core.arrays import HostArray, describe
+from fastreg._core.arrays import HostArray, describe, own_view
 from fastreg._core.containers import Gathered, Parameter, gather, joined, leaves
 from fastreg._core.frameworks import is_model, is_torch_module
 from fastreg._core.guard import Guard
@@ -21,10 +21,23 @@ from fastreg._core.selection import Decision, chosen, print_decisions
 from fastreg._core.statistics import FloatsAndOthers, Stats, Titles, finite_or_raise
 from fastreg._core.tensors import tensors_of, written
 from fastreg._core.writing import check_mutable, check_stored, naming
-from fastreg._kernels import Arrays, are_writable
+from fastreg._kernels import Arrays, are_writable, clean_environment, one_at_a_time
 from fastreg.errors import FastregError, LayoutError, NonFiniteError, message
 
-__all__ = ["Plan", "occurrences", "own_views"]
+__all__ = ["Plan", "clip_factor", "decay_factor", "occurrences", "own_views"]
+
+
+class Decisions(list[Decision]):
+    """What was decided for each array: a list that a prompt shows in one line."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        included = sum(d.included for d in self)
+        return (
+            f"<{len(self):,} decisions: {included:,} in, {len(self) - included:,} out; "
+            "explain() prints them>"
+        )
 
 
 class Plan:
@@ -32,11 +45,14 @@ class Plan:
 
     A call then costs one look at the containers and one call of the kernels. Before each, the plan
     checks that what it was made of is still there, and raises StaleError instead of reading stale
-    memory. It holds references to the arrays, so none is freed; NumPy refuses to resize them
-    meanwhile.
+    memory. It holds references to the arrays, so none is freed; NumPy refuses to resize them, and
+    what they are views of, meanwhile. A torch storage that another thread frees with ``resize_``
+    during a call is out of its reach, as it is of torch's own operations.
 
-    A plan is used by one thread at a time. Names ending in ``_`` write in place, and check
-    everything before the first write. A plan cannot be copied or pickled: make it anew.
+    A plan is used by one call at a time: another thread, or a signal handler that runs within the
+    call, gets a FastregError. Names ending in ``_`` write in place, and check everything before the
+    first write; after a KeyboardInterrupt, and only then, arrays may be partly written. A plan
+    cannot be copied or pickled: make it anew.
     """
 
     __slots__ = (
@@ -55,6 +71,7 @@ class Plan:
         "_tensors",
         "_times",
         "_titles",
+        "_use",
         "_weights",
     )
 
@@ -68,24 +85,21 @@ class Plan:
         weights: Weight = 1.0,
         convention: str = "keras",
     ) -> None:
-        self._prepare(params, Request.of(l1, l2, select, weights, convention), False, False)
+        self._prepare(params, Request.of(l1, l2, select, weights, convention), False, True)
 
     @classmethod
-    def of(
-        cls, params: Any, request: Request, *, everything: bool = False, values: bool = False
-    ) -> Plan:
-        """Make a plan of a checked request, for one call; see :func:`chosen` for the flags.
+    def once(cls, params: Any, request: Request, *, everything: bool = False) -> Plan:
+        """Make a plan for one call, of a request that has been checked: nothing is watched.
 
-        It holds the arrays of this moment, whatever another thread puts in their place.
+        ``everything`` as in :func:`chosen`.
         """
         plan = cls.__new__(cls)
-        plan._prepare(params, request, everything, values)
-        plan._guard = Guard(Gathered())
+        plan._prepare(params, request, everything, False)
         return plan
 
     @classmethod
     def for_statistics(cls, params: Any, request: Request) -> Plan:
-        """Make a plan that measures and no more: it takes floats of one byte, too."""
+        """Make a plan that measures once and no more: it takes floats of one byte, too."""
         plan = cls.__new__(cls)
         plan._prepare(params, request, True, False, statistics=True)
         return plan
@@ -95,11 +109,14 @@ class Plan:
         params: Any,
         request: Request,
         everything: bool,
-        values: bool,
+        watched: bool,
         statistics: bool = False,
     ) -> None:
-        found = chosen(params, request, everything=everything, values=values)
+        found = chosen(params, request, everything=everything)
         check_stored(found.parameters)
+        # First: what changes while the arrays are being described is then noticed.
+        self._guard = Guard(found.gathered) if watched else None
+        self._use = one_at_a_time("a plan")
         self._request = request
         self._all = found.gathered.parameters
         self._notes = found.gathered.notes
@@ -113,9 +130,8 @@ class Plan:
             if any(host.dtype.code < 0 for host in self._hosts)
             else Arrays(self._hosts, *self._weights)
         )
-        self._guard = Guard(found.gathered)
         self._mutable = False
-        self._bound: tuple[Any, Guard, list[Any], list[Any]] | None = None
+        self._bound: tuple[Any, Guard | None, list[Any], list[Any]] | None = None
         self._titles: Titles | None = None
         self._floats: FloatsAndOthers | InPieces | None = None
         self._tensors = tensors_of(found.originals)
@@ -165,7 +181,7 @@ class Plan:
     @property
     def decisions(self) -> list[Decision]:
         """What was decided for each array, and why."""
-        return list(self._decisions)
+        return Decisions(self._decisions)
 
     def explain(self, *, file: TextIO | None = None) -> None:
         """Print what is in, what is out and why, as :func:`fastreg.explain` does."""
@@ -192,13 +208,19 @@ class Plan:
             If the plan was made without a weight.
         """
         self._request.require_weight()
-        self._guard.check()
-        return self._arrays.value(dtype)
+        with self._use:
+            self._check()
+            return self._arrays.value(dtype)
+
+    def _check(self) -> None:
+        if self._guard is not None:
+            self._guard.check()
 
     def global_norm(self, dtype: Any = None) -> Any:
         """Return the Euclidean norm of the arrays together, correctly rounded; weights ignored."""
-        self._guard.check()
-        return self._arrays.norm(dtype, times=self._times)
+        with self._use:
+            self._check()
+            return self._arrays.norm(dtype, times=self._times)
 
     def add_gradient_(self, grads: Any, *, scale: float = 1.0) -> None:
         """Add the penalty's gradient to arrays: ``out = RN_T(out + g)`` for each.
@@ -220,13 +242,16 @@ class Plan:
             array, and for arrays that share memory with each other or with params.
         StaleError, DTypeError, ArgumentError
             For changed params, for what is no array or immutable, for a scale that is no number.
+        KeyboardInterrupt
+            Within 100 ms of Ctrl-C. Then, and only then, the arrays may be partly written.
         """
-        self._bind(grads)
-        try:
-            with naming(self._parameters):
-                self._arrays.gradient(None, scale, True)
-        finally:
-            written(self._bound_tensors())
+        with self._use:
+            self._bind(grads)
+            try:
+                with naming(self._parameters):
+                    self._arrays.gradient(None, scale, True)
+            finally:
+                written(self._bound_tensors())
 
     def value_and_gradient_(
         self, grads: Any, *, scale: float = 1.0, accumulate: bool = True, dtype: Any = None
@@ -236,26 +261,28 @@ class Plan:
         Equal, bit for bit, to :meth:`value` and :meth:`add_gradient_`, whose parameters and errors
         it has. ``accumulate=False`` overwrites. ``scale`` does not multiply the value.
         """
-        self._bind(grads)
-        try:
-            with naming(self._parameters):
-                return self._arrays.value_and_gradient(None, scale, bool(accumulate), dtype)
-        finally:
-            written(self._bound_tensors())
+        with self._use:
+            self._bind(grads)
+            try:
+                with naming(self._parameters):
+                    return self._arrays.value_and_gradient(None, scale, bool(accumulate), dtype)
+            finally:
+                written(self._bound_tensors())
 
     def into_fresh(self, targets: list[HostArray], scale: float, dtype: Any) -> Any:
         """Write the gradients into arrays that the caller has just made, and return the value."""
         self._request.require_weight()
-        self._bound = None
-        return self._arrays.value_and_gradient(targets, scale, False, dtype, fresh=True)
+        with self._use:
+            self._bound = None
+            return self._arrays.value_and_gradient(targets, scale, False, dtype, fresh=True)
 
     def _bind(self, grads: Any) -> None:
         """Check everything and bind the targets."""
         self._request.require_weight()
-        self._guard.check()
+        self._check()
         if self._bound is not None:
             container, guard, _, arrays = self._bound
-            if container is grads and are_writable(arrays):
+            if guard is not None and container is grads and are_writable(arrays):
                 try:
                     guard.check()
                 except FastregError:
@@ -269,10 +296,11 @@ class Plan:
         with naming(self._parameters):
             self._arrays.bind([None if t is None else t.array for t in targets])
         gathered.parameters = found
-        keep = grads if isinstance(grads, (list, dict, tuple)) else object()
+        again = self._guard is not None and isinstance(grads, (list, dict, tuple))
+        guard = Guard(gathered, "gradients") if again and not gathered.asked else None
         arrays = [t.original for t in found if isinstance(t.original, np.ndarray)]
         tensors = tensors_of([t.original for t in found])
-        self._bound = (keep, Guard(gathered, "gradients"), tensors, arrays)
+        self._bound = (grads, guard, tensors, arrays)
 
     def _bound_tensors(self) -> list[Any]:
         return [] if self._bound is None else self._bound[2]
@@ -336,33 +364,37 @@ class Plan:
         """Take a proximal step of the penalty in place: see :func:`fastreg.prox_`."""
         self._request.require_weight()
         step = number(step, "step", least=0.0)
-        self._write(lambda: self._arrays.prox_(step, bool(flush)))
+        with self._use:
+            self._write(lambda: self._arrays.prox_(step, bool(flush)))
 
     def decay_(self, rate: float) -> None:
         """Shrink the arrays in place, ``x = RN_T((1 - rate) * x)``: see :func:`fastreg.decay_`."""
-        rate = number(rate, "rate", least=0.0, most=1.0)
-        self._write(lambda: self._arrays.scale_(1.0 - rate))
+        factor = decay_factor(rate)
+        with self._use:
+            self._write(lambda: self._arrays.scale_(factor))
 
     def clip_by_global_norm_(self, max_norm: float, *, nonfinite: str = "raise") -> Any:
         """Scale the arrays to a norm: see :func:`fastreg.clip_by_global_norm_`."""
         max_norm = number(max_norm, "max_norm", least=0.0, finite=False)
         flag(nonfinite, "nonfinite", "raise", "keep")
-        self._ready_to_write()
-        norm = self._arrays.norm(times=self._times)
-        if not math.isfinite(norm):
+        with self._use:
+            self._ready_to_write()
+            norm = self._arrays.norm(times=self._times)
+            if math.isfinite(norm):
+                factor = clip_factor(max_norm, norm)
+                if factor is not None:
+                    self._write(lambda: self._arrays.scale_(factor))
+                return norm
             if nonfinite == "keep":
                 return norm
             finite_or_raise(self._parameters, self._arrays.statistics()[0], "to clip")
-            raise NonFiniteError(
-                message(
-                    "a norm below the largest float64",
-                    "finite elements whose norm is above it",
-                    "scale the arrays down first",
-                )
+        raise NonFiniteError(
+            message(
+                "a norm below the largest float64",
+                "finite elements whose norm is above it",
+                "scale the arrays down first",
             )
-        if norm > max_norm:
-            self._write(lambda: self._arrays.scale_(max_norm / float(norm)))
-        return norm
+        )
 
     def _write(self, work: Callable[[], None]) -> None:
         """Write in place, and tell frameworks, even if the call was interrupted."""
@@ -374,7 +406,7 @@ class Plan:
             written(self._tensors)
 
     def _ready_to_write(self) -> None:
-        self._guard.check()
+        self._check()
         if not self._mutable:
             check_mutable(self._parameters)
             for p in self._parameters:
@@ -390,22 +422,37 @@ class Plan:
 
     def stats(self, *, integers: bool = False) -> Stats:
         """Return the statistics of the arrays that are in: see :func:`fastreg.stats`."""
-        self._guard.check()
-        if self._titles is None:
-            self._titles = Titles.of(self._parameters, self._notes)
-        if integers or not self._titles.integers:
-            return Stats.of(self._titles, *self._arrays.statistics())
-        if self._floats is None:
-            in_pieces = isinstance(self._arrays, InPieces)
-            self._floats = (
-                InPieces(self._hosts, False) if in_pieces else FloatsAndOthers(self._hosts)
-            )
-        return Stats.of(self._titles, *self._floats.statistics(), integers=False)
+        with self._use:
+            self._check()
+            if self._titles is None:
+                self._titles = Titles.of(self._parameters, self._notes)
+            if integers or not self._titles.integers:
+                return Stats.of(self._titles, *self._arrays.statistics())
+            if self._floats is None:
+                in_pieces = isinstance(self._arrays, InPieces)
+                self._floats = (
+                    InPieces(self._hosts, False) if in_pieces else FloatsAndOthers(self._hosts)
+                )
+            return Stats.of(self._titles, *self._floats.statistics(), integers=False)
 
     def check_finite(self) -> None:
         """Raise NonFiniteError, naming the arrays, if one holds NaN or infinity."""
-        self._guard.check()
-        finite_or_raise(self._parameters, self._arrays.statistics()[0], "")
+        with self._use:
+            self._check()
+            finite_or_raise(self._parameters, self._arrays.statistics()[0], "")
+
+
+def decay_factor(rate: Any) -> float:
+    """Return ``1 - rate``, rounded to nearest in any environment, or raise as :func:`number`."""
+    checked = number(rate, "rate", least=0.0, most=1.0)
+    with clean_environment():
+        return 1.0 - checked
+
+
+def clip_factor(most: float, norm: float) -> float | None:
+    """Return ``most / norm``, rounded to nearest in any environment; None if norm is not above."""
+    with clean_environment():
+        return most / float(norm) if norm > most else None
 
 
 def occurrences(params: Any, parameters: list[Parameter]) -> list[float] | None:
@@ -421,8 +468,7 @@ def occurrences(params: Any, parameters: list[Parameter]) -> list[float] | None:
 
 def own_views(parameters: list[Parameter], statistics: bool = False) -> list[HostArray]:
     """Return the memory of arrays as views that nobody else can reshape."""
-    hosts = [p.elements if statistics else p.array for p in parameters]
-    return [HostArray(host.data.view(), host.dtype) for host in hosts]
+    return [own_view(p.elements if statistics else p.array) for p in parameters]
 
 
 def _quoted(path: tuple[Any, ...]) -> str:

@@ -17,9 +17,11 @@ import numpy as np
 
 from fastreg._core.arguments import Request, Select, expression, spellings
 from fastreg._core.containers import Gathered, Parameter, gather, leaves
+from fastreg._core.frameworks import compiling
 from fastreg._core.kernel_rule import PART, reasons
 from fastreg._core.pytrees import flattened_once
 from fastreg._core.text import Column, Table, lines_for, printable, shape_text, terminal_width
+from fastreg._kernels import clean_environment
 from fastreg.errors import ArgumentError, LayoutError, message
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "explain",
     "print_decisions",
     "require_some",
+    "weights_for",
 ]
 
 
@@ -75,7 +78,7 @@ class Chosen(NamedTuple):
     @property
     def weights(self) -> tuple[list[float], list[float]]:
         """The l1 and l2 of each array that is in; see :meth:`Request.resolve`."""
-        return self.request.resolve(self.parameters)
+        return weights_for(self.request, self.parameters)
 
     @property
     def names(self) -> list[str]:
@@ -122,6 +125,17 @@ class Chosen(NamedTuple):
 
 def _filled(outline: Sequence[Any], new: Mapping[tuple[Any, ...], Any]) -> list[Any]:
     return [_filled(o, new) if isinstance(o, list) else new.get(o) for o in outline]
+
+
+def weights_for(
+    request: Request, parameters: Sequence[Parameter]
+) -> tuple[list[float], list[float]]:
+    """Return the l1 and l2 of each array, whatever the caller's floating-point environment is."""
+    given = request.resolve(parameters)
+    if compiling():
+        return given.products(parameters)
+    with clean_environment():
+        return given.products(parameters)
 
 
 def chosen(

@@ -129,7 +129,7 @@ class Stats:
         Positions of the arrays that are not in the total.
     """
 
-    __slots__ = ("dtypes", "left_out", "names", "notes", "rows", "shapes", "total")
+    __slots__ = ("_places", "dtypes", "left_out", "names", "notes", "rows", "shapes", "total")
 
     def __init__(
         self,
@@ -148,6 +148,7 @@ class Stats:
         self.total = total
         self.notes = notes
         self.left_out = left_out
+        self._places: dict[str, int] | None = None
 
     @classmethod
     def of(cls, titles: Titles, rows: AnyArray, total: Any, *, integers: bool = True) -> Stats:
@@ -180,12 +181,11 @@ class Stats:
         ArgumentError
             (a ValueError) If there is no array of that name.
         """
-        try:
-            k = self.names.index(name)
-        except ValueError:
-            raise ArgumentError(
-                message("the name of an array", repr(name)[:80], "see names")
-            ) from None
+        if self._places is None:
+            self._places = {n: k for k, n in reversed(list(enumerate(self.names)))}
+        k = self._places.get(name) if isinstance(name, str) else None
+        if k is None:
+            raise ArgumentError(message("the name of an array", repr(name)[:80], "see names"))
         numbers = self._entry(k, k not in self.left_out)
         del numbers["name"]
         return numbers

@@ -13,7 +13,7 @@ from typing import Any
 from fastreg._core.dtypes import FLOATS, Dtype
 from fastreg._core.frameworks import framework, is_recording, loaded, unwrap
 
-__all__ = ["Dense", "dense", "tensors_of", "written"]
+__all__ = ["Dense", "dense", "holds", "tensors_of", "written"]
 
 Dense = tuple[list[Any], list[int], list[int], list[Dtype]]
 
@@ -29,7 +29,8 @@ def dense(xs: Sequence[Any]) -> Dense | None:
     -------
     owners, addresses, lengths, dtypes : lists
         The arguments of ``_kernels.Arrays.dense``; None unless all are plain, dense, contiguous
-        float tensors or parameters that own memory on the host.
+        float tensors or parameters that own memory on the host. The owners are the storages: a
+        tensor may get another one while a call reads the one that it had.
     """
     torch = loaded("torch")
     if torch is None or not xs:
@@ -48,12 +49,19 @@ def dense(xs: Sequence[Any]) -> Dense | None:
         or any(map(kind.is_neg, xs))
     ):
         return None
+    owners = list(map(kind.untyped_storage, xs))
     addresses = list(map(kind.data_ptr, xs))
     lengths = list(map(kind.numel, xs))
     found = [_floats[d] for d in dtypes]
-    if not all(addresses) and any(n for a, n in zip(addresses, lengths, strict=True) if not a):
-        return None  # a storage that was freed: the long way says so
-    return list(xs), addresses, lengths, found
+    if all(map(holds, owners, addresses, lengths, found)):
+        return owners, addresses, lengths, found
+    return None  # a storage that was freed, cut or exchanged: the long way says so
+
+
+def holds(storage: Any, address: int, n: int, dtype: Dtype) -> bool:
+    """Whether a storage holds n elements from an address on."""
+    first = storage.data_ptr()
+    return not n or first <= address <= first + storage.nbytes() - n * dtype.itemsize
 
 
 def tensors_of(originals: Sequence[Any]) -> list[Any]:

@@ -36,6 +36,7 @@ import jax.numpy as jnp
 from fastreg import model
 from fastreg._core import formula
 from fastreg._core.arguments import Request, Select, Weight, check_matrix
+from fastreg._core.plan import decay_factor
 from fastreg._core.statistics import Stats
 from fastreg.jax._arrays import (
     arrays_of,
@@ -388,7 +389,7 @@ def decay(params: Any, rate: Any, *, select: Select = None) -> Any:
     """
     rate = scalar(rate, "rate", least=0.0, most=1.0)
     params, found = choose(params, Request.of(select=select))
-    rest = _factor(1.0 - rate)
+    rest = _factor(decay_factor(rate) if type(rate) is float else 1.0 - rate)
     new = [_times(rest, x) for x in floats_of(found)]
     return like(params, found, new, lambda x: x)
 

@@ -9,7 +9,7 @@ from typing import Any
 from fastreg import regularizers
 from fastreg._core.arguments import Globs, Request, Select, entries
 from fastreg._core.containers import Parameter
-from fastreg._core.selection import Decision, decide, require_some
+from fastreg._core.selection import Decision, decide, require_some, weights_for
 from fastreg._core.text import printable
 from fastreg.errors import ArgumentError, DTypeError, message
 from fastreg.keras._classes import L1, L1L2, L2, get, of_keras
@@ -160,7 +160,7 @@ def _of_weights(request: Request, parameters: Sequence[Parameter]) -> list[Any]:
     globs = [Globs(rule) for rule in rules if isinstance(rule, dict)]
     everywhere = len(globs) < len(rules)
     out: list[Any] = []
-    for p, l1, l2 in zip(parameters, *request.resolve(parameters), strict=True):
+    for p, l1, l2 in zip(parameters, *weights_for(request, parameters), strict=True):
         if not everywhere and all(g.find(p.names) is None for g in globs):
             out.append(None)
         elif request.l2 is None:

@@ -11,6 +11,7 @@ import tensorflow as tf
 from fastreg._core import formula
 from fastreg._core.arguments import Request
 from fastreg._core.arrays import describe
+from fastreg._core.plan import decay_factor
 from fastreg._core.selection import Chosen
 from fastreg._kernels import Arrays
 from fastreg.errors import DTypeError, message
@@ -47,10 +48,11 @@ def decay(params: Any, select: Any, rate: Any) -> Any:
     rate = scalar(rate, "rate", least=0.0, most=1.0)
     found = choose(params, Request.of(select=select))
     variables, xs = _variables(found), floats_of(found)
+    rest = decay_factor(rate) if type(rate) is float else 1.0 - rate
     if reads_memory(xs):
-        new = _changed(xs, Arrays.scale_, 0.0, 0.0, 1.0 - rate)
+        new = _changed(xs, Arrays.scale_, 0.0, 0.0, rest)
     else:
-        new = [tf.cast(_factor(1.0 - rate, x) * tf.cast(x, exact_dtype(x)), x.dtype) for x in xs]
+        new = [tf.cast(_factor(rest, x) * tf.cast(x, exact_dtype(x)), x.dtype) for x in xs]
     return _assigned(variables, new)
 
 

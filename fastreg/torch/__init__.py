@@ -302,6 +302,9 @@ def add_gradient_(
         (a ValueError) Naming the tensor: for one that is no leaf, or that its module computes, a
         ``grad`` that is sparse or expanded, and memory that two of them share in part. Nothing has
         been written then.
+    KeyboardInterrupt
+        Within 100 ms of Ctrl-C. Then, and only then, tensors may be partly written; autograd is
+        told that they changed.
 
     Examples
     --------
@@ -346,6 +349,8 @@ def prox_(
     ------
     DTypeError, ArgumentError, LayoutError
         As in :func:`add_gradient_`, and for a bad step. Nothing has been written then.
+    KeyboardInterrupt
+        As in :func:`add_gradient_`.
 
     Examples
     --------
@@ -375,6 +380,8 @@ def decay_(params: Any, rate: float, *, select: Select = None) -> None:
     ------
     DTypeError, ArgumentError, LayoutError
         As in :func:`add_gradient_`, and for a bad rate. Nothing has been written then.
+    KeyboardInterrupt
+        As in :func:`add_gradient_`.
 
     Examples
     --------

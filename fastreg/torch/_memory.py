@@ -13,7 +13,7 @@ from torch import Tensor
 from fastreg import _kernels
 from fastreg._core import tensors
 from fastreg._core.arguments import Request, not_differentiable, result_dtype
-from fastreg._core.arrays import HostArray, check_storage
+from fastreg._core.arrays import HostArray, torch_view
 from fastreg._core.dtypes import ACCEPTED, BF16
 from fastreg._core.frameworks import unwrap
 from fastreg._core.unread import as_floats, not_dense
@@ -95,7 +95,7 @@ def plain_list(params: Any, request: Request) -> list[Tensor] | None:
     dense = tensors.dense(params)
     if dense is None or len(set(dense[1])) < len(dense[1]):
         return None
-    return dense[0]
+    return list(params)
 
 
 def at(name: str, error: FastregError) -> FastregError:
@@ -134,14 +134,7 @@ def check_differentiable(x: Tensor) -> None:
 
 def host(x: Tensor) -> HostArray:
     """View a dense tensor of the CPU as kernels see it, without a copy of what can be viewed."""
-    dtype = DTYPES[x.dtype]
-    x = x.detach()
-    if x.is_neg():
-        x = x.resolve_neg()
-    check_storage(x)
-    if dtype is BF16:
-        return HostArray(x.view(torch.int16).numpy().view(np.uint16), dtype)
-    return HostArray(x.numpy(), dtype)
+    return torch_view(x.detach().resolve_neg(), DTYPES[x.dtype])
 
 
 def describe(
@@ -170,10 +163,12 @@ def _dense_alone(x: Tensor) -> tensors.Dense | None:
         or x.is_nested
         or x.is_neg()
         or not x.is_contiguous()
-        or x.untyped_storage().nbytes() < (x.storage_offset() + x.numel()) * dtype.itemsize
     ):
         return None
-    return [x], [x.data_ptr()], [x.numel()], [dtype]
+    storage, address, n = x.untyped_storage(), x.data_ptr(), x.numel()
+    if not tensors.holds(storage, address, n, dtype):
+        return None
+    return [storage], [address], [n], [dtype]
 
 
 def targets(outs: Sequence[Tensor | None], by_address: bool) -> list[Any]:
@@ -200,6 +195,7 @@ def empty_like(x: Tensor) -> Tensor:
 def scalar(value: float, dtype: torch.dtype) -> Tensor:
     """Return a 0-d tensor of the CPU, whatever the default device is."""
     own = FLOATS[dtype]
-    if own is BF16:  # which NumPy does not know
-        return torch.scalar_tensor(value, dtype=dtype, device="cpu")
-    return torch.from_numpy(np.array(value, own.view))  # half the time of torch.tensor
+    with _kernels.clean_environment():  # a subnormal result stays one
+        if own is BF16:  # which NumPy does not know
+            return torch.scalar_tensor(value, dtype=dtype, device="cpu")
+        return torch.from_numpy(np.array(value, own.view))  # half the time of torch.tensor

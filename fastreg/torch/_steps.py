@@ -15,6 +15,7 @@ from fastreg import model
 from fastreg._core import tensors
 from fastreg._core.arguments import Request, flag, number
 from fastreg._core.containers import Parameter, items_of
+from fastreg._core.plan import clip_factor, decay_factor
 from fastreg._core.selection import chosen
 from fastreg._core.writing import check_stored, naming, refuse_models, refuse_weights
 from fastreg._kernels import Arrays
@@ -95,7 +96,7 @@ def _added(
     there = tensors.dense(grads)
     if (
         there is None
-        or dense[3] != there[3]
+        or dense[2:] != there[2:]
         or list(map(_shape, xs)) != list(map(_shape, grads))
         or not set(dense[1]).isdisjoint(there[1])
     ):
@@ -117,15 +118,24 @@ def _accumulate(
 ) -> None:
     """Add to the grads of tensors of the CPU that have one, in one call."""
     there = [g for g in grads if g is not None]
-    dense = tensors.dense(xs)
-    if dense is not None and tensors.dense(there) is not None and all(map(_alike, xs, grads)):
-        arrays, targets = Arrays.dense(*dense, l1s, l2s), targets_of(grads, True)
+    dense, memory = tensors.dense(xs), tensors.dense(there)
+    if dense is not None and memory is not None and all(map(_alike, xs, grads)):
+        ready = {id(g): (address, n) for g, address, n in zip(there, *memory[1:3], strict=True)}
+        targets: list[Any] = [0 if g is None else ready[id(g)][0] for g in grads]
+        if any(
+            g is not None and ready[id(g)][1] != n for g, n in zip(grads, dense[2], strict=True)
+        ):
+            raise LayoutError(
+                message("tensors that nobody changes meanwhile", "another size", "call it again")
+            )
+        arrays = Arrays.dense(*dense, l1s, l2s)
     else:
         arrays, targets = Arrays(list(map(host, xs)), l1s, l2s), targets_of(grads, False)
     try:
         arrays.gradient(targets, scale, accumulate=True)
     finally:  # also if a Ctrl-C came between
         tensors.written(tensors.tensors_of(there))
+    del memory  # which was written to
 
 
 def _alike(x: Tensor, grad: Tensor | None) -> bool:
@@ -180,7 +190,7 @@ def prox_(params: Any, request: Request, step: float, flush: bool) -> None:
 
 def decay_(params: Any, request: Request, rate: float) -> None:
     """Shrink tensors by ``1 - rate``."""
-    factor = 1.0 - number(rate, "rate", least=0.0, most=1.0)
+    factor = decay_factor(rate)
     _write(
         *_taken(params, request),
         lambda arrays: arrays.scale_(factor),
@@ -308,8 +318,9 @@ def clip_by_global_norm_(grads: Any, max_norm: float, nonfinite: str) -> Tensor:
                 "skip the step, or pass nonfinite='keep'",
             )
         )
-    if before > most and math.isfinite(before):
+    factor = clip_factor(most, before) if math.isfinite(before) else None
+    if factor is not None:
         with torch.no_grad():
             for x in xs:
-                x.mul_(most / before)
+                x.mul_(factor)
     return norm

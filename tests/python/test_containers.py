@@ -43,7 +43,7 @@ def resolve(weight, parameters, *, what, rest) -> list[float]:
 
 
 def weights_of(parameters, l1, l2, weights, convention):
-    return Request.of(l1, l2, None, weights, convention).resolve(parameters)
+    return Request.of(l1, l2, None, weights, convention).resolve(parameters).products(parameters)
 
 
 def names(params) -> list[str]:
