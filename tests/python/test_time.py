@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fastreg
-from fastreg._core import arrays
+from fastreg._core import targets
 from fastreg._core.arguments import Globs, spellings
 from fastreg.errors import ArgumentError, LayoutError
 
@@ -72,8 +72,8 @@ def test_a_rule_for_each_array_is_tried_on_few(kind, monkeypatch):
 def test_interleaved_arrays_are_not_compared_in_pairs(monkeypatch):
     """Columns of one matrix, as arrays and as their gradients' targets."""
     asked = []
-    exact = arrays._share_memory
-    monkeypatch.setattr(arrays, "_share_memory", lambda a, b: asked.append(1) or exact(a, b))
+    exact = targets._share_memory
+    monkeypatch.setattr(targets, "_share_memory", lambda a, b: asked.append(1) or exact(a, b))
     matrix = np.ones((3, 400), np.float32)
     xs = [matrix[:, 4 * k : 4 * k + 2] for k in range(100)]
     gs = [matrix[:, 4 * k + 2 : 4 * k + 4] for k in range(100)]

@@ -5,24 +5,35 @@ from __future__ import annotations
 
 import copy
 import pickle
+import subprocess
 import sys
 import zipfile
+from textwrap import dedent
 
 import numpy as np
 import pytest
 
 import fastreg
-from fastreg import _installation, regularizers
-from fastreg._core import arguments, arrays, dtypes, formula, pytrees
+from fastreg import _installation
+from fastreg._core import arguments, arrays, dtypes, formula, pytrees, targets
 from fastreg.errors import ArgumentError, DTypeError, LayoutError
 
 
-def test_bfloat16_needs_a_package_only_where_its_type_is_named(monkeypatch):
-    bits = fastreg.bf16_view(np.array([0x3F80, 0xC000], np.uint16))
-    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
-    with pytest.raises(DTypeError, match="ml_dtypes"):
-        fastreg.value(bits, l2=1.0)
-    assert fastreg.value(bits, l2=1.0, dtype="float64") == 5.0
+def in_a_new_process(code):
+    """Run code where no other test has imported a framework."""
+    code = "import sys\nimport numpy as np\nimport pytest\nimport fastreg\n" + dedent(code)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_bfloat16_needs_a_package_only_where_its_type_is_named():
+    in_a_new_process("""
+        sys.modules["ml_dtypes"] = None
+        bits = fastreg.bf16_view(np.array([0x3F80, 0xC000], np.uint16))
+        with pytest.raises(TypeError, match="ml_dtypes"):
+            fastreg.value(bits, l2=1.0)
+        assert fastreg.value(bits, l2=1.0, dtype="float64") == 5.0
+    """)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +85,7 @@ def test_views_that_nobody_can_tell_apart_count_as_shared(monkeypatch):
 def test_targets_of_integers_are_refused_by_their_place():
     host = arrays.host_array
     with pytest.raises(DTypeError, match="position 1"):
-        arrays.check_targets(
+        targets.check_targets(
             [host(np.ones(2)), host(np.ones(2, np.int8))], [None, host(np.ones(2))]
         )
 
@@ -167,8 +178,10 @@ def test_integers_of_a_model_have_no_gradient():
 
 
 def test_what_cannot_be_serialised_says_so():
-    with pytest.raises(TypeError, match="expected"):
-        regularizers.serialize(lambda x: 0.0)
+    in_a_new_process("""
+        with pytest.raises(TypeError, match="expected"):
+            fastreg.regularizers.serialize(lambda x: 0.0)
+    """)
 
 
 def test_tensors_whose_memory_is_gone():
