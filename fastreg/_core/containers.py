@@ -444,10 +444,11 @@ class _Walk:
         self.above.add(id(node))
         outline: list[Any] = []
         first = len(self.out)
-        if is_torch_module(node):
+        ordinary = type(node) in (dict, list, tuple)  # told at a glance
+        if not ordinary and is_torch_module(node):
             self.gathered.named = True
             self.module(node, path)
-        elif is_model(node):
+        elif not ordinary and is_model(node):
             self.gathered.named = True
             title = f"{getattr(node, 'name', '')}/"
             found = list(variables_of(node, place(path)))
@@ -458,7 +459,8 @@ class _Walk:
             held = [v for _, v, _ in found]
             self.gathered.asked.append((partial(weights_of, node), held, joined(path)))
         else:
-            layer = node if self.is_registered(node) else None  # in plain containers names decide
+            # In plain containers names decide.
+            layer = None if ordinary or not self.is_registered(node) else node
             children = self.children(node, path)
             if layer is not None and path and self.is_box(children):
                 self.out.append(Leaf(path, children[0][1], holder))
