@@ -50,6 +50,7 @@ class Guard:
         "_deletable",
         "_frozen",
         "_holders",
+        "_is_mixed",
         "_places",
         "_tensors",
         "_values",
@@ -85,6 +86,9 @@ class Guard:
         ]
         self._frozen = [(p, p.frozen) for p in others if is_variable(p.original)]
         self._deletable = [p for p in others if callable(getattr(p.original, "is_deleted", None))]
+        self._is_mixed = any(
+            (self._asked, self._values, self._variables, self._frozen, self._deletable)
+        )
 
     def check(self) -> None:
         """Raise StaleError, naming the place, if something changed."""
@@ -93,10 +97,6 @@ class Guard:
                 raise self._stale_item(
                     holder.values() if isinstance(holder, dict) else holder, items, name
                 )
-        for ask, items, name in self._asked:
-            now = ask()
-            if not _are_alike(now, items):
-                raise self._stale_item(now, items, name)
         places, arrays, views = self._arrays
         k = first_changed(arrays, views)
         if k >= 0:
@@ -105,6 +105,14 @@ class Guard:
             change = self._tensors.change()
             if change is not None:
                 raise self._stale(self._places[change[0]], change[1])
+        if self._is_mixed:
+            self._check_others()
+
+    def _check_others(self) -> None:
+        for ask, items, name in self._asked:
+            now = ask()
+            if not _are_alike(now, items):
+                raise self._stale_item(now, items, name)
         for p, value in self._values:
             if unwrap(p.original) is not value:
                 raise self._stale(p, "a variable that holds another tensor")
