@@ -86,7 +86,7 @@ lint: $(VENV)/built  ## Check style and types
 	$(BIN)/python -m mypy.stubtest fastreg._kernels --ignore-missing-stub --mypy-config-file pyproject.toml
 	@[ -z "$(CLANG_FORMAT)" ] || find csrc tests/c -name '*.[ch]' -o -name '*.inc' | xargs $(CLANG_FORMAT) --dry-run --Werror
 
-format:  ## Rewrite the sources in the house's style
+format:  ## Rewrite the sources in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	find csrc tests/c -name '*.[ch]' -o -name '*.inc' | xargs $(CLANG_FORMAT) -i

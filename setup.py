@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Build the extension: the C library of csrc/ and the Cython seam, OpenMP if the compiler has it.
+"""Build the extension: the C library (csrc/) and the Cython binding, OpenMP if the compiler has it.
 
 Environment: FASTREG_OPENMP=1 makes a missing OpenMP an error, =0 builds without it;
 FASTREG_WERROR=1 turns warnings into errors; FASTREG_SANITIZE=address,undefined instruments;

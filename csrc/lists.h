@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * The registry: names only. Every table, declaration, test and benchmark unfolds from these lists.
+ * The registry: names only. Every table and declaration of csrc/ unfolds from these lists.
  */
 #ifndef FR_LISTS_H
 #define FR_LISTS_H

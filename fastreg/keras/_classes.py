@@ -147,7 +147,7 @@ def get(identifier: Any) -> Any:
     """Return a regularizer for a name, a configuration, a class or an object.
 
     As :func:`fastreg.regularizers.get`, which follows Keras 3 (``"l1_l2"`` is a ValueError, also
-    where tf_keras is the host); names and configurations give this module's classes.
+    with tf_keras); names and configurations give this module's classes.
 
     Examples
     --------

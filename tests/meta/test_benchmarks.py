@@ -95,7 +95,7 @@ def test_the_operation_of_a_plan_has_rivals_or_needs_none():
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("operation", "rival"), _LIGHT)
 def test_rivals_agree_on_small_data(operation, rival, monkeypatch):
-    # numba would take tests/coverage.py for the package of that name.
+    # numba looks for the package coverage, and need not find it here.
     monkeypatch.setitem(sys.modules, "coverage", None)
     if operation == "import_package" or rival.name in (race.EMPTY,):
         pytest.skip("answers nothing")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The house keeps its walls: what imports what, what includes what."""
+"""The structure of the sources: what imports what, what includes what."""
 
 from __future__ import annotations
 
@@ -105,7 +105,6 @@ def test_the_binding_imports_along_the_arrows():
     assert modules == {"arguments", "arrays", "targets"}
 
 
-# Who includes whom in csrc, by folders and the files at the top: what csrc/README.md draws.
 def test_c_includes_have_no_circle():
     """No header or unit of the C library includes, through others, itself."""
     files = {p.name: p for p in C_FILES}
