@@ -13,6 +13,7 @@ __all__ = [
     "NonFiniteError",
     "NotAnArrayError",
     "StaleError",
+    "UnknownNameError",
 ]
 
 
@@ -64,6 +65,10 @@ class NotAnArrayError(DTypeError, AttributeError):
 
 class ArgumentError(FastregError, ValueError):
     """A weight, thread count or option outside its range."""
+
+
+class UnknownNameError(ArgumentError, KeyError):
+    """A name that nothing has; also a KeyError, which mappings raise."""
 
 
 class LayoutError(FastregError, ValueError):

@@ -17,7 +17,7 @@ from fastreg._core.frameworks import is_model, is_torch_module
 from fastreg._core.guard import Guard
 from fastreg._core.identity import address_of
 from fastreg._core.pieces import InPieces
-from fastreg._core.selection import Decision, chosen, print_decisions
+from fastreg._core.selection import Decision, chosen, decisions_html, print_decisions
 from fastreg._core.statistics import FloatsAndOthers, Stats, Titles, finite_or_raise
 from fastreg._core.tensors import tensors_of, written
 from fastreg._core.writing import check_mutable, check_stored, naming
@@ -148,6 +148,10 @@ class Plan:
             f"<fastreg.Plan of {len(self._parameters):,} of {len(self._all):,} arrays, "
             f"{self.n:,} elements>"
         )
+
+    def _repr_html_(self) -> str:
+        """Return for a notebook what :meth:`explain` prints."""
+        return decisions_html(self._decisions, self._notes)
 
     def __reduce__(self) -> Any:
         raise TypeError(

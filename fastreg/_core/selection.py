@@ -30,6 +30,7 @@ __all__ = [
     "Select",
     "chosen",
     "decide",
+    "decisions_html",
     "explain",
     "print_decisions",
     "require_some",
@@ -417,6 +418,24 @@ def explain(params: Any, *, select: Select = None, file: TextIO | None = None) -
 
 def print_decisions(decisions: Sequence[Decision], notes: Sequence[str], file: TextIO) -> None:
     """Print decisions as :func:`explain` does."""
+    end = _summary(decisions, notes)
+    width = terminal_width(file)
+
+    def layout(clean: Callable[[str], str]) -> list[str]:
+        table = _table(decisions, [d.rule for d in decisions])
+        if not table.fits(width, clean):
+            table = _table(decisions, [_without_name(d.rule) for d in decisions])
+        return [*table.lines(width, clean), "", *map(clean, end)]
+
+    print("\n".join(lines_for(file, layout)), file=file)
+
+
+def decisions_html(decisions: Sequence[Decision], notes: Sequence[str]) -> str:
+    """Return decisions as a table for a notebook."""
+    return _table(decisions, [d.rule for d in decisions]).html(_summary(decisions, notes))
+
+
+def _summary(decisions: Sequence[Decision], notes: Sequence[str]) -> list[str]:
     inside = [d.parameter for d in decisions if d.included]
     total = sum(d.parameter.size for d in decisions)
     end = [
@@ -427,15 +446,7 @@ def print_decisions(decisions: Sequence[Decision], notes: Sequence[str], file: T
     kinds = Counter(_without_name(d.rule) for d in decisions if not d.included)
     if len(kinds) > 1:
         end.append("out: " + ", ".join(f"{kind} ({n:,})" for kind, n in kinds.most_common()))
-    width = terminal_width(file)
-
-    def layout(clean: Callable[[str], str]) -> list[str]:
-        table = _table(decisions, [d.rule for d in decisions])
-        if not table.fits(width, clean):
-            table = _table(decisions, [_without_name(d.rule) for d in decisions])
-        return [*table.lines(width, clean), "", *map(clean, end)]
-
-    print("\n".join(lines_for(file, layout)), file=file)
+    return end
 
 
 def _table(decisions: Sequence[Decision], rules: Sequence[str]) -> Table:

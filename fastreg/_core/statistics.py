@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ from fastreg._core.text import (
     terminal_width,
 )
 from fastreg._kernels import Arrays
-from fastreg.errors import ArgumentError, NonFiniteError, message
+from fastreg.errors import NonFiniteError, UnknownNameError, message, printable
 
 if TYPE_CHECKING:
     from fastreg._core.arrays import AnyArray, HostArray
@@ -35,6 +35,7 @@ __all__ = [
     "Stats",
     "Titles",
     "columns",
+    "csv_field",
     "entry",
     "finite_or_raise",
     "to_json",
@@ -108,8 +109,11 @@ class FloatsAndOthers:
         return rows, total
 
 
-class Stats:
-    """Statistics of arrays: a table when printed.
+class Stats(Mapping[str, dict[str, Any]]):
+    """Statistics of arrays: a mapping of names to numbers, a table when printed.
+
+    ``dict(stats)`` has a dict for each array, so that
+    ``pandas.DataFrame.from_dict(dict(stats), orient="index")`` is its table.
 
     Attributes
     ----------
@@ -178,14 +182,16 @@ class Stats:
 
         Raises
         ------
-        ArgumentError
-            (a ValueError) If there is no array of that name.
+        UnknownNameError
+            (a KeyError and a ValueError) If there is no array of that name.
         """
         if self._places is None:
             self._places = {n: k for k, n in reversed(list(enumerate(self.names)))}
         k = self._places.get(name) if isinstance(name, str) else None
         if k is None:
-            raise ArgumentError(message("the name of an array", repr(name)[:80], "see names"))
+            raise UnknownNameError(
+                message("the name of an array", repr(name)[:80], "see stats.names")
+            )
         numbers = self._entry(k, k not in self.left_out)
         del numbers["name"]
         return numbers
@@ -212,6 +218,23 @@ class Stats:
         """Return :meth:`to_dict` as strict JSON; numbers that are not finite are "nan", "inf"."""
         return to_json(self.to_dict(), indent=indent)
 
+    def to_csv(self) -> str:
+        """Return a line for each array, the titles first; floats have all their digits.
+
+        What would steer a terminal is escaped in names, as it is in tables.
+        """
+        keys = ("name", "shape", "dtype", "counted", *FIELDS, "nonfinite")
+        rows = [",".join(keys)]
+        for numbers in self.to_dict()["arrays"]:
+            numbers["shape"] = "x".join(map(str, numbers["shape"]))
+            rows.append(",".join(csv_field(numbers[key]) for key in keys))
+        return "".join(f"{row}\n" for row in rows)
+
+    def _repr_html_(self) -> str:
+        """Return the table for a notebook."""
+        shown = columns(self.names, self.shapes, self.dtypes, self.rows, self.total)
+        return Table(shown).html([*self.notes, self._summary()])
+
     def __str__(self) -> str:
         """Return a table that fits the terminal, in ASCII if standard output takes no more."""
         width = terminal_width()
@@ -227,10 +250,21 @@ class Stats:
         lines = [*table.lines(width, clean), ""]
         for note in filter(None, (table.note, *self.notes)):
             lines += textwrap.wrap(clean(note), max(width, 20))
+        return [*lines, self._summary()]
+
+    def _summary(self) -> str:
         nans, infs = self.total["nans"], self.total["infs"]
         state = "all finite" if not nans and not infs else f"{nans:,} NaN and {infs:,} infinite"
         n = int(self.rows["n"].sum())
-        return [*lines, f"{len(self):,} {plural(len(self), 'array')}, {n:,} elements, {state}"]
+        return f"{len(self):,} {plural(len(self), 'array')}, {n:,} elements, {state}"
+
+
+def csv_field(value: Any) -> str:
+    """Spell a value for CSV (RFC 4180); None is empty."""
+    if value is None:
+        return ""
+    text = printable(value if isinstance(value, str) else str(value))
+    return '"' + text.replace('"', '""') + '"' if set(text) & set(',"') else text
 
 
 def finite_or_raise(parameters: Sequence[Parameter], rows: AnyArray, what: str) -> None:

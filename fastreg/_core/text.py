@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TextIO
 
 from fastreg.errors import printable
@@ -268,6 +268,25 @@ class Table:
         if any(column.total for column in self.columns):
             out += [*(rules if rows else []), line(-1)]
         return out
+
+    def html(self, below: Sequence[str] = ()) -> str:
+        """Return the table for a notebook: every column, whole names, lines of text below."""
+        from html import escape
+
+        def row(tag: str, texts: Iterable[str]) -> str:
+            styles = ("left" if c.left or c.key == self.name_key else "right" for c in self.columns)
+            return "".join(
+                f'<{tag} style="text-align: {style}">{escape(printable(text))}</{tag}>'
+                for style, text in zip(styles, texts, strict=True)
+            )
+
+        head = row("th", (c.title for c in self.columns))
+        rows = zip(*(c.cells for c in self.columns), strict=True)
+        body = "".join(f"<tr>{row('td', texts)}</tr>" for texts in rows)
+        total = row("td", (c.total for c in self.columns))
+        foot = f"<tfoot><tr>{total}</tr></tfoot>" if any(c.total for c in self.columns) else ""
+        lines = "".join(f"<p>{escape(printable(text))}</p>" for text in below)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody>{foot}</table>{lines}"
 
     @property
     def note(self) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fastreg._checkpoints.tensor import Tensor
 from fastreg._core.dtypes import Narrow
-from fastreg._core.statistics import FIELDS, SCHEMA, columns, entry, totals
+from fastreg._core.statistics import FIELDS, SCHEMA, columns, csv_field, entry, totals
 from fastreg._core.text import (
     Column,
     Table,
@@ -274,17 +274,9 @@ def print_csv(stream: TextIO, report: Report, order: Sequence[int]) -> None:
     for array in document["arrays"]:
         array["file"] = report.files[array["file"]]["path"]
         array["shape"] = "x".join(map(str, array["shape"]))
-        rows.append(",".join(_field(array[key]) for key in keys))
+        rows.append(",".join(csv_field(array[key]) for key in keys))
     lines = lines_for(stream, lambda clean: [clean(row) for row in rows])
     stream.write("".join(f"{line}\n" for line in lines))
-
-
-def _field(value: Any) -> str:
-    """Spell a value for CSV (RFC 4180)."""
-    if value is None:
-        return ""
-    text = printable(value if isinstance(value, str) else str(value))
-    return '"' + text.replace('"', '""') + '"' if set(text) & set(',"') else text
 
 
 def _table(report: Report, order: Sequence[int], digits: int) -> Table:

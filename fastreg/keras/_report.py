@@ -109,7 +109,14 @@ class Report:
 
     __repr__ = __str__
 
+    def _repr_html_(self) -> str:
+        """Return the table for a notebook."""
+        return self._table().html()
+
     def _lines(self, width: int, clean: Callable[[str], str]) -> list[str]:
+        return self._table().lines(width, clean)
+
+    def _table(self) -> Table:
         rows = self.rows
         why = [f"{r.action}: {r.reason}" if r.reason else r.action for r in rows]
         end = f"{len(self.taken):,} of {len(rows):,} {plural(len(rows), 'variable')}"
@@ -122,7 +129,7 @@ class Report:
             Column("value", "penalty", values, short_number(self.total, 6)),
             Column("why", "why", why, end, left=True),
         ]
-        return Table(columns).lines(width, clean)
+        return Table(columns)
 
 
 def _text(regularizer: Any) -> str:

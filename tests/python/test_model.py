@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
@@ -22,7 +23,7 @@ from oracle import DTYPES, FORMATS
 from slow_plan import SlowPlan, joined, prox_exact, weighted_bits
 
 import fastreg
-from fastreg import model
+from fastreg import errors, model
 from fastreg._kernels import own_their_memory
 from fastreg.errors import ArgumentError, DTypeError, LayoutError, NonFiniteError, StaleError
 
@@ -874,3 +875,40 @@ def test_a_bound_gradient_that_took_another_shape_is_refused():
     grads[0] = grads[0].reshape(1, 4)
     with pytest.raises(LayoutError, match=r"received \(1, 4\)"):
         plan.add_gradient_(grads)
+
+
+# --- statistics among a program's own data ---------------------------------------------------
+
+
+def test_stats_are_a_mapping():
+    stats = fastreg.stats({"a": np.array([3.0, -4.0]), "b": np.zeros(2)})
+    assert list(stats.keys()) == ["a", "b"]
+    assert "a" in stats
+    assert stats.get("c") is None
+    assert dict(stats)["a"]["sum_squares"] == 25.0
+    assert [numbers["zeros"] for numbers in stats.values()] == [0, 2]
+    for error in (KeyError, ValueError, errors.UnknownNameError):
+        with pytest.raises(error, match="expected the name of an array; received 'c'"):
+            stats["c"]
+
+
+def test_stats_as_csv_read_back():
+    name = 'odd "name", of\x1b[2J two\nlines'
+    stats = fastreg.stats({name: np.array([[0.1, np.nan]]), "b": np.array([1 / 3])})
+    text = stats.to_csv()
+    assert "\x1b" not in text
+    assert text.count("\n") == 3
+    rows = list(csv.DictReader(text.splitlines()))
+    assert rows[0]["name"] == name.replace("\x1b", r"\x1b").replace("\n", r"\n")
+    assert (rows[0]["shape"], rows[0]["nans"], rows[0]["counted"]) == ("1x2", "1", "True")
+    assert float(rows[1]["sum_abs"]) == 1 / 3
+
+
+def test_tables_for_notebooks_escape_names_and_keep_every_column():
+    params = {"<b>&\x1b": np.ones((2, 2)), "bias": np.ones(2)}
+    for shown in (fastreg.stats(params), fastreg.plan(params, l2=1.0)):
+        html = shown._repr_html_()
+        assert "&lt;b&gt;&amp;\\x1b" in html
+        assert "<b>" not in html
+        assert html.count("<tr>") == html.count("</tr>") >= 3
+    assert "1 of 2 arrays in" in html
