@@ -47,7 +47,7 @@ class FastregError(Exception):
     """Base of all of fastreg's own exceptions; their texts quote nothing raw."""
 
     def __str__(self) -> str:
-        return printable(super().__str__())
+        return printable(Exception.__str__(self))  # not that of KeyError, which quotes
 
 
 # TensorFlow raises an error of traced code again, with its place in that code added. It keeps the

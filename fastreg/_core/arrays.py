@@ -7,7 +7,7 @@ not know, travels as unsigned 16-bit integers beside its :class:`~fastreg._core.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -160,6 +160,8 @@ def is_array(x: Any) -> bool:
 
 def _has_buffer(x: Any) -> bool:
     """Whether x has the buffer protocol, as those of ``array`` and ``ctypes`` have."""
+    if isinstance(x, Iterator):
+        return False  # nor can torch's compiler ask
     try:
         memoryview(x)
     except TypeError:
@@ -259,7 +261,7 @@ def _holds_arrays(x: object) -> bool:
 
 def own_view(x: object) -> HostArray:
     """Return :func:`host_array` as a view that nobody else can reshape."""
-    host = host_array(x)
+    host = x if isinstance(x, HostArray) else host_array(x)
     return HostArray(host.data.view(), host.dtype)
 
 

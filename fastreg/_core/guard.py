@@ -36,12 +36,6 @@ class Guard:
         What :func:`fastreg._core.containers.gather` found.
     what : str
         What the user calls it, for the message.
-
-    Raises
-    ------
-    LayoutError
-        For a container that makes its items anew whenever it is asked for them: nobody could tell
-        whether they were replaced.
     """
 
     __slots__ = (
@@ -62,15 +56,6 @@ class Guard:
         self._what = what
         self._holders = gathered.holders
         self._asked = gathered.asked
-        for ask, items, name in self._asked:
-            if not _are_alike(ask(), items):
-                raise LayoutError(
-                    message(
-                        f"{what} whose items stay the same",
-                        f"a container at {_place(name)} that makes them anew each time",
-                        "pass a list or dict of them",
-                    )
-                )
         arrays = [p for p in gathered.parameters if isinstance(p.original, np.ndarray)]
         others = [p for p in gathered.parameters if not isinstance(p.original, np.ndarray)]
         views = [p.original.view(np.ndarray) for p in arrays]
@@ -89,6 +74,24 @@ class Guard:
         self._is_mixed = any(
             (self._asked, self._values, self._variables, self._frozen, self._deletable)
         )
+
+    def require_lasting(self) -> None:
+        """Refuse containers that make their items anew: nobody could tell if they were replaced.
+
+        Raises
+        ------
+        LayoutError
+            Naming the place of such a container.
+        """
+        for ask, items, name in self._asked:
+            if not _are_alike(ask(), items):
+                raise LayoutError(
+                    message(
+                        f"{self._what} whose items stay the same",
+                        f"a container at {_place(name)} that makes them anew each time",
+                        "pass a list or dict of them",
+                    )
+                )
 
     def check(self) -> None:
         """Raise StaleError, naming the place, if something changed."""

@@ -125,6 +125,8 @@ class Plan:
         self._weights = found.weights
         # Views of our own: assigning to an array's shape must not change what was described.
         self._hosts = own_views(self._parameters, statistics)
+        if self._guard is not None:
+            self._guard.require_lasting()
         self._arrays: Any = (
             InPieces(self._hosts)
             if any(host.dtype.code < 0 for host in self._hosts)

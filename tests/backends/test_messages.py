@@ -11,6 +11,7 @@ import ast
 import ctypes
 import importlib
 import re
+from collections import UserDict
 from pathlib import Path
 
 import ml_dtypes
@@ -34,6 +35,9 @@ NOT_HERE = {
     "an array in one piece": "several devices",
     "FASTREG_": "the environment of another process",
     "arrays or a plan that one thread uses at a time": "a second thread",
+    "that is used by one call at a time": "a second thread",
+    "arrays that nobody changes meanwhile": "a second thread",
+    "a DLPack array at address 0": "an exporter of no memory: tests/python/test_lifetimes.py",
     "a call in replica context": "a strategy",
 }
 
@@ -111,6 +115,16 @@ def deep(levels: int):
     return x
 
 
+class Anew(UserDict):
+    """A mapping that makes its items when it is asked for them."""
+
+    def items(self):
+        return [(name, x.copy()) for name, x in self.data.items()]
+
+    def values(self):
+        return [x for _, x in self.items()]
+
+
 def used_up():
     return iter(())
 
@@ -160,6 +174,7 @@ CORE = [
     lambda: fastreg.value(A, l2=-1.0),
     lambda: fastreg.decay_([A.copy()], 2.0),
     lambda: fastreg.value(A, l2="1"),
+    lambda: fastreg.value(A, l2=10**400),
     lambda: fastreg.penalty([A], l2=[1.0, 2.0]),
     lambda: fastreg.value(A),
     lambda: fastreg.penalty([A]),
@@ -223,6 +238,7 @@ CORE = [
     lambda: fastreg.penalty({"w": A}, l2=1.0, select={"w": True, "v": True}),
     # Plans
     replaced,
+    lambda: fastreg.plan(Anew(w=A), l2=1.0),
     tied,
     lambda: plan_of().__reduce__(),
     lambda: plan_of().add_gradient_({"w": A.copy()}),
@@ -328,6 +344,7 @@ def torch_provocations():
         lambda: fastreg.decay_(computed, 0.5),
         lambda: fastreg.penalty(dict(computed.named_parameters()), l2=1.0),
         lambda: fastreg.value(torch.ones(3, device="meta"), l2=1.0),
+        lambda: fastreg.value(torch.ones((1,) * 65), l2=1.0),
         lambda: fastreg.value(torch.ones(3).to_sparse(), l2=1.0),
         lambda: fastreg.value(torch.ones(3, dtype=torch.complex64), l2=1.0),
         lambda: fastreg.value(freed, l2=1.0),
