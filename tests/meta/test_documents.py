@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# As a reader has it: other tests choose Keras' backend.
+ENVIRONMENT = {name: text for name, text in os.environ.items() if name != "KERAS_BACKEND"}
 FRAMEWORKS = ("keras", "torch", "tensorflow", "jax", "scipy")
 
 
@@ -29,7 +32,9 @@ def run(code: str) -> None:
     for name in needs(code):
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"{name} is not installed")
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=ENVIRONMENT
+    )
     assert done.returncode == 0, done.stderr
 
 
