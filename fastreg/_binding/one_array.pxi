@@ -62,6 +62,7 @@ cdef object _with_gradient(_operation op, object x, double l1, double l2, double
     cdef fastreg_status status
     cdef double v = 0.0
     cdef object keep_out = None
+    cdef bint is_given = out is not None
     keep = _fill(&a, x)
     if a.dtype >= FASTREG_BOOL:
         raise _arguments.not_differentiable(
@@ -109,6 +110,8 @@ cdef object _with_gradient(_operation op, object x, double l1, double l2, double
         status = fastreg_gradient(&a, 1, scale, accumulate, &o)
     else:
         status = fastreg_value_and_gradient(&a, 1, scale, accumulate, result, &o, &v)
+    if is_given and keep_out is not None:
+        _targets.wrote(out)
     if status != FASTREG_OK:
         _fail(status, &a, 1)
     if op == GRADIENT:

@@ -26,7 +26,7 @@ _POSITION = re.compile(
     r"(^|_)(pos|positions?|positional)_?(emb(ed(ding)?)?|enc(oding)?)s?(_|$)"
     r"|(^|_)rel(ative)?_pos(ition)?(_|$)"
 )
-_SHIFT = re.compile(rf"{_BIAS.pattern}|{_STATISTIC.pattern}|^(beta|offset|shift)$")
+_SHIFT = re.compile(rf"^(bias|beta|offset|shift)$|{_STATISTIC.pattern}")
 # What a weight of this name is computed from, as torch calls it.
 _PART = re.compile(r"parametrizations\.(?P<name>\w+)\.original\d*$|_orig$")
 _RATE = re.compile(r"^a_logs?$")  # of a state-space model

@@ -11,6 +11,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TextIO, TypeGuard
 
 import numpy as np
@@ -262,7 +263,8 @@ def decide(gathered: Gathered, select: Select = None, *, frozen: bool = False) -
                 for p, why in zip(parameters, reasons(parameters, frozen=frozen), strict=True)
             ]
         if not select.startswith("re:"):
-            matches = re.compile(expression(select)).match
+            is_name = any(select in p.names for p in parameters)  # whatever it is as a glob
+            matches = partial(_same, select) if is_name else re.compile(expression(select)).match
             return [
                 Decision(p, hit, f"{'matches' if hit else 'does not match'} {select!r}")
                 for p in parameters
@@ -311,6 +313,10 @@ def takes(select: Select, name: str, described: Any) -> bool:
     gathered = Gathered()
     gathered.parameters = [Parameter((name,), described)]
     return decide(gathered, select)[0].included
+
+
+def _same(name: str, other: str) -> Any:
+    return name == other
 
 
 def _fits(p: Parameter, matches: Callable[[str], Any]) -> bool:

@@ -8,11 +8,18 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastreg._core.arrays import HostArray
+from fastreg._core.frameworks import framework, loaded
 from fastreg.errors import DTypeError, LayoutError, message
 
-__all__ = ["check_target", "check_targets"]
+__all__ = ["check_target", "check_targets", "wrote"]
 
 AnyArray: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
+
+
+def wrote(out: Any) -> None:
+    """Tell torch that its tensor was written, so that a backward pass that needs it says so."""
+    if framework(out) == "torch":
+        loaded("torch").autograd.graph.increment_version(out)
 
 
 def check_target(x: AnyArray, out: AnyArray) -> None:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from fastreg._core.arguments import Request
 from fastreg._core.containers import items_of
 from fastreg._core.selection import Chosen
+from fastreg._core.writing import refuse_weights
 from fastreg.tensorflow import _graph
 from fastreg.tensorflow import _operations as native
 from fastreg.tensorflow._arrays import as_float, as_tensor, choose, placed, result_of, scalar
@@ -30,6 +31,7 @@ def global_norm(grads: Any, dtype: Any) -> Any:
 def clip_by_global_norm(grads: Any, max_norm: Any) -> tuple[Any, Any]:
     """The container with its tensors scaled, and the norm before."""
     grads = items_of(grads)
+    refuse_weights(grads)
     max_norm = scalar(max_norm, "max_norm", least=0.0, finite=False)
     found = choose(grads, Request.of(), everything=True, values=True)
     norm = _norm(_floats(found), None)

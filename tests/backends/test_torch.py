@@ -840,3 +840,12 @@ def test_models_can_be_copied():
     model.regularizer = R.L1L2(0.1, 0.2)
     for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert again.regularizer(again.weight).item() == model.regularizer(model.weight).item()
+
+
+def test_autograd_is_told_of_gradients_written_into_a_tensor():
+    for call in (fastreg.gradient, fastreg.value_and_gradient):
+        x = torch.ones(2, requires_grad=True)
+        y = (x * x).sum()
+        call(torch.ones(2), l2=1.0, out=x.detach())
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            y.backward()

@@ -37,7 +37,12 @@ def copied(tmp_path):
 
 
 def python(code, cwd):
-    return run(sys.executable, "-c", code, cwd=cwd)
+    """Run code that imports the package of ``cwd``, not one that is installed as editable."""
+    first = (
+        "import sys; sys.meta_path[:] = "
+        "[f for f in sys.meta_path if getattr(f, '__name__', '') != '_EditableFinder']; "
+    )
+    return run(sys.executable, "-c", first + code, cwd=cwd)
 
 
 def test_the_version_is_the_same_everywhere():

@@ -540,3 +540,19 @@ def test_deques_are_lists_with_optree_and_without():
     assert names(deque([w, b])) == ["0", "1"]
     assert not gather(deque([w, b])).named
     assert fastreg.penalty(deque([w, b]), l2=1.0) == 9.0
+
+
+def test_a_name_comes_before_a_glob():
+    a, b = np.ones((2, 2)), np.full((2, 2), 3.0)
+    assert fastreg.penalty({"w[0]": a, "w0": b}, l2=1.0, select="w[0]") == 4.0
+    assert fastreg.penalty({"w0": b, "w1": a}, l2=1.0, select="w[0]") == 36.0
+
+
+def test_a_bias_of_its_shape_tells_a_scale_only_of_its_own_layer():
+    ones = np.ones((3, 4))
+    norm = {"weight": ones, "bias": ones.copy()}
+    attention = {"w_q": ones.copy(), "rel_bias": ones.copy(), "weight": ones.copy()}
+    assert fastreg.plan({"ensemble": norm, "attention": attention}, l2=1.0).names == [
+        "attention.w_q",
+        "attention.weight",
+    ]
