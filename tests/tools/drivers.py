@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -80,9 +81,15 @@ def c_driver(folder, name: str, *flags: str, compiler: str | None = None) -> Pat
     )
 
 
-def clang() -> str:
-    """clang of any version that has been tried, or skip."""
-    return tool("clang-16", "clang", "clang-19", "clang-18", "clang-17", "clang-15", "clang-14")
+def clang(least: int = 0) -> str:
+    """clang of any version that has been tried, from `least` on, or skip."""
+    names = ("clang-16", "clang", "clang-19", "clang-18", "clang-17", "clang-15", "clang-14")
+    found = [program for program in map(shutil.which, names) if program]
+    for program in found:
+        version = re.search(r"clang version (\d+)", run([program, "--version"]).stdout)
+        if version and int(version[1]) >= least:
+            return program
+    pytest.skip(f"this machine has no clang{f' of version {least} or later' * bool(least)}")
 
 
 def python(code: str, *arguments, timeout: float = 120.0, unset=(), **environment: str) -> str:
