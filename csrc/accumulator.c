@@ -4,13 +4,13 @@
 _Static_assert(sizeof(fr_accumulator) <= sizeof(fastreg_accumulator), "room for what it holds");
 
 /* A total of weight 1 is a moment that begins so many limbs further up. */
-#define FR_MOMENT_IN_TOTAL ((FR_MOMENT_BASE - FR_TOTAL_BASE) / 64)
-_Static_assert((FR_MOMENT_BASE - FR_TOTAL_BASE) % 64 == 0, "whole limbs");
-_Static_assert(FR_MOMENT_IN_TOTAL + FR_MOMENT_LIMBS <= FR_TOTAL_LIMBS, "all of a moment");
+#define FR_MOMENT_IN_TOTAL ((FR_SQUARE_BASE - FR_TOTAL_BASE) / 64)
+_Static_assert((FR_SQUARE_BASE - FR_TOTAL_BASE) % 64 == 0, "whole limbs");
+_Static_assert(FR_MOMENT_IN_TOTAL + 70 <= FR_TOTAL_LIMBS, "all of a moment");
 
 static void merge_moment(fr_moment *to, const uint64_t *limb)
 {
-    for (int i = 0; i < FR_MOMENT_LIMBS; ++i)
+    for (int i = 0; i < 70; ++i)
         if (limb[i])
             fr_limb_add(&to->limb[i], limb[i]);
 }
@@ -86,7 +86,11 @@ int fr_accumulator_value(const fr_accumulator *a, double l1, double l2, const fr
             continue;
         fr_sum_add(&sum, fr_sum_weighted(weights[which], a->found.moment[which]));
         if (exact)
-            fr_total_add(&total, weights[which], &a->exactly[which]);
+            for (int i = 0; i < 70; ++i) {
+                const int64_t d[2] = {(int64_t)(a->exactly[which].limb[i] & FR_DIGIT_MASK),
+                                      (int64_t)(a->exactly[which].limb[i] >> 32)};
+                fr_total_add(&total, weights[which], d, 2, FR_SQUARE_BASE + 64 * i);
+            }
     }
     return fr_decide(&a->found, &sum, exact ? &total : NULL, how, value);
 }

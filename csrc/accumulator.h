@@ -7,6 +7,10 @@
 
 #include "tiers.h"
 
+typedef struct {
+    uint64_t limb[70]; /* from 2^-2176 */
+} fr_moment;
+
 /* What a fastreg_accumulator holds. All zero is the empty one. */
 typedef struct {
     fr_found found;       /* of all arrays that were added */

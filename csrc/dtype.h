@@ -39,6 +39,14 @@ FR_INLINE int fr_kernel_type(fastreg_dtype dtype)
     return dtype == FASTREG_I64 || dtype == FASTREG_U64 ? -1 : FR_FLOAT_f64;
 }
 
+/* |x[i]| of 64-bit integers. */
+FR_INLINE uint64_t fr_magnitude(const void *x, size_t i, fastreg_dtype dtype)
+{
+    uint64_t m;
+    memcpy(&m, (const char *)x + i * sizeof m, sizeof m);
+    return dtype == FASTREG_I64 && m >> 63 ? 0 - m : m;
+}
+
 /* The format of a float type, NULL for others. */
 FR_INLINE const fr_format *fr_format_of(fastreg_dtype dtype)
 {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "pass.h"
+#include "exact_chunk.h"
 #include "machine.h"
 #include "threads.h"
 #include "walk.h"
@@ -22,14 +23,6 @@ enum { LINE = 64 };
 
 /* What a gradient without terms is taken at: a slope of +0 times 0 is +0. */
 static const double zeros[CHUNK_WITH_GRADIENT];
-
-/* |x[i]| of 64-bit integers. */
-FR_INLINE uint64_t fr_magnitude(const void *x, size_t i, fastreg_dtype dtype)
-{
-    uint64_t m;
-    memcpy(&m, (const char *)x + i * sizeof m, sizeof m);
-    return dtype == FASTREG_I64 && m >> 63 ? 0 - m : m;
-}
 
 typedef struct {
     fr_progress *progress;
@@ -245,61 +238,45 @@ static int pass_array(fr_state *s, const fastreg_array *a, size_t first, size_t 
     return 1;
 }
 
-/* The exact tier, for one chunk of any kernel type. */
-static void add_exactly(fr_found *found, fr_moment *absolute, fr_moment *square, const void *x,
-                        size_t n, int type, fastreg_dtype dtype)
+/* The exact tier: the integers of the arrays of one pair of weights, and the total of all. */
+typedef struct {
+    fr_digits digits;
+    double l1, l2;
+    fr_exact_counts counts;
+    fr_total total;
+} fr_exact_sums;
+
+static void begin_weights(fr_exact_sums *e, double l1, double l2)
 {
-    const unsigned char *p = x;
-    for (size_t i = 0; i < n; ++i) {
-        double v = 0.0;
-        if (type < 0) {
-            fr_moment_add_integer(absolute, square, fr_magnitude(x, i, dtype));
-            continue;
-        }
-        switch (type) {
-#define X(name, element, constant)                                                                 \
-    case FR_FLOAT_##name:                                                                          \
-        v = fr_element_##name(p + i * sizeof(element));                                            \
-        break;
-            FR_FLOATS(X)
-#undef X
-        }
-        if (FR_LIKELY(v - v == 0.0))
-            fr_moment_add(absolute, square, v);
-        else if (v != v)
-            found->nan = 1;
-        else
-            found->inf = 1;
-    }
+    memset(&e->digits, 0, sizeof e->digits);
+    e->l1 = l1, e->l2 = l2;
 }
 
 static FR_NOINLINE int exact_array(fr_state *s, const fastreg_array *a, size_t first, size_t n,
-                                   fr_total *total)
+                                   fr_exact_sums *e)
 {
     const double *const weights = s->request->weights;
     const double l1 = weights ? weights[0] : a->l1, l2 = weights ? weights[1] : a->l2;
+    const int penalty = fr_penalty_of(l1, l2);
     fr_walk w;
-    fr_moment absolute, square;
-    if (fr_penalty_of(l1, l2) < 0)
+    if (penalty < 0)
         return 1;
-    memset(&absolute, 0, sizeof absolute);
-    memset(&square, 0, sizeof square);
+    if (l1 != e->l1 || l2 != e->l2) {
+        fr_total_add_weighted(&e->total, e->l1, e->l2, &e->digits);
+        begin_weights(e, l1, l2);
+    }
     fr_walk_start(&w, a, first, n, 0, 0);
     while (fr_walk_next(&w, CHUNK)) {
-        add_exactly(&s->found, l1 != 0.0 ? &absolute : NULL, l2 != 0.0 ? &square : NULL, w.x, w.n,
-                    w.type, a->dtype);
+        fr_exact_chunk(s->request->kernels, w.x, w.n, w.type, a->dtype, penalty, s->anchor,
+                       &e->digits, &e->counts);
         if (FR_UNLIKELY(stopped(s, w.n)))
             return 0;
     }
-    if (l1 != 0.0)
-        fr_total_add(total, l1, &absolute);
-    if (l2 != 0.0)
-        fr_total_add(total, l2, &square);
     return 1;
 }
 
 /* Arrays of the list that meet elements [low, high), one after another. */
-static void pass_list(fr_state *s, uint64_t low, uint64_t high, fr_total *total)
+static void pass_list(fr_state *s, uint64_t low, uint64_t high, fr_exact_sums *exact)
 {
     const fr_request *const r = s->request;
     uint64_t at = 0;
@@ -309,7 +286,7 @@ static void pass_list(fr_state *s, uint64_t low, uint64_t high, fr_total *total)
         if (n && end > low) {
             const uint64_t first = low > at ? low - at : 0;
             const uint64_t m = FR_MIN(end, high) - at - first;
-            if (!(total ? exact_array(s, a, first, m, total) : pass_array(s, a, first, m)))
+            if (!(exact ? exact_array(s, a, first, m, exact) : pass_array(s, a, first, m)))
                 return;
         }
         at = end;
@@ -327,10 +304,15 @@ static void merge(fr_progress *p, const fr_found *f, const fr_total *total)
 
 static FR_NOINLINE void exact_share(fr_state *s, uint64_t low, uint64_t high)
 {
-    fr_total total;
-    memset(&total, 0, sizeof total);
-    pass_list(s, low, high, &total);
-    merge(s->progress, &s->found, &total);
+    fr_exact_sums e;
+    begin_weights(&e, 0.0, 0.0);
+    memset(&e.total, 0, sizeof e.total);
+    memset(&e.counts, 0, sizeof e.counts);
+    pass_list(s, low, high, &e);
+    fr_total_add_weighted(&e.total, e.l1, e.l2, &e.digits);
+    s->found.nan = e.counts.nans != 0;
+    s->found.inf = e.counts.positive_infinities || e.counts.negative_infinities;
+    merge(s->progress, &s->found, &e.total);
 }
 
 /* Share i of `shares`. here: on the thread that called fastreg. */

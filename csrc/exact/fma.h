@@ -21,14 +21,6 @@ FR_INLINE fr_wide fr_wide_from(fr_u128 m, int e, int negative)
     return w;
 }
 
-FR_INLINE uint64_t fr_significand(double v, int *e)
-{
-    const uint64_t b = fr_bits(v) & (UINT64_MAX >> 1), fraction = b & ((UINT64_C(1) << 52) - 1);
-    const int biased = (int)(b >> 52);
-    *e = (biased ? biased : 1) - 1075;
-    return biased ? fraction | UINT64_C(1) << 52 : fraction;
-}
-
 static inline double fr_fma(double a, double b, double c)
 {
     const int finite = a - a == 0.0 && b - b == 0.0 && c - c == 0.0;
@@ -37,8 +29,8 @@ static inline double fr_fma(double a, double b, double c)
     if (c == 0.0)
         return a * b;
     int ea, eb, ec;
-    const uint64_t ma = fr_significand(a, &ea), mb = fr_significand(b, &eb),
-                   mc = fr_significand(c, &ec);
+    const uint64_t ma = fr_split(a, &ea), mb = fr_split(b, &eb),
+                   mc = fr_split(c, &ec);
     fr_wide p = fr_wide_from((fr_u128)ma * mb, ea + eb, (a < 0.0) != (b < 0.0));
     fr_wide q = fr_wide_from(mc, ec, c < 0.0);
     if (q.e > p.e || (q.e == p.e && q.m > p.m)) {

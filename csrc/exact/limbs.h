@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * Exact sums: fixed-point integers wide enough for every term, the tier that always decides.
+ * Exact weighted totals, fixed-point integers wide enough for every term, and their one rounding.
  *
  * A number is an array of 64-bit limbs, limb i weighing 2^(base + 64 i). Adding is adding with
  * carry, in any order: that makes partial sums mergeable. Sums of non-negative terms, so there is
@@ -9,14 +9,8 @@
 #ifndef FR_LIMBS_H
 #define FR_LIMBS_H
 
+#include "digits.h"
 #include "formats.h"
-
-__extension__ typedef unsigned __int128 fr_u128;
-
-/* Sums of |x| and x*x over one chunk of an array. f64 squares reach down to 2^-2148 and up to
- * 2^2048; 2^63 of them to 2^2111. */
-#define FR_MOMENT_BASE  (-2176)
-#define FR_MOMENT_LIMBS 70
 
 /* A weighted total. A weight's bits lie in [2^-1074, 2^1024): 2^-3222 to 2^3135, and 2^63
  * arrays. */
@@ -26,10 +20,6 @@ __extension__ typedef unsigned __int128 fr_u128;
 typedef struct {
     uint64_t limb[FR_TOTAL_LIMBS];
 } fr_total;
-
-typedef struct {
-    uint64_t limb[FR_MOMENT_LIMBS];
-} fr_moment;
 
 /* *limb += v; the carry runs on, nearly never further than the next limb. */
 FR_INLINE void fr_limb_add(uint64_t *limb, uint64_t v)
@@ -53,50 +43,29 @@ FR_INLINE void fr_limbs_add(uint64_t *limb, fr_u128 v, unsigned position)
         fr_limb_add(l + 2, top);
 }
 
-/* Add |x| and x*x of a finite double; NULL for a sum that is not wanted. */
-FR_INLINE void fr_moment_add(fr_moment *absolute, fr_moment *square, double x)
+/* total += weight * sum, exactly, for a weight that is finite and > 0 and the canonical digits of a
+ * sum. */
+static inline void fr_total_add(fr_total *total, double weight, const int64_t *digit, int count,
+                                int base)
 {
-    const uint64_t b = fr_bits(x) & (UINT64_MAX >> 1);
-    if (b == 0)
-        return;
-    uint64_t m = b & ((UINT64_C(1) << 52) - 1);
-    int e = (int)(b >> 52);
-    if (e)
-        m |= UINT64_C(1) << 52;
-    else
-        e = 1;
-    e -= 1075;
-    if (absolute)
-        fr_limbs_add(absolute->limb, m, (unsigned)(e - FR_MOMENT_BASE));
-    if (square)
-        fr_limbs_add(square->limb, (fr_u128)m * m, (unsigned)(2 * e - FR_MOMENT_BASE));
+    int e;
+    const uint64_t m = fr_split(weight, &e);
+    for (int i = 0; i < count; i += 2) {
+        const uint64_t limb = (uint64_t)digit[i] | (uint64_t)digit[i + 1] << FR_DIGIT_BITS;
+        if (limb)
+            fr_limbs_add(total->limb, (fr_u128)m * limb,
+                         (unsigned)(base + FR_DIGIT_BITS * i + e - FR_TOTAL_BASE));
+    }
 }
 
-/* Add |x| and x*x of an integer of up to 64 bits. */
-FR_INLINE void fr_moment_add_integer(fr_moment *absolute, fr_moment *square, uint64_t magnitude)
+/* total += l1 * sum|x| + l2 * sum x*x; the digits become canonical. */
+static inline void fr_total_add_weighted(fr_total *total, double l1, double l2, fr_digits *d)
 {
-    const unsigned one = (unsigned)-FR_MOMENT_BASE;
-    if (absolute)
-        fr_limbs_add(absolute->limb, magnitude, one);
-    if (square)
-        fr_limbs_add(square->limb, (fr_u128)magnitude * magnitude, one);
-}
-
-/* total += weight * moment, exactly. The weight is finite and > 0. */
-static inline void fr_total_add(fr_total *total, double weight, const fr_moment *moment)
-{
-    const uint64_t b = fr_bits(weight);
-    uint64_t m = b & ((UINT64_C(1) << 52) - 1);
-    int e = (int)(b >> 52);
-    if (e)
-        m |= UINT64_C(1) << 52;
-    else
-        e = 1;
-    e -= 1075;
-    for (int i = 0; i < FR_MOMENT_LIMBS; ++i)
-        if (moment->limb[i])
-            fr_limbs_add(total->limb, (fr_u128)m * moment->limb[i],
-                         (unsigned)(FR_MOMENT_BASE + 64 * i + e - FR_TOTAL_BASE));
+    (void)fr_digits_carry(d);
+    if (l1 != 0.0)
+        fr_total_add(total, l1, d->absolute, FR_ABSOLUTE_DIGITS, FR_ABSOLUTE_BASE);
+    if (l2 != 0.0)
+        fr_total_add(total, l2, d->square, FR_SQUARE_DIGITS, FR_SQUARE_BASE);
 }
 
 static inline void fr_total_merge(fr_total *total, const fr_total *other)

@@ -6,7 +6,7 @@
 #ifndef FR_KERNELS_H
 #define FR_KERNELS_H
 
-#include "../exact/anchored.h"
+#include "../exact/blocks.h"
 #include "../exact/twofold.h"
 #include "../lists.h"
 
@@ -96,6 +96,20 @@ typedef struct {
 typedef int fr_statistics_kernel(const void *x, size_t n, double anchor[2], fr_sum sum[2],
                                  fr_counts *c);
 
+/* Add the exact sums of a block, of at most FR_BLOCK elements (FR_BLOCK_F64 for f64), to the
+ * integers: exact/blocks.h. anchor: guesses, 0 at first, kept between blocks. zeros: if both sums
+ * are wanted and it is not NULL, the elements that are 0 are added to it. Returns 0, with nothing
+ * added, if the block has to be swept in ranges. */
+typedef int fr_exact_kernel(const void *x, size_t n, double anchor[2], fr_digits *d,
+                            uint64_t *zeros);
+
+/* Add both sums of the elements of a block with |x| < 2^top, down to as many binades below as are
+ * exact for sure. Returns the largest |x| below those, 0 if there is none but zeros. */
+typedef double fr_range_kernel(const void *x, size_t n, int top, fr_digits *d);
+
+/* What x holds, added to *c but for c->largest. Returns the largest finite |x|. */
+typedef double fr_look_kernel(const void *x, size_t n, fr_counts *c);
+
 /* threshold = step l1, divisor = 1 + 2 step l2; flush: subnormal results become 0. */
 typedef struct {
     double threshold, divisor;
@@ -110,6 +124,9 @@ typedef struct {
     fr_anchored_kernel *anchored[FR_PENALTY_COUNT];
     fr_gradient_kernel *gradient[FR_STORE_COUNT];
     fr_both_kernel *both[FR_PENALTY_COUNT][FR_STORE_COUNT];
+    fr_exact_kernel *exact[FR_PENALTY_COUNT];
+    fr_range_kernel *range;
+    fr_look_kernel *look;
     fr_statistics_kernel *statistics;
     fr_prox_kernel *prox;
 } fr_float_kernels;

@@ -36,6 +36,13 @@ FR_INLINE vd vd_where_less(vd a, vd b, vd yes, vd no)
 FR_INLINE vd vd_max(vd a, vd b) { return _mm256_max_pd(a, b); }
 FR_INLINE vd vd_min(vd a, vd b) { return _mm256_min_pd(a, b); }
 FR_INLINE vd vd_div(vd a, vd b) { return _mm256_div_pd(a, b); }
+/* Of the bits less one: those of 0 become a NaN, which min passes over; a power of two loses its
+ * last place, and one binade with it, which is allowed. */
+FR_INLINE vd vd_least(vd a, vd least)
+{
+    const __m256i lowered = _mm256_add_epi64(_mm256_castpd_si256(a), _mm256_set1_epi64x(-1));
+    return _mm256_min_pd(_mm256_castsi256_pd(lowered), least);
+}
 
 FR_INLINE vd vd_load_f64(const void *p) { return _mm256_loadu_pd((const double *)p); }
 FR_INLINE vd vd_load_f32(const void *p) { return _mm256_cvtps_pd(_mm_loadu_ps((const float *)p)); }

@@ -36,6 +36,11 @@ FR_INLINE vd vd_where_less(vd a, vd b, vd yes, vd no)
 FR_INLINE vd vd_max(vd a, vd b) { return _mm512_max_pd(a, b); }
 FR_INLINE vd vd_min(vd a, vd b) { return _mm512_min_pd(a, b); }
 FR_INLINE vd vd_div(vd a, vd b) { return _mm512_div_pd(a, b); }
+FR_INLINE vd vd_least(vd a, vd least)
+{
+    const __m512i b = _mm512_castpd_si512(a);
+    return _mm512_mask_min_pd(least, _mm512_test_epi64_mask(b, b), a, least);
+}
 
 FR_INLINE vd vd_load_f64(const void *p) { return _mm512_loadu_pd(p); }
 FR_INLINE vd vd_load_f32(const void *p)

@@ -14,6 +14,8 @@
  * vd_where_less(a, b, yes, no)   per lane: a < b ? yes : no (no for NaN)
  * vd_max(a, b)               per lane: a > b ? a : b, so b if either is NaN
  * vd_min(a, b)               per lane: a < b ? a : b, so b if either is NaN
+ * vd_least(a, least)         per lane, a >= 0: the smaller, but `least` where a is 0 or NaN; or a
+ *                            number up to one binade below a
  * vd_load_T(p)               VL elements of type T from any address, widened exactly
  * vd_store_T(p, a)           narrowed to T in one rounding to nearest, ties to even; any NaN
  *                            becomes the canonical one
@@ -58,6 +60,7 @@ FR_INLINE vd vd_where_less(vd a, vd b, vd yes, vd no) { return a < b ? yes : no;
 FR_INLINE vd vd_max(vd a, vd b) { return a > b ? a : b; }
 FR_INLINE vd vd_min(vd a, vd b) { return a < b ? a : b; }
 FR_INLINE vd vd_div(vd a, vd b) { return a / b; }
+FR_INLINE vd vd_least(vd a, vd least) { return a != 0.0 && a < least ? a : least; }
 FR_INLINE vd vd_square_error(vd x, vd square) { return fr_product_error(x, x, square); }
 FR_INLINE vd vd_mul(vd a, vd b) { return a * b; }
 FR_INLINE vd vd_fma_exact(vd a, vd b, vd c) { return fr_fma(a, b, c); }

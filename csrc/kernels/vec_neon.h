@@ -29,6 +29,10 @@ FR_INLINE vd vd_where_less(vd a, vd b, vd yes, vd no)
 FR_INLINE vd vd_max(vd a, vd b) { return vbslq_f64(vcgtq_f64(a, b), a, b); }
 FR_INLINE vd vd_min(vd a, vd b) { return vbslq_f64(vcltq_f64(a, b), a, b); }
 FR_INLINE vd vd_div(vd a, vd b) { return vdivq_f64(a, b); }
+FR_INLINE vd vd_least(vd a, vd least)
+{
+    return vd_min(vd_where_zero(a, vd_set(FR_INFINITY), a), least);
+}
 
 FR_INLINE vd vd_load_f64(const void *p) { return vld1q_f64((const double *)p); }
 FR_INLINE vd vd_load_f32(const void *p) { return vcvt_f64_f32(vld1_f32((const float *)p)); }

@@ -30,6 +30,13 @@ FR_INLINE vd vd_where_less(vd a, vd b, vd yes, vd no)
 FR_INLINE vd vd_max(vd a, vd b) { return _mm_max_pd(a, b); }
 FR_INLINE vd vd_min(vd a, vd b) { return _mm_min_pd(a, b); }
 FR_INLINE vd vd_div(vd a, vd b) { return _mm_div_pd(a, b); }
+/* Of the bits less one: those of 0 become a NaN, which min passes over; a power of two loses its
+ * last place, and one binade with it, which is allowed. */
+FR_INLINE vd vd_least(vd a, vd least)
+{
+    const __m128i lowered = _mm_add_epi64(_mm_castpd_si128(a), _mm_set1_epi64x(-1));
+    return _mm_min_pd(_mm_castsi128_pd(lowered), least);
+}
 
 /* Dekker's product error for x*x (see fr_product_error). */
 FR_INLINE vd vd_square_error(vd x, vd square)

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * The exact sums of a run of elements of one kernel type, as integers.
+ */
+#ifndef FR_EXACT_CHUNK_H
+#define FR_EXACT_CHUNK_H
+
+#include "dtype.h"
+
+/* What a run holds beside finite numbers other than 0, and how it was summed: for tests and
+ * benchmarks. */
+typedef struct {
+    uint64_t zeros, nans, positive_infinities, negative_infinities;
+    uint64_t blocks; /* blocks swept at all */
+    uint64_t swept;  /* of these, in ranges */
+    uint64_t single; /* and at last element by element */
+} fr_exact_counts;
+
+FR_INLINE void fr_exact_counts_add(fr_exact_counts *to, const fr_exact_counts *c)
+{
+    to->zeros += c->zeros;
+    to->nans += c->nans;
+    to->positive_infinities += c->positive_infinities;
+    to->negative_infinities += c->negative_infinities;
+    to->blocks += c->blocks;
+    to->swept += c->swept;
+    to->single += c->single;
+}
+
+/* Add [x, x + n) to the integers, at least the sums of `penalty`, and what it holds to *c; its zeros
+ * if the penalty is l1l2. type: of kernels, -1 for 64-bit integers. anchor: guesses, 0 at first,
+ * kept between runs. */
+FR_HIDDEN void fr_exact_chunk(const fr_kernels *kernels, const void *x, size_t n, int type,
+                              fastreg_dtype dtype, int penalty, double anchor[2], fr_digits *d,
+                              fr_exact_counts *c);
+
+#endif
