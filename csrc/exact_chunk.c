@@ -38,25 +38,30 @@ static void add_single(const unsigned char *x, size_t n, int type, double larges
     }
 }
 
-static void count_infinities(const unsigned char *x, size_t n, int type, fr_exact_counts *c)
+/* Count what is special. Returns the largest finite |x|. */
+static double count_specials(const fr_float_kernels *kernels, const unsigned char *x, size_t n,
+                             int type, fr_exact_counts *c)
 {
-    for (size_t i = 0; i < n; ++i) {
+    fr_counts found = {0};
+    const double largest = kernels->look(x, n, &found);
+    c->nans += found.nans;
+    for (size_t i = 0; i < n && found.infs; ++i) {
         const double v = element(x + i * size_of(type), type);
         c->positive_infinities += v == FR_INFINITY;
         c->negative_infinities += v == -FR_INFINITY;
     }
+    return largest;
 }
 
 /* A block that is not exact as it is: in ranges, largest first. */
-static FR_NOINLINE void add_in_ranges(const fr_float_kernels *kernels, const void *x, size_t n,
-                                      int type, fr_digits *d, fr_exact_counts *c)
+static FR_NOINLINE void add_in_ranges(const fr_float_kernels *kernels, const unsigned char *x,
+                                      size_t n, int type, fr_digits *d, fr_exact_counts *c)
 {
-    fr_counts found = {0};
-    double largest = kernels->look(x, n, &found);
-    c->zeros += found.zeros;
-    c->nans += found.nans;
-    if (found.infs)
-        count_infinities(x, n, type, c);
+    uint64_t bits = 0;
+    c->zeros += kernels->scan(x, n, &bits);
+    double largest = element((const unsigned char *)&bits, type);
+    if (FR_UNLIKELY(!(largest < FR_INFINITY)))
+        largest = count_specials(kernels, x, n, type, c);
     ++c->swept;
     for (int ranges = 0; largest > 0.0; ++ranges) {
         int exponent;
@@ -68,6 +73,13 @@ static FR_NOINLINE void add_in_ranges(const fr_float_kernels *kernels, const voi
         }
         largest = kernels->range(x, n, exponent + fr_width(m), d);
     }
+}
+
+/* How many blocks to sweep in ranges at once after so many misses in a row: blocks of an array are
+ * often alike, and a lone miss says nothing. */
+static unsigned skips_after(unsigned misses)
+{
+    return misses < 2 ? 0 : misses < 6 ? 1u << (misses - 2) : 16;
 }
 
 /* Integers of 64 bits have more than any float. */
@@ -83,8 +95,8 @@ static void add_integers(const unsigned char *x, size_t n, fastreg_dtype dtype, 
 }
 
 void fr_exact_chunk(const fr_kernels *kernels, const void *x, size_t n, int type,
-                    fastreg_dtype dtype, int penalty, double anchor[2], fr_digits *d,
-                    fr_exact_counts *c)
+                    fastreg_dtype dtype, int penalty, fr_exact_guess *guess,
+                    fr_digits *d, fr_exact_counts *c)
 {
     const unsigned char *p = x;
     if (type < 0) {
@@ -96,7 +108,14 @@ void fr_exact_chunk(const fr_kernels *kernels, const void *x, size_t n, int type
     for (size_t m; n; n -= m, p += m * item) {
         m = FR_MIN(block, n);
         ++c->blocks;
-        if (FR_UNLIKELY(!k->exact[penalty](p, m, anchor, d, &c->zeros)))
+        if (FR_UNLIKELY(guess->skips)) {
+            --guess->skips;
             add_in_ranges(k, p, m, type, d, c);
+        } else if (FR_LIKELY(k->exact[penalty](p, m, guess->anchor, d, &c->zeros)))
+            guess->misses = 0;
+        else {
+            guess->skips = skips_after(++guess->misses);
+            add_in_ranges(k, p, m, type, d, c);
+        }
     }
 }

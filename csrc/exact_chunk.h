@@ -27,11 +27,17 @@ FR_INLINE void fr_exact_counts_add(fr_exact_counts *to, const fr_exact_counts *c
     to->single += c->single;
 }
 
+/* What the blocks before were like, {0} at first. */
+typedef struct {
+    double anchor[2];
+    unsigned misses; /* blocks in a row that had to be swept in ranges */
+    unsigned skips;  /* blocks that are not worth trying otherwise */
+} fr_exact_guess;
+
 /* Add [x, x + n) to the integers, at least the sums of `penalty`, and what it holds to *c; its zeros
- * if the penalty is l1l2. type: of kernels, -1 for 64-bit integers. anchor: guesses, 0 at first,
- * kept between runs. */
+ * if the penalty is l1l2. type: of kernels, -1 for 64-bit integers. */
 FR_HIDDEN void fr_exact_chunk(const fr_kernels *kernels, const void *x, size_t n, int type,
-                              fastreg_dtype dtype, int penalty, double anchor[2], fr_digits *d,
-                              fr_exact_counts *c);
+                              fastreg_dtype dtype, int penalty, fr_exact_guess *guess,
+                              fr_digits *d, fr_exact_counts *c);
 
 #endif

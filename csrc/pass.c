@@ -242,6 +242,7 @@ static int pass_array(fr_state *s, const fastreg_array *a, size_t first, size_t 
 typedef struct {
     fr_digits digits;
     double l1, l2;
+    fr_exact_guess guess;
     fr_exact_counts counts;
     fr_total total;
 } fr_exact_sums;
@@ -267,7 +268,7 @@ static FR_NOINLINE int exact_array(fr_state *s, const fastreg_array *a, size_t f
     }
     fr_walk_start(&w, a, first, n, 0, 0);
     while (fr_walk_next(&w, CHUNK)) {
-        fr_exact_chunk(s->request->kernels, w.x, w.n, w.type, a->dtype, penalty, s->anchor,
+        fr_exact_chunk(s->request->kernels, w.x, w.n, w.type, a->dtype, penalty, &e->guess,
                        &e->digits, &e->counts);
         if (FR_UNLIKELY(stopped(s, w.n)))
             return 0;
@@ -308,6 +309,7 @@ static FR_NOINLINE void exact_share(fr_state *s, uint64_t low, uint64_t high)
     begin_weights(&e, 0.0, 0.0);
     memset(&e.total, 0, sizeof e.total);
     memset(&e.counts, 0, sizeof e.counts);
+    memset(&e.guess, 0, sizeof e.guess);
     pass_list(s, low, high, &e);
     fr_total_add_weighted(&e.total, e.l1, e.l2, &e.digits);
     s->found.nan = e.counts.nans != 0;

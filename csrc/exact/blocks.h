@@ -31,13 +31,20 @@
  *     They go to `low`, plain, which is exact by (a) if
  *         2 m D 2^-53 <= 2^53 u^2.                                                           (d)
  *
+ * Squares of half precision: plain lanes too, v = u^2.
+ *
  * Lanes are folded into one double if the sum of their magnitudes is at most 2^52 v, which leaves
  * more than that sum's own roundings to (a); else each lane is added to the integers by itself.
  *
- * A block that fails (b) or (d), or holds what is not finite, is swept again in ranges of |x|,
- * [2^(top - w), 2^top), largest first, scaled by 2^-top: then all squares are below 1, C is a power
- * of two above n, u^2 = 2^(-2 (w + p - 1)), and w is chosen so that (b) or (d) hold for every
- * block.
+ * A block that fails, or holds what is not finite, is swept again in ranges of |x|,
+ * [2^(top - w), 2^top), largest first, scaled by 2^-top, with one level more: for f16, bf16 and f32
+ * squares have a middle as well, where no e comes; for f64 a second one, `next`, takes the rests of
+ * the first, 2 m D 2^-53 at most in a lane, and starts at 1.5 E with
+ *         2 m D 2^-53 < E / 2                                                                (e)
+ * whose own rests go to `low`, exact by (a) if
+ *         2 m E 2^-53 <= 2^53 u^2.                                                           (f)
+ * |x| has an anchor and a rest in every type. All squares are below 1 there, C is a power of two
+ * above n, u = 2^(1 - w - p), and w is the largest for which (b), (d) or (f) holds.
  */
 #ifndef FR_BLOCKS_H
 #define FR_BLOCKS_H
@@ -57,10 +64,32 @@ enum { FR_MOST_RANGES = 6 };
 #define FR_BLOCK_LEAST 0x1p-400
 #define FR_BLOCK_MOST  0x1p900
 
-/* u: the last place of the smallest non-zero |x|, inf for inf (no element is non-zero). */
-FR_INLINE double fr_block_unit(double smallest, int precision)
+/* u: the last place of the smallest non-zero |x|, and no less than the format's; inf for inf (no
+ * element is non-zero). */
+FR_INLINE double fr_block_unit(double smallest, const fr_format *f)
 {
-    return fr_from_bits(fr_bits(smallest) & UINT64_C(0x7ff0000000000000)) * fr_pow2(1 - precision);
+    const double u = fr_from_bits(fr_bits(smallest) & UINT64_C(0x7ff0000000000000)) *
+                     fr_pow2(1 - f->precision);
+    return FR_MAX(u, f->tiny);
+}
+
+/* What the lanes of a block begin with: C for both sums, D and E. */
+typedef struct {
+    double absolute, square, middle, next;
+} fr_anchors;
+
+/* The power of two above 2 (m + 2) C 2^-53, which is (c) with room to spare; twice that for D in
+ * place of C is (e). */
+FR_INLINE double fr_block_middle(double anchor, size_t m)
+{
+    return anchor * 0x1p-53 * fr_pow2(fr_width(2 * (m + 2)));
+}
+
+FR_INLINE fr_anchors fr_anchors_of(double absolute, double square, size_t m)
+{
+    const double middle = fr_block_middle(square, m);
+    const fr_anchors a = {absolute, square, middle, 2.0 * fr_block_middle(middle, m)};
+    return a;
 }
 
 /* (b) for squares with v = u^2 and for |x| with v = u: is v at least m C 2^-106? */
@@ -69,29 +98,19 @@ FR_INLINE int fr_block_is_exact(double anchor, size_t m, double v)
     return anchor * 0x1p-106 * (double)m <= v;
 }
 
-/* D: the power of two above 2 (m + 2) C 2^-53, which is (c) with room to spare. */
-FR_INLINE double fr_block_middle(double anchor, size_t m)
-{
-    return anchor * 0x1p-53 * fr_pow2(fr_width(2 * (m + 2)));
-}
-
 /* (d): is v = u^2 at least 2 m D 2^-106? */
 FR_INLINE int fr_block_middle_is_exact(double middle, size_t m, double v)
 {
     return middle * 0x1p-105 * (double)m <= v;
 }
 
-/* Binades of a range of at most n elements, at most m to a lane: the w for which (b), or for f64
- * (d), holds, and for |x| of the narrow formats a lane of m numbers below 1 is below 2^53 u. */
+/* Binades of a range of at most n elements, at most m to a lane: (f) for f64, (d) without e for the
+ * others, where |x| has more to spare: m C 2^-106 <= u is 2^-85 <= 2^-65 at the worst. */
 FR_INLINE int fr_range_width(const fr_format *f, size_t n, size_t m)
 {
-    const int log_n = fr_width(n), log_m = fr_width(m); /* 2^log_n is above n */
-    const int last = f->precision - 1;
-    if (f->precision == 53)
-        /* 2 m D 2^-106, D = 2^(log_n - 53 + log 2 (m + 2)) */
-        return (105 - log_m + 53 - log_n - fr_width(2 * (m + 2))) / 2 - last;
-    const int squares = (106 - log_m - log_n) / 2 - last, absolutes = 53 - log_m - last;
-    return FR_MIN(squares, absolutes);
+    const int log_n = fr_width(n), log_m = fr_width(m); /* 2^log_n is above n: C */
+    const int middle = log_n - 53 + fr_width(2 * (m + 2)), next = middle - 52 + fr_width(2 * (m + 2));
+    return (106 - log_m - (f->precision == 53 ? next + 1 : middle)) / 2 - (f->precision - 1);
 }
 
 #endif

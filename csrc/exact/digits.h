@@ -68,13 +68,14 @@ FR_INLINE uint64_t fr_split(double v, int *exponent)
     return biased ? fraction | UINT64_C(1) << 52 : fraction;
 }
 
-/* sum += v * 2^scale, for any finite v of either sign. */
-FR_INLINE void fr_digits_add_double(int64_t *digit, int base, double v, int scale)
+/* digit += v * 2^position for any finite v of either sign, position counted from the lowest digit's
+ * lowest bit. */
+FR_INLINE void fr_digits_add_double(int64_t *digit, double v, int position)
 {
     int e;
     const uint64_t m = fr_split(v, &e);
     if (m)
-        fr_digits_add(digit, m, e + scale - base, (int)(fr_bits(v) >> 63));
+        fr_digits_add(digit, m, e + position, (int)(fr_bits(v) >> 63));
 }
 
 /* Let every digit be in [0, 2^32), which a sum that is not negative allows. Returns 0 if it is

@@ -97,15 +97,19 @@ typedef int fr_statistics_kernel(const void *x, size_t n, double anchor[2], fr_s
                                  fr_counts *c);
 
 /* Add the exact sums of a block, of at most FR_BLOCK elements (FR_BLOCK_F64 for f64), to the
- * integers: exact/blocks.h. anchor: guesses, 0 at first, kept between blocks. zeros: if both sums
+ * integers: exact/blocks.h. guess: of anchors, 0 at first, kept between blocks. zeros: if both sums
  * are wanted and it is not NULL, the elements that are 0 are added to it. Returns 0, with nothing
  * added, if the block has to be swept in ranges. */
-typedef int fr_exact_kernel(const void *x, size_t n, double anchor[2], fr_digits *d,
+typedef int fr_exact_kernel(const void *x, size_t n, double guess[2], fr_digits *d,
                             uint64_t *zeros);
 
 /* Add both sums of the elements of a block with |x| < 2^top, down to as many binades below as are
  * exact for sure. Returns the largest |x| below those, 0 if there is none but zeros. */
 typedef double fr_range_kernel(const void *x, size_t n, int top, fr_digits *d);
+
+/* The zeros of a block, and in *largest, of x's type, its largest |x|; any NaN counts as larger than
+ * inf. */
+typedef uint64_t fr_scan_kernel(const void *x, size_t n, void *largest);
 
 /* What x holds, added to *c but for c->largest. Returns the largest finite |x|. */
 typedef double fr_look_kernel(const void *x, size_t n, fr_counts *c);
@@ -126,6 +130,7 @@ typedef struct {
     fr_both_kernel *both[FR_PENALTY_COUNT][FR_STORE_COUNT];
     fr_exact_kernel *exact[FR_PENALTY_COUNT];
     fr_range_kernel *range;
+    fr_scan_kernel *scan;
     fr_look_kernel *look;
     fr_statistics_kernel *statistics;
     fr_prox_kernel *prox;
