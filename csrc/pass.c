@@ -110,6 +110,12 @@ FR_INLINE int stopped(fr_state *s, size_t n)
     return fr_is_stopped(s->progress);
 }
 
+/* Is a value out of reach? A chunk without a bound leaves it to the exact tier. */
+FR_INLINE int is_hopeless(const fr_state *s)
+{
+    return s->found.unbounded && s->request->operation == FR_VALUE;
+}
+
 FR_INLINE void do_chunk(fr_state *s, const void *x, void *g, size_t n, int type)
 {
     const int both = s->both && !(s->request->store == FR_STORE_streamed && (uintptr_t)g % LINE);
@@ -146,7 +152,7 @@ static FR_NOINLINE int walk_array(fr_state *s, const fastreg_array *a, size_t fi
             add_wide_integers(s, w.x, w.n, w.dtype);
         else
             do_chunk(s, w.x, w.g, w.n, w.type);
-        if (FR_UNLIKELY(stopped(s, w.n)))
+        if (FR_UNLIKELY(is_hopeless(s) || stopped(s, w.n)))
             return 0;
     }
     return 1;
@@ -212,7 +218,8 @@ static void add_weighted(fr_state *s)
     }
 }
 
-/* Elements [first, first + n) of one array; 0 if the pass was stopped. */
+/* Elements [first, first + n) of one array; 0 if the pass was stopped, or there is no use going
+ * on. */
 static int pass_array(fr_state *s, const fastreg_array *a, size_t first, size_t n)
 {
     if (!choose_kernels(s, a))
@@ -229,7 +236,7 @@ static int pass_array(fr_state *s, const fastreg_array *a, size_t first, size_t 
                 m -= (uintptr_t)((char *)a->gradient + (i + m) * item) % LINE / item;
             do_chunk(s, (const char *)a->data + i * item,
                      writes ? (char *)a->gradient + i * item : NULL, m, (int)a->dtype);
-            if (FR_UNLIKELY(stopped(s, m)))
+            if (FR_UNLIKELY(is_hopeless(s) || stopped(s, m)))
                 return 0;
         }
     } else if (!walk_array(s, a, first, n))

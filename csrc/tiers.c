@@ -49,8 +49,9 @@ fastreg_status fr_climb(fr_request *r, const fr_rounding *how, double *value, in
         fr_pass(&p);
         decided = fr_decide(&p.found, &p.found.sum, NULL, how, &v);
         r->operation = FR_VALUE;
+        /* Tier 1 takes as long as the exact tier, which always decides. */
         if (!decided && !r->narrow)
-            ++r->tier;
+            r->tier = 2;
         r->narrow = 0;
     }
     if (owed && !fr_is_stopped(&p)) {
