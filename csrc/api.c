@@ -7,25 +7,19 @@
 #include "dispatch.h"
 #include "host.h"
 #include "machine.h"
+#include "state.h"
 #include "statistics.h"
 #include "threads.h"
 #include "tiers.h"
 
 /* -- Arguments --------------------------------------------------------------------------------- */
 
-/* Weights and steps: finite and >= 0, -0 too. By their bits, for no floating-point environment has
- * been entered yet, in which -5e-324 might pass for 0. */
-FR_INLINE int is_good_number(double w)
-{
-    return fr_bits(w) < fr_bits(FR_INFINITY) || fr_bits(w) == fr_bits(-0.0);
-}
-
 /* Check one array; *n receives its number of elements. */
 static fastreg_status check_array(const fastreg_array *a, int writes, uint64_t *n)
 {
     if (fr_itemsize(a->dtype) == 0)
         return FASTREG_BAD_DTYPE;
-    if (!is_good_number(a->l1) || !is_good_number(a->l2))
+    if (!fr_is_good_number(a->l1) || !fr_is_good_number(a->l2))
         return FASTREG_BAD_WEIGHT;
     if (a->ndim < 0 || a->ndim > FASTREG_MAX_NDIM)
         return FASTREG_BAD_SHAPE;
@@ -73,7 +67,7 @@ static fastreg_status check(fr_request *r, const fastreg_options *o, const fr_fo
         return FASTREG_NULL_POINTER;
     if (fr_sums(r->operation) && !format)
         return FASTREG_BAD_DTYPE;
-    if (!is_good_number(r->step))
+    if (!fr_is_good_number(r->step))
         return FASTREG_BAD_SCALE;
     if (o->threads < 0)
         return FASTREG_BAD_THREADS;
@@ -276,6 +270,71 @@ fastreg_status fastreg_statistics_of(const fastreg_array *arrays, size_t count,
     return call(&r, or_defaults(options), &fr_format_f64, 0, &to);
 }
 
+/* -- States and sums with bounds --------------------------------------------------------------- */
+
+fastreg_status fastreg_state_fill(fastreg_state *to, const fastreg_array *arrays, size_t count,
+                                  const fastreg_options *options)
+{
+    fr_request r = request(FR_STATE, arrays, count);
+    fr_progress p;
+    fr_exact exact;
+    fastreg_state part;
+    unsigned layout = FASTREG_NARROW;
+    if (!to)
+        return FASTREG_NULL_POINTER;
+    const fastreg_status s = check(&r, or_defaults(options), &fr_format_f64);
+    if (s != FASTREG_OK)
+        return s;
+    if (r.elements > (uint64_t)INT64_MAX - FR_MIN(to->n, (uint64_t)INT64_MAX))
+        return FASTREG_BAD_SHAPE;
+    for (size_t k = 0; k < count; ++k)
+        if (arrays[k].dtype == FASTREG_F64)
+            layout = FASTREG_WIDE;
+    memset(&exact, 0, sizeof exact);
+    fr_progress_begin(&p, &r, NULL);
+    p.exact = &exact;
+    const fr_environment saved = fr_environment_enter();
+    fr_pass(&p);
+    fr_environment_leave(saved);
+    if (fr_is_stopped(&p))
+        return FASTREG_INTERRUPTED;
+    fr_state_of(&part, &exact, r.elements, count ? (fastreg_layout)layout : (fastreg_layout)0);
+    return fastreg_state_add(to, &part);
+}
+
+fastreg_status fastreg_enclose(const fastreg_array *arrays, size_t count,
+                               const fastreg_options *options, fastreg_sum *sum)
+{
+    const fastreg_options *const o = or_defaults(options);
+    fr_request r = request(FR_VALUE, arrays, count);
+    fr_progress p;
+    if (!sum)
+        return FASTREG_NULL_POINTER;
+    const fastreg_status s = check(&r, o, &fr_format_f64);
+    if (s != FASTREG_OK)
+        return s;
+    r.tier = 1; /* its bound serves every type of result */
+    fr_progress_begin(&p, &r, NULL);
+    const fr_environment saved = fr_environment_enter();
+    fr_pass(&p);
+    const fr_sum found = p.found.sum;
+    const double error = found.error * (o->error_factor != 0.0 ? o->error_factor : 1.0);
+    const int bounded = !p.found.unbounded && found.high + error < FR_INFINITY;
+    const fastreg_sum whole = {bounded ? found.high : 0.0,
+                               bounded ? found.low : 0.0,
+                               bounded ? error : 0.0,
+                               r.elements,
+                               (unsigned)p.found.nan,
+                               (unsigned)p.found.inf,
+                               !bounded,
+                               0};
+    fr_environment_leave(saved);
+    if (fr_is_stopped(&p))
+        return FASTREG_INTERRUPTED;
+    *sum = whole;
+    return FASTREG_OK;
+}
+
 /* -- Accumulators ------------------------------------------------------------------------------ */
 
 /* Its words have no type of their own: what is in them is copied out and in. */
@@ -334,7 +393,7 @@ fastreg_status fastreg_accumulator_value(const fastreg_accumulator *from, double
         return FASTREG_NULL_POINTER;
     if (!how.format)
         return FASTREG_BAD_DTYPE;
-    if (!is_good_number(l1) || !is_good_number(l2))
+    if (!fr_is_good_number(l1) || !fr_is_good_number(l2))
         return FASTREG_BAD_WEIGHT;
     const fr_accumulator inside = opened(from);
     double v;
@@ -459,7 +518,14 @@ const char *fastreg_status_text(fastreg_status status)
     case FASTREG_INTERRUPTED:
         return "interrupted; gradients may be partly written";
     case FASTREG_UNDECIDED:
-        return "expected an accumulator that decides; add its arrays once more, exactly";
+        return "expected a sum that decides; add its arrays once more, exactly";
+    case FASTREG_BELOW_ZERO:
+        return "expected a state that holds all that is taken from it";
+    case FASTREG_BAD_STATE:
+        return "expected a state, or a sum of digits of one layout and of no more states than they "
+               "have room for";
+    case FASTREG_NOT_NARROW:
+        return "expected a state with room in the narrow layout; use the wide one";
     }
     return "unknown status";
 }

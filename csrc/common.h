@@ -51,6 +51,13 @@ FR_INLINE double fr_from_bits(uint64_t b)
     return v;
 }
 
+/* Weights and steps: finite and >= 0, -0 too. By their bits, for no floating-point environment may
+ * have been entered yet, in which -5e-324 might pass for 0. */
+FR_INLINE int fr_is_good_number(double w)
+{
+    return fr_bits(w) < UINT64_C(0x7ff0000000000000) || fr_bits(w) == UINT64_C(1) << 63;
+}
+
 /* 2^k for -1022 <= k <= 1023. */
 FR_INLINE double fr_pow2(int k) { return fr_from_bits((uint64_t)(k + 1023) << 52); }
 

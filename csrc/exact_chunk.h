@@ -6,6 +6,7 @@
 #define FR_EXACT_CHUNK_H
 
 #include "dtype.h"
+#include "exact/digits.h"
 
 /* What a run holds beside finite numbers other than 0, and how it was summed: for tests and
  * benchmarks. */
@@ -25,6 +26,19 @@ FR_INLINE void fr_exact_counts_add(fr_exact_counts *to, const fr_exact_counts *c
     to->blocks += c->blocks;
     to->swept += c->swept;
     to->single += c->single;
+}
+
+/* Sums and counts of elements; zero is empty. */
+typedef struct {
+    fr_digits digits;
+    fr_exact_counts counts;
+} fr_exact;
+
+/* Add all that another one has; its digits are canonical. */
+static inline void fr_exact_merge(fr_exact *to, const fr_exact *from)
+{
+    fr_digits_merge(&to->digits, &from->digits);
+    fr_exact_counts_add(&to->counts, &from->counts);
 }
 
 /* What the blocks before were like, {0} at first. */

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "pass.h"
-#include "exact_chunk.h"
 #include "machine.h"
 #include "threads.h"
 #include "walk.h"
@@ -324,6 +323,37 @@ static FR_NOINLINE void exact_share(fr_state *s, uint64_t low, uint64_t high)
     merge(s->progress, &s->found, &e.total);
 }
 
+/* What the elements [low, high) hold. They are few digits, and merged once for each share. */
+static FR_NOINLINE void state_share(fr_state *s, uint64_t low, uint64_t high)
+{
+    const fr_request *const r = s->request;
+    fr_progress *const p = s->progress;
+    fr_exact exact;
+    fr_exact_guess guess = {{0.0, 0.0}, 0, 0};
+    uint64_t at = 0;
+    memset(&exact, 0, sizeof exact);
+    for (size_t k = 0; k < r->count && at < high; ++k) {
+        const fastreg_array *const a = &r->arrays[k];
+        const uint64_t n = fr_elements(a), end = at + n;
+        if (n && end > low) {
+            const uint64_t first = low > at ? low - at : 0;
+            fr_walk w;
+            fr_walk_start(&w, a, first, FR_MIN(end, high) - at - first, 0, 0);
+            while (fr_walk_next(&w, CHUNK)) {
+                fr_exact_chunk(r->kernels, w.x, w.n, w.type, w.dtype, FR_PENALTY_l1l2, &guess,
+                               &exact.digits, &exact.counts);
+                if (FR_UNLIKELY(stopped(s, w.n)))
+                    return;
+            }
+        }
+        at = end;
+    }
+    (void)fr_digits_carry(&exact.digits);
+    fr_threads_lock(&p->lock);
+    fr_exact_merge(p->exact, &exact);
+    fr_threads_unlock(&p->lock);
+}
+
 /* Share i of `shares`. here: on the thread that called fastreg. */
 static void pass_share(void *progress, int i, int shares, int here)
 {
@@ -342,7 +372,9 @@ static void pass_share(void *progress, int i, int shares, int here)
     s.since_poll = 0;
     s.anchor[0] = p->anchor[0], s.anchor[1] = p->anchor[1];
     memset(&s.found, 0, sizeof s.found);
-    if (p->total)
+    if (p->exact)
+        state_share(&s, low, high);
+    else if (p->total)
         exact_share(&s, low, high);
     else {
         pass_list(&s, low, high, NULL);
@@ -358,6 +390,7 @@ void fr_progress_begin(fr_progress *p, const fr_request *request, fr_total *tota
 {
     p->request = request;
     p->total = total;
+    p->exact = NULL;
     p->anchor[0] = p->anchor[1] = 0.0;
     atomic_init(&p->stopped, 0);
     atomic_flag_clear(&p->lock);
@@ -372,6 +405,8 @@ static int restart_pass(void *progress)
     memset(&p->found, 0, sizeof p->found);
     if (p->total)
         memset(p->total, 0, sizeof *p->total);
+    if (p->exact)
+        memset(p->exact, 0, sizeof *p->exact);
     return !fr_writes(r->operation) || (r->store != FR_STORE_accumulated && !fr_overwrites(r));
 }
 

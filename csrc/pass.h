@@ -5,12 +5,12 @@
 #ifndef FR_PASS_H
 #define FR_PASS_H
 
-#include "dtype.h"
 #include "exact/limbs.h"
+#include "exact_chunk.h"
 
 #include <stdatomic.h>
 
-typedef enum { FR_VALUE, FR_GRADIENT, FR_BOTH, FR_PROX, FR_STATISTICS } fr_operation;
+typedef enum { FR_VALUE, FR_GRADIENT, FR_BOTH, FR_PROX, FR_STATISTICS, FR_STATE } fr_operation;
 
 /* A request: constant while a pass works on it. What each operation reads beside the arrays:
  *
@@ -20,6 +20,7 @@ typedef enum { FR_VALUE, FR_GRADIENT, FR_BOTH, FR_PROX, FR_STATISTICS } fr_opera
  *   FR_BOTH       0, 1       with tier 0  -        the same                      scale
  *   FR_PROX       -          -            -        fresh                         step, flush
  *   FR_STATISTICS 1          -            -        -                             -
+ *   FR_STATE      -          -            -        -                             -
  *
  * f64 arrays are summed by tier 1 where the request says 0. A prox does not stream its stores: it
  * is limited by its division. */
@@ -51,7 +52,10 @@ FR_INLINE int fr_overwrites(const fr_request *r)
 }
 
 FR_INLINE int fr_sums(fr_operation o) { return o != FR_GRADIENT && o != FR_PROX; }
-FR_INLINE int fr_writes(fr_operation o) { return o != FR_VALUE && o != FR_STATISTICS; }
+FR_INLINE int fr_writes(fr_operation o)
+{
+    return o == FR_GRADIENT || o == FR_BOTH || o == FR_PROX;
+}
 
 /* What a thread found in its share; merged by addition. */
 typedef struct {
@@ -81,9 +85,10 @@ FR_INLINE void fr_found_add(fr_found *to, const fr_found *f)
 typedef struct {
     const fr_request *request;
     atomic_int stopped; /* the caller's poll asked to stop, or forked: what was found is not all */
-    atomic_flag lock;   /* of found and total */
+    atomic_flag lock;   /* of found, total and exact */
     fr_found found;
     fr_total *total;  /* tier 2: the exact sum, zero before the first pass */
+    fr_exact *exact;  /* FR_STATE: what the arrays hold, zero before the pass */
     double anchor[2]; /* tier 1's first guesses, 0 for none; its last after a pass of one share */
 } fr_progress;
 

@@ -53,6 +53,8 @@ _FUNCTIONS = {
     "group_lasso_prox_": "fastreg.group_lasso",
     "group_lasso_value": "fastreg.group_lasso",
     "load": "fastreg._checkpoints.loading",
+    "State": "fastreg.states",
+    "state": "fastreg.states",
 }
 # Modules, and what they need:
 _MODULES = {
@@ -64,12 +66,14 @@ _MODULES = {
     "model": "",
     "regularizers": "",
     "runtime": "",
+    "states": "",
     "tensorflow": "tensorflow",
     "torch": "torch",
 }
 
 __all__ = [
     "Plan",
+    "State",
     "bf16_view",
     "check_finite",
     "clip_by_global_norm_",
@@ -99,6 +103,8 @@ __all__ = [
     "runtime",
     "set_num_threads",
     "show_config",
+    "state",
+    "states",
     "stats",
     "sum_abs",
     "sum_squares",

@@ -13,6 +13,9 @@ cdef extern from "fastreg.h" nogil:
         FASTREG_BAD_THREADS
         FASTREG_INTERRUPTED
         FASTREG_UNDECIDED
+        FASTREG_BELOW_ZERO
+        FASTREG_BAD_STATE
+        FASTREG_NOT_NARROW
 
     ctypedef enum fastreg_dtype:
         FASTREG_F16
@@ -86,6 +89,53 @@ cdef extern from "fastreg.h" nogil:
                                              fastreg_dtype result, double *value)
     fastreg_status fastreg_accumulator_statistics(const fastreg_accumulator *source,
                                                   fastreg_statistics *statistics)
+    enum:
+        FASTREG_NARROW
+        FASTREG_WIDE
+        FASTREG_DIGITS64_NARROW
+        FASTREG_DIGITS64_WIDE
+        FASTREG_DIGITS32_NARROW
+        FASTREG_DIGITS32_WIDE
+        FASTREG_SUM_DIGITS64
+
+    ctypedef struct fastreg_state:
+        unsigned long long n
+        unsigned long long zeros
+        unsigned long long nans
+        unsigned long long positive_infinities
+        unsigned long long negative_infinities
+        unsigned long long layout
+
+    fastreg_status fastreg_state_fill(fastreg_state *to, const fastreg_array *arrays, size_t count,
+                                      const fastreg_options *options)
+    fastreg_status fastreg_state_add(fastreg_state *to, const fastreg_state *source)
+    fastreg_status fastreg_state_subtract(fastreg_state *to, const fastreg_state *source)
+    fastreg_status fastreg_state_value(const fastreg_state *states, const double *l1,
+                                       const double *l2, size_t count, fastreg_dtype result,
+                                       double *value)
+    fastreg_status fastreg_state_norm(const fastreg_state *states, const double *l1,
+                                      const double *l2, size_t count, fastreg_dtype result,
+                                      double *value)
+    fastreg_status fastreg_state_digits64(const fastreg_state *state, long long *digits,
+                                          size_t count)
+    fastreg_status fastreg_state_digits32(const fastreg_state *state, int *digits, size_t count)
+    fastreg_status fastreg_state_from_digits64(fastreg_state *to, const long long *digits,
+                                               size_t count)
+    fastreg_status fastreg_state_from_digits32(fastreg_state *to, const int *digits, size_t count)
+    size_t fastreg_state_nbytes(const fastreg_state *state)
+    fastreg_status fastreg_state_save(const fastreg_state *state, void *data, size_t nbytes)
+    fastreg_status fastreg_state_load(fastreg_state *to, const void *data, size_t nbytes)
+
+    ctypedef struct fastreg_sum:
+        pass
+    fastreg_status fastreg_enclose(const fastreg_array *arrays, size_t count,
+                                   const fastreg_options *options, fastreg_sum *sum)
+    fastreg_status fastreg_sum_merge(fastreg_sum *to, const fastreg_sum *source)
+    fastreg_status fastreg_sum_value(const fastreg_sum *sum, fastreg_dtype result, double *value)
+    fastreg_status fastreg_sum_norm(const fastreg_sum *sum, fastreg_dtype result, double *value)
+    fastreg_status fastreg_sum_digits64(const fastreg_sum *sum, long long *digits)
+    fastreg_status fastreg_digits64_decide(const long long *digits, int root, fastreg_dtype result,
+                                           double *value)
     fastreg_status fastreg_prox(const fastreg_array *arrays, size_t count, double step, int flush,
                                 const fastreg_options *options)
     fastreg_status fastreg_pack(fastreg_dtype dtype, double value, void *element)

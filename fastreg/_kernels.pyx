@@ -489,6 +489,7 @@ cdef class Options:
 include "_binding/one_array.pxi"
 include "_binding/arrays.pxi"
 include "_binding/accumulator.pxi"
+include "_binding/state.pxi"
 
 
 # -- What is in use -----------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from fastreg._kernels import Accumulator, Arrays
 if TYPE_CHECKING:
     from fastreg._core.arrays import AnyArray
 
-__all__ = ["InPieces", "Sums"]
+__all__ = ["InPieces", "Sums", "widened"]
 
 # Of a narrow array, at a time.
 _PIECE = 1 << 20
@@ -52,13 +52,13 @@ class Sums:
 
     def add(self, x: HostArray) -> None:
         """Add the elements of an array."""
-        for piece, subnormals in _widened(x):
+        for piece, subnormals in widened(x):
             self._accumulator.add(Arrays([piece]))
             self._subnormals += subnormals
 
     def add_exactly(self, x: HostArray) -> None:
         """Add them once more, where the first reading did not decide."""
-        for piece, _ in _widened(x):
+        for piece, _ in widened(x):
             self._accumulator.add(Arrays([piece]), True)
 
     def merge(self, other: Sums) -> None:
@@ -112,7 +112,7 @@ class InPieces:
         return rows, total.statistics()
 
 
-def _widened(x: HostArray) -> Iterator[tuple[HostArray, int]]:
+def widened(x: HostArray) -> Iterator[tuple[HostArray, int]]:
     """Yield an array in pieces that kernels read, and what to add to their count of subnormals.
 
     What kernels read comes as it is, and there is nothing to add.

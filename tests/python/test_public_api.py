@@ -16,7 +16,7 @@ import pytest
 import fastreg
 
 FILE = Path(__file__).with_name("public_api.txt")
-MODULES = ("", "errors", "functional", "group_lasso", "model", "regularizers", "runtime")
+MODULES = ("", "errors", "functional", "group_lasso", "model", "regularizers", "runtime", "states")
 BACKENDS = ("torch", "tensorflow", "jax", "keras")
 
 
