@@ -109,10 +109,13 @@ FR_INLINE int stopped(fr_state *s, size_t n)
     return fr_is_stopped(s->progress);
 }
 
-/* Is a value out of reach? A chunk without a bound leaves it to the exact tier. */
-FR_INLINE int is_hopeless(const fr_state *s)
+/* A chunk without a bound leaves a value to the exact tier: is the rest not worth reading? */
+FR_INLINE int is_hopeless(fr_state *s)
 {
-    return s->found.unbounded && s->request->operation == FR_VALUE;
+    if (FR_LIKELY(!s->found.unbounded) || s->request->operation != FR_VALUE)
+        return 0;
+    s->found.abandoned = 1;
+    return 1;
 }
 
 FR_INLINE void do_chunk(fr_state *s, const void *x, void *g, size_t n, int type)

@@ -62,6 +62,7 @@ typedef struct {
     fr_sum sum;       /* weighted; tiers 0 and 1 */
     int nan, inf;     /* met in the data */
     int unbounded;    /* a chunk that tier 1 cannot bound: numbers near the ends of f64's range */
+    int abandoned;    /* a share was left there: nothing is known of the rest of it */
     fr_sum moment[2]; /* statistics: of |x| and x*x, without weights */
     fr_counts counts; /* statistics */
 } fr_found;
@@ -79,6 +80,7 @@ FR_INLINE void fr_found_add(fr_found *to, const fr_found *f)
     to->nan |= f->nan;
     to->inf |= f->inf;
     to->unbounded |= f->unbounded;
+    to->abandoned |= f->abandoned;
 }
 
 /* How far a request is. */

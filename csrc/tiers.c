@@ -5,7 +5,7 @@
 int fr_decide(const fr_found *found, const fr_sum *sum, const fr_total *total,
               const fr_rounding *how, double *value)
 {
-    if (FR_UNLIKELY(found->nan || found->inf)) {
+    if (FR_UNLIKELY(found->nan || (found->inf && !found->abandoned))) {
         *value = found->nan ? FR_NAN : FR_INFINITY;
         return 1;
     }
