@@ -3,7 +3,6 @@
  * All public functions. Arguments are checked here and nowhere else, and the floating-point
  * environment is entered here for the calling thread.
  */
-#include "accumulator.h"
 #include "dispatch.h"
 #include "host.h"
 #include "machine.h"
@@ -335,93 +334,6 @@ fastreg_status fastreg_enclose(const fastreg_array *arrays, size_t count,
     return FASTREG_OK;
 }
 
-/* -- Accumulators ------------------------------------------------------------------------------ */
-
-/* Its words have no type of their own: what is in them is copied out and in. */
-static fr_accumulator opened(const fastreg_accumulator *a)
-{
-    fr_accumulator inside;
-    memcpy(&inside, a, sizeof inside);
-    return inside;
-}
-
-static void closed(fastreg_accumulator *a, const fr_accumulator *inside)
-{
-    memcpy(a, inside, sizeof *inside);
-}
-
-fastreg_status fastreg_accumulator_add(fastreg_accumulator *to, const fastreg_array *arrays,
-                                       size_t count, int exactly, const fastreg_options *options)
-{
-    fr_request r = request(FR_STATISTICS, arrays, count);
-    if (!to)
-        return FASTREG_NULL_POINTER;
-    fastreg_status s = check(&r, or_defaults(options), &fr_format_f64);
-    if (s != FASTREG_OK)
-        return s;
-    fr_accumulator inside = opened(to);
-    if (r.elements > (uint64_t)INT64_MAX - (exactly ? inside.exact_n : inside.n))
-        return FASTREG_BAD_SHAPE;
-    const fr_environment saved = fr_environment_enter();
-    s = fr_accumulate(&inside, &r, exactly);
-    fr_environment_leave(saved);
-    if (s == FASTREG_OK)
-        closed(to, &inside);
-    return s;
-}
-
-fastreg_status fastreg_accumulator_merge(fastreg_accumulator *to, const fastreg_accumulator *from)
-{
-    if (!to || !from)
-        return FASTREG_NULL_POINTER;
-    fr_accumulator inside = opened(to);
-    const fr_accumulator other = opened(from);
-    if (other.n > (uint64_t)INT64_MAX - inside.n)
-        return FASTREG_BAD_SHAPE;
-    const fr_environment saved = fr_environment_enter();
-    fr_accumulator_merge(&inside, &other);
-    fr_environment_leave(saved);
-    closed(to, &inside);
-    return FASTREG_OK;
-}
-
-fastreg_status fastreg_accumulator_value(const fastreg_accumulator *from, double l1, double l2,
-                                         fastreg_dtype result, double *value)
-{
-    const fr_rounding how = {fr_format_of(result), 0, 1.0};
-    if (!from || !value)
-        return FASTREG_NULL_POINTER;
-    if (!how.format)
-        return FASTREG_BAD_DTYPE;
-    if (!fr_is_good_number(l1) || !fr_is_good_number(l2))
-        return FASTREG_BAD_WEIGHT;
-    const fr_accumulator inside = opened(from);
-    double v;
-    const fr_environment saved = fr_environment_enter();
-    const int decided = fr_accumulator_value(&inside, l1, l2, &how, &v);
-    fr_environment_leave(saved);
-    if (!decided)
-        return FASTREG_UNDECIDED;
-    *value = v;
-    return FASTREG_OK;
-}
-
-fastreg_status fastreg_accumulator_statistics(const fastreg_accumulator *from,
-                                              fastreg_statistics *statistics)
-{
-    if (!from || !statistics)
-        return FASTREG_NULL_POINTER;
-    const fr_accumulator inside = opened(from);
-    fastreg_statistics s;
-    const fr_environment saved = fr_environment_enter();
-    const int decided = fr_accumulator_statistics(&inside, &s);
-    fr_environment_leave(saved);
-    if (!decided)
-        return FASTREG_UNDECIDED;
-    *statistics = s;
-    return FASTREG_OK;
-}
-
 /* -- Elements ---------------------------------------------------------------------------------- */
 
 size_t fastreg_itemsize(fastreg_dtype dtype) { return fr_itemsize(dtype); }
@@ -518,7 +430,7 @@ const char *fastreg_status_text(fastreg_status status)
     case FASTREG_INTERRUPTED:
         return "interrupted; gradients may be partly written";
     case FASTREG_UNDECIDED:
-        return "expected a sum that decides; add its arrays once more, exactly";
+        return "expected a sum whose bound leaves no choice; sum exactly, with a state";
     case FASTREG_BELOW_ZERO:
         return "expected a state that holds all that is taken from it";
     case FASTREG_BAD_STATE:

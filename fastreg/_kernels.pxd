@@ -78,17 +78,6 @@ cdef extern from "fastreg.h" nogil:
     fastreg_status fastreg_statistics_of(const fastreg_array *arrays, size_t count,
                                   const fastreg_options *options, fastreg_statistics *rows,
                                   fastreg_statistics *total)
-    ctypedef struct fastreg_accumulator:
-        pass
-    fastreg_status fastreg_accumulator_add(fastreg_accumulator *to, const fastreg_array *arrays,
-                                           size_t count, int exactly,
-                                           const fastreg_options *options)
-    fastreg_status fastreg_accumulator_merge(fastreg_accumulator *to,
-                                             const fastreg_accumulator *source)
-    fastreg_status fastreg_accumulator_value(const fastreg_accumulator *source, double l1, double l2,
-                                             fastreg_dtype result, double *value)
-    fastreg_status fastreg_accumulator_statistics(const fastreg_accumulator *source,
-                                                  fastreg_statistics *statistics)
     enum:
         FASTREG_NARROW
         FASTREG_WIDE

@@ -488,7 +488,6 @@ cdef class Options:
 
 include "_binding/one_array.pxi"
 include "_binding/arrays.pxi"
-include "_binding/accumulator.pxi"
 include "_binding/state.pxi"
 
 

@@ -86,6 +86,8 @@ cdef object _statistics_dtype = np.dtype([
     ("infs", np.int64),
 ])
 
+STATISTICS = _statistics_dtype
+
 
 cdef class Arrays:
     """Described memory x verbs: a list of arrays with their weights, described to C once.

@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastreg._core.arrays import HostArray
 from fastreg._core.dtypes import BF16, Narrow
-from fastreg._kernels import Accumulator, Arrays
+from fastreg._kernels import STATISTICS, Arrays, States, clean_environment
 
 if TYPE_CHECKING:
     from fastreg._core.arrays import AnyArray
@@ -23,58 +24,56 @@ _PIECE = 1 << 20
 
 
 class Sums:
-    """Exact sums and counts of what is read piece by piece.
+    """Exact sums and counts of what is read piece by piece, once."""
 
-    Attributes
-    ----------
-    exact : bool
-        Whether all of it has been added exactly as well: then everything is decided.
-    """
-
-    __slots__ = ("_accumulator", "_subnormals", "exact")
+    __slots__ = ("_largest", "_states", "_subnormals")
 
     def __init__(self) -> None:
-        self._accumulator = Accumulator()
+        self._states = States(1)
+        self._largest = 0.0
         self._subnormals = 0
-        self.exact = False
 
     @classmethod
-    def of(cls, pieces: Callable[[], Iterable[HostArray]], *weights: tuple[float, float]) -> Sums:
-        """Read pieces once, and once more if that leaves a statistic or a penalty undecided."""
+    def of(cls, pieces: Iterable[HostArray]) -> Sums:
+        """Add up pieces."""
         sums = cls()
-        for piece in pieces():
+        for piece in pieces:
             sums.add(piece)
-        if sums.statistics() is None or any(sums.penalty(*w) is None for w in weights):
-            for piece in pieces():
-                sums.add_exactly(piece)
-            sums.exact = True
         return sums
 
     def add(self, x: HostArray) -> None:
         """Add the elements of an array."""
         for piece, subnormals in widened(x):
-            self._accumulator.add(Arrays([piece]))
-            self._subnormals += subnormals
-
-    def add_exactly(self, x: HostArray) -> None:
-        """Add them once more, where the first reading did not decide."""
-        for piece, _ in widened(x):
-            self._accumulator.add(Arrays([piece]), True)
+            arrays = Arrays([piece])
+            found = arrays.statistics()[1]
+            self._states.fill(arrays)
+            self._see(float(found["max_abs"]), int(found["subnormals"]) + subnormals)
 
     def merge(self, other: Sums) -> None:
         """Add all that another one has."""
-        self._accumulator.merge(other._accumulator)
-        self._subnormals += other._subnormals
+        self._states = self._states.plus(other._states)
+        self._see(other._largest, other._subnormals)
 
-    def penalty(self, l1: float, l2: float) -> float | None:
-        """Return l1·Σ|x| + l2·Σx² rounded once; None if that is undecided."""
-        return self._accumulator.value(l1, l2)
+    def _see(self, largest: float, subnormals: int) -> None:
+        self._subnormals += subnormals
+        with clean_environment():  # where subnormal numbers count as zero, none is larger
+            if largest > self._largest:  # NaN is not: the state counts it
+                self._largest = largest
+
+    def penalty(self, l1: float, l2: float) -> float:
+        """Return l1·Σ|x| + l2·Σx² rounded once."""
+        return float(self._states.value([l1], [l2]))
 
     def statistics(self) -> Any:
-        """Return a row of statistics; None if that is undecided."""
-        row = self._accumulator.statistics()
-        if row is not None:
-            row["subnormals"] += self._subnormals
+        """Return a row of statistics."""
+        n, zeros, nans, positive, negative = self._states.counts(0)
+        row = np.zeros(1, STATISTICS)[0]
+        row["n"], row["zeros"], row["nans"], row["infs"] = n, zeros, nans, positive + negative
+        row["sum_abs"] = self.penalty(1.0, 0.0)
+        row["sum_squares"] = self.penalty(0.0, 1.0)
+        row["norm"] = self._states.value([0.0], [1.0], None, True)
+        row["max_abs"] = math.nan if nans else self._largest
+        row["subnormals"] = self._subnormals
         return row
 
 
@@ -96,19 +95,13 @@ class InPieces:
 
     def statistics(self) -> tuple[AnyArray, Any]:
         """Return the rows of all arrays, and the total of those that are counted."""
-        every = [Sums.of(lambda host=host: (host,)) for host in self._hosts]  # type: ignore[misc]
-        counted = [self._integers or host.dtype.floating for host in self._hosts]
         total = Sums()
-        for sums, yes in zip(every, counted, strict=True):
-            if yes:
-                total.merge(sums)
-        if total.statistics() is None:
-            for host, sums, yes in zip(self._hosts, every, counted, strict=True):
-                if yes and not sums.exact:
-                    total.add_exactly(host)
-        rows = np.zeros(len(every), total.statistics().dtype)
-        for k, sums in enumerate(every):
+        rows = np.zeros(len(self._hosts), STATISTICS)
+        for k, host in enumerate(self._hosts):
+            sums = Sums.of([host])
             rows[k] = sums.statistics()
+            if self._integers or host.dtype.floating:
+                total.merge(sums)
         return rows, total.statistics()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, TextIO
@@ -30,7 +29,6 @@ from fastreg.cli.differences import (
     float64,
     most_ulps,
     pairs,
-    type_of,
 )
 from fastreg.cli.progress import Progress
 from fastreg.errors import ArgumentError, CheckpointError, message
@@ -277,7 +275,7 @@ def compare(
         shown.expect(sum(t.nbytes for t in a.tensors.values() if t.name in b.tensors))
         task = _Task(a, b, atol, rtol, shown)
         rows = [task.row(name) for name in names]
-        return Comparison(rows, *task.norms(rows), a.errors + b.errors)
+        return Comparison(rows, *task.norms(), a.errors + b.errors)
 
 
 class _Task:
@@ -328,7 +326,7 @@ class _Task:
         row.differing, row.ulps = differing, ulps
         row.statistics = Sums().statistics()
         if differing:
-            sums = Sums.of(lambda: differences(a, b))
+            sums = Sums.of(differences(a, b))
             row.statistics = sums.statistics()
             if floats:
                 self.differences.merge(sums)
@@ -349,24 +347,9 @@ class _Task:
             allowed = atol + rtol * np.abs(float64(y, b))
         return int(np.count_nonzero(~((d == 0) | ((d <= allowed) & np.isfinite(d)))))
 
-    def norms(self, rows: Sequence[Row]) -> tuple[float, float]:
+    def norms(self) -> tuple[float, float]:
         """Return the norm of all differences, and that of what was compared."""
-        names = [row.name for row in rows if row.statistics is not None and row.floats]
-        if self.differences.statistics() is None:
-            self.differences = Sums.of(lambda: self.all_differences(names))
-        if self.first.statistics() is None:
-            self.first = Sums.of(lambda: self.all_elements(names))
         return self.differences.statistics()["norm"].item(), self.first.statistics()["norm"].item()
-
-    def all_differences(self, names: Sequence[str]) -> Iterator[HostArray]:
-        for name in names:
-            yield from differences(self.a.tensor(name), self.b.tensor(name))
-
-    def all_elements(self, names: Sequence[str]) -> Iterator[HostArray]:
-        for name in names:
-            tensor = self.a.tensor(name)
-            for piece in tensor.pieces():
-                yield HostArray(piece, type_of(tensor))
 
 
 # -- Printing --------------------------------------------------------------------------------------

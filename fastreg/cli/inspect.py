@@ -40,8 +40,7 @@ def inspect(
 ) -> Report:
     """Measure every tensor of some checkpoints, and all of them together.
 
-    Each file is closed before the next is opened, and each tensor read once, in pieces; all of them
-    once more in the rare case that the rounding of a total is not decided by that.
+    Each file is closed before the next is opened, and each tensor read once, in pieces.
 
     Parameters
     ----------
@@ -90,7 +89,6 @@ class _Task:
         self.progress = progress
         self.total, self.weighed = Sums(), Sums()
         self.rows: list[Any] = []
-        self.exact: list[bool] = []
         self.unselected = 0
 
     def run(self, found: Sequence[Found], budget: Budget) -> Report:
@@ -117,7 +115,7 @@ class _Task:
                 )
             del checkpoint  # what is mapped is let go before the next file is opened
         self.check_rule()
-        self.finish(found)
+        self.finish()
         return report
 
     def open(self, one: Found, budget: Budget) -> Checkpoint:
@@ -131,22 +129,18 @@ class _Task:
         """Read a file; only if all of it is good does it become part of the report."""
         report, total, weighed = self.report, Sums(), Sums()
         rows: list[Any] = []
-        exact: list[bool] = []
         penalties: list[float] = []
         tensors = self.selected(checkpoint)
         counted = [not t.skipped and (self.integers or _is_float(t)) for t in tensors]
         weighs = [c and self.weighs(t, checkpoint) for c, t in zip(counted, tensors, strict=True)]
-        asked = [self.weights] if report.weighted else []
         for k, tensor in enumerate(tensors):
             if tensor.skipped:
                 rows.append(None)
-                exact.append(False)
                 penalties.append(0.0)
                 continue
-            sums = Sums.of(lambda tensor=tensor: self.pieces(tensor), *asked)  # type: ignore[misc]
+            sums = Sums.of(self.pieces(tensor))
             rows.append(sums.statistics())
-            exact.append(sums.exact)
-            penalties.append(sums.penalty(*self.weights) or 0.0 if weighs[k] else 0.0)
+            penalties.append(sums.penalty(*self.weights) if weighs[k] else 0.0)
             if counted[k]:
                 total.merge(sums)
             if weighs[k]:
@@ -155,7 +149,6 @@ class _Task:
         self.weighed.merge(weighed)
         self.unselected += len(checkpoint.tensors) - len(tensors)
         self.rows += rows
-        self.exact += exact
         report.penalties += penalties
         report.counted += counted
         report.weighed += weighs
@@ -203,47 +196,16 @@ class _Task:
             )
         )
 
-    def finish(self, found: Sequence[Found]) -> None:
-        """Fill in the rows and the totals, whose rounding may need a second reading."""
+    def finish(self) -> None:
+        """Fill in the rows and the totals."""
         report, zero = self.report, Sums().statistics()
-        if self.total.statistics() is None or self.weighed.penalty(*self.weights) is None:
-            self.read_again(found)
         report.rows = np.zeros(len(self.rows), zero.dtype)
         report.rows["n"] = [tensor.n for tensor in report.tensors]
         for k, row in enumerate(self.rows):
             if row is not None:
                 report.rows[k] = row
         report.total = dict(zip(FIELDS, self.total.statistics().tolist(), strict=True))
-        report.penalty = self.weighed.penalty(*self.weights) or 0.0
-
-    def read_again(self, found: Sequence[Found]) -> None:
-        """Add exactly what was not, file by file."""
-        report = self.report
-        positions: dict[int, list[int]] = {}
-        for k, place in enumerate(report.places):
-            positions.setdefault(place, []).append(k)
-        for place, inside in positions.items():
-            checkpoint = self.open(found[place], Budget(_MOST))
-            tensors = self.selected(checkpoint)
-            if [replace(t, source=None) for t in tensors] != [report.tensors[k] for k in inside]:
-                raise CheckpointError(
-                    message(
-                        f"files that stay as they are; {found[place].path}",
-                        "another one at the second reading",
-                        "inspect it again once it is written",
-                    )
-                )
-            for k, tensor in zip(inside, tensors, strict=True):
-                if self.exact[k] or not report.counted[k]:
-                    continue
-                for piece in self.pieces(tensor):
-                    self.total.add_exactly(piece)
-                    if report.weighed[k]:
-                        self.weighed.add_exactly(piece)
-
-
-# Members that were unpacked once are within what the user allows.
-_MOST = 1 << 62
+        report.penalty = self.weighed.penalty(*self.weights)
 
 
 def _is_float(tensor: Tensor) -> bool:

@@ -53,11 +53,14 @@ static void refused(const fastreg_array *a, size_t count, const fastreg_options 
         HOLDS(fastreg_value(a, count, FASTREG_F64, o, &v) == wanted);
         HOLDS(fastreg_norm(a, count, FASTREG_F16, o, &v) == wanted);
         HOLDS(fastreg_statistics_of(a, count, o, rows, NULL) == wanted);
-        static const fastreg_accumulator empty;
-        fastreg_accumulator to = empty;
-        for (int exactly = 0; exactly < 2; ++exactly)
-            HOLDS(fastreg_accumulator_add(&to, a, count, exactly, o) == wanted);
+        static const fastreg_state empty;
+        fastreg_state to = empty;
+        fastreg_sum sum;
+        memset(&sum, 0x5a, sizeof sum);
+        HOLDS(fastreg_state_fill(&to, a, count, o) == wanted);
         HOLDS(memcmp(&to, &empty, sizeof to) == 0);
+        HOLDS(fastreg_enclose(a, count, o, &sum) == wanted);
+        HOLDS(sum.n == 0x5a5a5a5a5a5a5a5a);
     }
     HOLDS(v == -7.0);
     for (int i = 0; i < 5; ++i)
@@ -354,10 +357,10 @@ static void check_most_dimensions(void)
 
 static void check_texts(void)
 {
-    for (int s = -1; s < 12; ++s) {
+    for (int s = -1; s < 15; ++s) {
         const char *const text = fastreg_status_text((fastreg_status)s);
         HOLDS(text && *text);
-        const int unknown = s < 0 || s > FASTREG_UNDECIDED;
+        const int unknown = s < 0 || s > FASTREG_NOT_NARROW;
         HOLDS((strcmp(text, "unknown status") == 0) == unknown);
         for (int t = 0; t < s && !unknown; ++t)
             HOLDS(strcmp(text, fastreg_status_text((fastreg_status)t)) != 0);
@@ -796,58 +799,191 @@ static void check_cuts(void)
             }
 }
 
-/* Arrays that come one after another: refusals, a tie that one reading leaves open, and a poll that
- * stops without having added anything. */
-static void check_accumulators(void)
+/* States: refusals that touch nothing, what they answer, and a poll that stops without having added
+ * anything. */
+static void check_states(void)
 {
-    static const double high = 0x1p53, half = 0.5;
+    static const double high = 0x1p53, half = 0.5, one_l1[2] = {2.0, 0.0}, bad[2] = {1.0, -1.0};
+    static const double l2[2] = {0x1p-110, 0.0}, nan_weight[1] = {NAN};
+    static const fastreg_state empty;
     static const ptrdiff_t large = LARGE;
-    fastreg_accumulator one, other = {{0}};
-    fastreg_statistics s, total;
+    fastreg_state one = empty, other = empty;
     double v = -7.0;
-    memset(&s, 0x5a, sizeof s);
-    HOLDS(fastreg_accumulator_add(NULL, NULL, 0, 0, NULL) == FASTREG_NULL_POINTER);
-    HOLDS(fastreg_accumulator_merge(&other, NULL) == FASTREG_NULL_POINTER);
-    HOLDS(fastreg_accumulator_merge(NULL, &other) == FASTREG_NULL_POINTER);
-    HOLDS(fastreg_accumulator_value(NULL, 1.0, 1.0, FASTREG_F64, &v) == FASTREG_NULL_POINTER);
-    HOLDS(fastreg_accumulator_value(&other, 1.0, 1.0, FASTREG_F64, NULL) == FASTREG_NULL_POINTER);
-    HOLDS(fastreg_accumulator_value(&other, -1.0, 1.0, FASTREG_F64, &v) == FASTREG_BAD_WEIGHT);
-    HOLDS(fastreg_accumulator_value(&other, 1.0, NAN, FASTREG_F64, &v) == FASTREG_BAD_WEIGHT);
-    HOLDS(fastreg_accumulator_value(&other, 1.0, 1.0, FASTREG_U8, &v) == FASTREG_BAD_DTYPE);
-    HOLDS(fastreg_accumulator_statistics(NULL, &s) == FASTREG_NULL_POINTER);
-    HOLDS(fastreg_accumulator_statistics(&other, NULL) == FASTREG_NULL_POINTER);
+    HOLDS(sizeof(fastreg_state) == 48 + 8 * (67 + 34) && sizeof(fastreg_sum) == 48);
+    HOLDS(fastreg_state_fill(NULL, NULL, 0, NULL) == FASTREG_NULL_POINTER);
+    HOLDS(fastreg_state_add(NULL, &one) == FASTREG_NULL_POINTER);
+    HOLDS(fastreg_state_add(&one, NULL) == FASTREG_NULL_POINTER);
+    HOLDS(fastreg_state_subtract(NULL, &one) == FASTREG_NULL_POINTER);
+    HOLDS(fastreg_state_subtract(&one, NULL) == FASTREG_NULL_POINTER);
+    HOLDS(fastreg_state_value(NULL, one_l1, NULL, 1, FASTREG_F64, &v) == FASTREG_NULL_POINTER);
+    HOLDS(fastreg_state_value(&one, one_l1, l2, 1, FASTREG_F64, NULL) == FASTREG_NULL_POINTER);
+    HOLDS(fastreg_state_value(&one, one_l1, l2, 1, FASTREG_U8, &v) == FASTREG_BAD_DTYPE);
+    HOLDS(fastreg_state_value(&one, bad + 1, l2, 1, FASTREG_F64, &v) == FASTREG_BAD_WEIGHT);
+    HOLDS(fastreg_state_norm(&one, NULL, nan_weight, 1, FASTREG_F64, &v) == FASTREG_BAD_WEIGHT);
     HOLDS(v == -7.0);
-    HOLDS(fastreg_accumulator_value(&other, 1.0, 1.0, FASTREG_F64, &v) == FASTREG_OK && v == 0.0);
+    HOLDS(fastreg_state_value(NULL, NULL, NULL, 0, FASTREG_F64, &v) == FASTREG_OK && v == 0.0);
     fastreg_array a = {.data = &high, .dtype = FASTREG_F64}, b = {.data = &half};
     b.dtype = FASTREG_F64;
-    memset(&one, 0, sizeof one);
-    HOLDS(fastreg_accumulator_add(&one, &a, 1, 0, NULL) == FASTREG_OK);
-    HOLDS(fastreg_accumulator_add(&other, &b, 1, 0, NULL) == FASTREG_OK);
+    HOLDS(fastreg_state_fill(&one, &a, 1, NULL) == FASTREG_OK);
+    HOLDS(fastreg_state_fill(&other, &b, 1, NULL) == FASTREG_OK);
     for (int twice = 0; twice < 2; ++twice)
-        HOLDS(fastreg_accumulator_merge(&one, &other) == FASTREG_OK);
-    v = -7.0;
-    HOLDS(fastreg_accumulator_value(&one, 1.0, 0.0, FASTREG_F64, &v) == FASTREG_UNDECIDED);
-    HOLDS(fastreg_accumulator_statistics(&one, &s) == FASTREG_UNDECIDED);
-    HOLDS(v == -7.0 && ((unsigned char *)&s)[0] == 0x5a);
-    HOLDS(fastreg_accumulator_value(&one, 1.0, 0.0, FASTREG_F32, &v) == FASTREG_OK && v == 0x1p53);
-    HOLDS(fastreg_accumulator_value(&one, 0.0, 0.0, FASTREG_F64, &v) == FASTREG_OK && v == 0.0);
-    fastreg_array all[3] = {a, b, b};
-    HOLDS(fastreg_accumulator_add(&one, all, 3, 1, NULL) == FASTREG_OK);
-    HOLDS(fastreg_accumulator_value(&one, 1.0, 0.0, FASTREG_F64, &v) == FASTREG_OK && v == 0x1p53);
-    HOLDS(fastreg_accumulator_value(&one, 2.0, 0x1p-110, FASTREG_F64, &v) == FASTREG_OK);
+        HOLDS(fastreg_state_add(&one, &other) == FASTREG_OK);
+    HOLDS(one.n == 3 && one.layout == FASTREG_WIDE);
+    HOLDS(fastreg_state_value(&one, one_l1, NULL, 1, FASTREG_F64, &v) == FASTREG_OK);
+    HOLDS(v == 0x1p54);
+    HOLDS(fastreg_state_value(&one, one_l1, l2, 1, FASTREG_F64, &v) == FASTREG_OK);
     HOLDS(v == 0x1p54 + 4.0); /* 2^54 + 2 is a tie, and the squares lie above it */
-    HOLDS(fastreg_accumulator_statistics(&one, &s) == FASTREG_OK);
-    fastreg_statistics rows[3];
-    HOLDS(fastreg_statistics_of(all, 3, NULL, rows, &total) == FASTREG_OK);
-    HOLDS(memcmp(&s, &total, sizeof s) == 0);
+    HOLDS(fastreg_state_norm(&other, NULL, one_l1, 1, FASTREG_F16, &v) == FASTREG_OK);
+    HOLDS(v == 0.70703125); /* sqrt(1/2) in f16 */
+    fastreg_state rows[2] = {one, other};
+    HOLDS(fastreg_state_value(rows, one_l1, NULL, 2, FASTREG_F64, &v) == FASTREG_OK && v == 0x1p54);
+    /* Back to where it came from, and not below. */
+    const fastreg_state whole = one;
+    HOLDS(fastreg_state_subtract(&one, &other) == FASTREG_OK);
+    HOLDS(fastreg_state_subtract(&one, &other) == FASTREG_OK);
+    const fastreg_state before = one;
+    HOLDS(fastreg_state_subtract(&one, &other) == FASTREG_BELOW_ZERO);
+    HOLDS(fastreg_state_subtract(&other, &whole) == FASTREG_BELOW_ZERO);
+    HOLDS(memcmp(&one, &before, sizeof one) == 0);
+    HOLDS(fastreg_state_subtract(&one, &one) == FASTREG_OK && one.n == 0);
+    one = before;
+    HOLDS(fastreg_state_add(&one, &one) == FASTREG_OK && one.n == 2);
+
+    /* Digits and bytes. */
+    long long digits[FASTREG_DIGITS64_WIDE];
+    int small[FASTREG_DIGITS32_WIDE];
+    unsigned char bytes[FASTREG_STATE_BYTES_WIDE];
+    HOLDS(fastreg_state_digits64(NULL, digits, 44) == FASTREG_NULL_POINTER);
+    HOLDS(fastreg_state_digits64(&one, NULL, 44) == FASTREG_NULL_POINTER);
+    HOLDS(fastreg_state_digits64(&one, digits, 45) == FASTREG_BAD_SHAPE);
+    HOLDS(fastreg_state_digits32(&one, small, 44) == FASTREG_BAD_SHAPE);
+    HOLDS(fastreg_state_from_digits64(NULL, digits, 44) == FASTREG_NULL_POINTER);
+    HOLDS(fastreg_state_from_digits32(&one, NULL, 86) == FASTREG_NULL_POINTER);
+    HOLDS(fastreg_state_from_digits64(&one, digits, 86) == FASTREG_BAD_SHAPE);
+    HOLDS(fastreg_state_save(&one, bytes, 856) == FASTREG_BAD_SHAPE);
+    HOLDS(fastreg_state_save(NULL, bytes, 176) == FASTREG_NULL_POINTER);
+    HOLDS(fastreg_state_load(&one, NULL, 176) == FASTREG_NULL_POINTER);
+    HOLDS(fastreg_state_nbytes(NULL) == 176 && fastreg_state_nbytes(&one) == 176);
+    HOLDS(fastreg_state_digits64(&one, digits, FASTREG_DIGITS64_NARROW) == FASTREG_OK);
+    for (int i = 0; i < FASTREG_DIGITS64_NARROW; ++i)
+        digits[i] *= 3;
+    HOLDS(fastreg_state_from_digits64(&other, digits, FASTREG_DIGITS64_NARROW) == FASTREG_OK);
+    HOLDS(other.n == 6 && other.layout == FASTREG_NARROW);
+    digits[1] = 6; /* wide, it says */
+    HOLDS(fastreg_state_from_digits64(&other, digits, FASTREG_DIGITS64_NARROW) ==
+          FASTREG_BAD_STATE);
+    HOLDS(other.n == 6);
+    static const double tiny = 0x1p-1074;
+    b.data = &tiny;
+    HOLDS(fastreg_state_fill(&one, &b, 1, NULL) == FASTREG_OK && fastreg_state_nbytes(&one) == 856);
+    HOLDS(fastreg_state_digits64(&one, digits, FASTREG_DIGITS64_NARROW) == FASTREG_NOT_NARROW);
+    HOLDS(fastreg_state_digits32(&one, small, FASTREG_DIGITS32_WIDE) == FASTREG_OK);
+    HOLDS(fastreg_state_from_digits32(&other, small, FASTREG_DIGITS32_WIDE) == FASTREG_OK);
+    HOLDS(memcmp(&one, &other, sizeof one) == 0);
+    HOLDS(fastreg_state_save(&one, bytes, 856) == FASTREG_OK);
+    HOLDS(fastreg_state_load(&other, bytes, 855) == FASTREG_BAD_STATE);
+    HOLDS(fastreg_state_load(&other, bytes, 856) == FASTREG_OK);
+    HOLDS(memcmp(&one, &other, sizeof one) == 0);
+
+    /* Memory that is no state. */
+    other.zeros = other.n + 1;
+    HOLDS(fastreg_state_add(&one, &other) == FASTREG_BAD_STATE);
+    HOLDS(fastreg_state_add(&other, &one) == FASTREG_BAD_STATE);
+    HOLDS(fastreg_state_subtract(&one, &other) == FASTREG_BAD_STATE);
+    HOLDS(fastreg_state_fill(&other, &b, 1, NULL) == FASTREG_BAD_STATE);
+    HOLDS(fastreg_state_value(&other, one_l1, NULL, 1, FASTREG_F64, &v) == FASTREG_BAD_STATE);
+    HOLDS(fastreg_state_digits64(&other, digits, FASTREG_DIGITS64_WIDE) == FASTREG_BAD_STATE);
+    HOLDS(fastreg_state_save(&other, bytes, 856) == FASTREG_BAD_STATE);
+    memset(&other, 0xff, sizeof other);
+    HOLDS(fastreg_state_fill(&other, &b, 1, NULL) != FASTREG_OK);
+    HOLDS(fastreg_state_add(&one, &other) == FASTREG_BAD_STATE);
+
     a = plain(), a.shape = &large;
-    for (int exactly = 0; exactly < 2; ++exactly) {
-        fastreg_options o = {.poll = poll_until, .poll_context = &asked, .threads = 1};
-        const fastreg_accumulator before = one;
-        asked = 0, limit = 2;
-        HOLDS(fastreg_accumulator_add(&one, &a, 1, exactly, &o) == FASTREG_INTERRUPTED);
-        HOLDS(asked == 3 && memcmp(&one, &before, sizeof one) == 0);
+    fastreg_options o = {.poll = poll_until, .poll_context = &asked, .threads = 1};
+    const fastreg_state kept = one;
+    asked = 0, limit = 2;
+    HOLDS(fastreg_state_fill(&one, &a, 1, &o) == FASTREG_INTERRUPTED);
+    HOLDS(asked == 3 && memcmp(&one, &kept, sizeof one) == 0);
+    fastreg_sum sum = {0};
+    asked = 0, limit = 2;
+    HOLDS(fastreg_enclose(&a, 1, &o, &sum) == FASTREG_INTERRUPTED);
+    HOLDS(asked == 3 && sum.n == 0);
+}
+
+/* Sums with bounds: refusals, hostile numbers, and a choice that is left open. */
+static void check_enclosures(void)
+{
+    static const double numbers[] = {0x1p53, 1.0, 0x1p-200};
+    fastreg_array a = {.data = numbers, .dtype = FASTREG_F64, .l1 = 1.0};
+    fastreg_sum sum = {0}, part;
+    long long digits[FASTREG_SUM_DIGITS64], total[FASTREG_SUM_DIGITS64] = {0};
+    double v = -7.0;
+    HOLDS(fastreg_enclose(&a, 1, NULL, NULL) == FASTREG_NULL_POINTER);
+    HOLDS(fastreg_sum_merge(NULL, &sum) == FASTREG_NULL_POINTER);
+    HOLDS(fastreg_sum_merge(&sum, NULL) == FASTREG_NULL_POINTER);
+    HOLDS(fastreg_sum_value(NULL, FASTREG_F64, &v) == FASTREG_NULL_POINTER);
+    HOLDS(fastreg_sum_norm(&sum, FASTREG_F64, NULL) == FASTREG_NULL_POINTER);
+    HOLDS(fastreg_sum_value(&sum, FASTREG_I8, &v) == FASTREG_BAD_DTYPE);
+    HOLDS(fastreg_sum_digits64(&sum, NULL) == FASTREG_NULL_POINTER);
+    HOLDS(fastreg_sum_digits64(NULL, digits) == FASTREG_NULL_POINTER);
+    HOLDS(fastreg_digits64_decide(NULL, 0, FASTREG_F64, &v) == FASTREG_NULL_POINTER);
+    HOLDS(fastreg_digits64_decide(total, 0, FASTREG_F64, NULL) == FASTREG_NULL_POINTER);
+    HOLDS(fastreg_digits64_decide(total, 0, FASTREG_BOOL, &v) == FASTREG_BAD_DTYPE);
+    HOLDS(v == -7.0);
+    HOLDS(fastreg_digits64_decide(total, 0, FASTREG_F64, &v) == FASTREG_OK && v == 0.0);
+    v = -7.0;
+    for (int i = 0; i < 3; ++i) {
+        a.data = &numbers[i];
+        HOLDS(fastreg_enclose(&a, 1, NULL, &part) == FASTREG_OK && part.n == 1);
+        HOLDS(fastreg_sum_merge(&sum, &part) == FASTREG_OK);
+        HOLDS(fastreg_sum_digits64(&part, digits) == FASTREG_OK);
+        for (int k = 0; k < FASTREG_SUM_DIGITS64; ++k)
+            total[k] += digits[k];
     }
+    HOLDS(sum.n == 3 && sum.reserved == 0);
+    HOLDS(fastreg_sum_value(&sum, FASTREG_F64, &v) == FASTREG_UNDECIDED);
+    HOLDS(fastreg_digits64_decide(total, 0, FASTREG_F64, &v) == FASTREG_UNDECIDED);
+    HOLDS(v == -7.0);
+    HOLDS(fastreg_sum_value(&sum, FASTREG_F32, &v) == FASTREG_OK && v == 0x1p53);
+    HOLDS(fastreg_digits64_decide(total, 1, FASTREG_BF16, &v) == FASTREG_OK && v == 0x1.6ap26);
+    for (int k = 0; k < FASTREG_SUM_DIGITS64; ++k) {
+        memcpy(digits, total, sizeof digits);
+        digits[k] = -1;
+        HOLDS(fastreg_digits64_decide(digits, 0, FASTREG_F32, &v) == FASTREG_BAD_STATE);
+        digits[k] = (3ll << 32) + 1;
+        HOLDS(fastreg_digits64_decide(digits, 0, FASTREG_F32, &v) == FASTREG_BAD_STATE);
+    }
+    static const double odd[] = {NAN, INFINITY, -1.0, 1e308};
+    for (int field = 0; field < 3; ++field)
+        for (int i = 0; i < 3; ++i) {
+            fastreg_sum spoilt = sum;
+            (field == 0 ? &spoilt.high : field == 1 ? &spoilt.low : &spoilt.error)[0] = odd[i];
+            if (field == 1 && i == 2)
+                continue; /* the lower part may have either sign */
+            for (int root = 0; root < 2; ++root) {
+                v = -7.0;
+                HOLDS((root ? fastreg_sum_norm : fastreg_sum_value)(&spoilt, FASTREG_F32, &v) ==
+                      FASTREG_UNDECIDED);
+                HOLDS(fastreg_sum_digits64(&spoilt, digits) == FASTREG_OK);
+                HOLDS(fastreg_digits64_decide(digits, root, FASTREG_F32, &v) == FASTREG_UNDECIDED);
+                part = sum;
+                HOLDS(fastreg_sum_merge(&part, &spoilt) == FASTREG_OK);
+                HOLDS(fastreg_sum_value(&part, FASTREG_F32, &v) == FASTREG_UNDECIDED);
+                HOLDS(v == -7.0);
+            }
+        }
+    part = sum, part.n = 1ull << 63;
+    HOLDS(fastreg_sum_merge(&part, &sum) == FASTREG_BAD_SHAPE);
+    HOLDS(fastreg_sum_digits64(&part, digits) == FASTREG_BAD_SHAPE);
+    part = sum, part.n = (1ull << 63) - 1;
+    HOLDS(fastreg_sum_merge(&part, &sum) == FASTREG_BAD_SHAPE && part.n == (1ull << 63) - 1);
+    fastreg_sum huge = {1e308, 0.0, 0.0, 1, 0, 0, 0, 0}, twice = huge;
+    HOLDS(fastreg_sum_merge(&twice, &huge) == FASTREG_OK);
+    HOLDS(fastreg_sum_value(&twice, FASTREG_F64, &v) == FASTREG_UNDECIDED);
+    HOLDS(fastreg_sum_digits64(&huge, digits) == FASTREG_OK);
+    for (int k = 0; k < FASTREG_SUM_DIGITS64; ++k)
+        digits[k] *= 2;
+    HOLDS(fastreg_digits64_decide(digits, 0, FASTREG_F64, &v) == FASTREG_OK && isinf(v));
 }
 
 /* An array belongs to the share in which it begins, also if it begins where one ends; a large one
@@ -1106,7 +1242,8 @@ int main(void)
     check_environments_of_workers();
     check_forks();
     check_cuts();
-    check_accumulators();
+    check_states();
+    check_enclosures();
     check_shares_of_statistics();
     check_exact_sums();
     printf("good\n");

@@ -15,6 +15,7 @@ import pytest
 
 # Near-ties for each operation, element type and result type: default run, --full, --soak.
 TIES = 4_000, 20_000, 1_000_000
+STATES = 5_000, 100_000, 3_000_000
 CASES = 100_000, 1_000_000, 33_400_000  # 10^8 on three levels together
 
 
@@ -26,6 +27,7 @@ def built(tmp_path_factory):
         "ties": drivers.c_driver(folder, "ties"),
         "fuzz": drivers.c_driver(folder, "fuzz"),
         "contract": drivers.c_driver(folder, "contract"),
+        "states": drivers.c_driver(folder, "states"),
         "units": drivers.c_driver(folder, "units"),
         "threads": drivers.c_driver(folder, "threads", "-O2", "-fopenmp"),
     }
@@ -69,6 +71,18 @@ def test_random_calls_with_threads(tmp_path, isa):
     """The same with teams of up to four threads, shares as small as 64 elements."""
     program = drivers.c_driver(tmp_path, "fuzz", "-O2", "-fopenmp")
     assert int(ends_well(program, isa, 10_000, 77)) == 10_000
+
+
+def test_states(built, isa, how_long):
+    """Exact sums of any arrays: merged, taken apart, sent as digits and bytes, and spoilt."""
+    cases = STATES[how_long]
+    assert int(ends_well(built["states"], isa, cases, 1 + how_long, timeout=7200)) == cases
+
+
+def test_states_with_threads(tmp_path, isa):
+    """The same with teams of up to four threads."""
+    program = drivers.c_driver(tmp_path, "states", "-O2", "-fopenmp")
+    assert int(ends_well(program, isa, 1_000, 5)) == 1_000
 
 
 def test_the_contract_of_the_header(built):

@@ -194,7 +194,6 @@ def test_bytes_do_not_know_the_element_type(kind):
 
 def largest(layout: str, n: int) -> bytes:
     """Bytes of the greatest state of so many elements that a layout holds."""
-    code, (low, high), (low1, high1) = plain.LAYOUTS[layout]
     top = {"narrow": (256, 128), "wide": (2048, 1024)}[layout]
     unit = {"narrow": (-298, -149), "wide": (-2148, -1074)}[layout]
     squares = (n << (top[0] - plain.SQUARE_UNIT)) - (1 << (unit[0] - plain.SQUARE_UNIT))
