@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
  * One digest of every kernel's results on fixed data. Every compiler, optimisation, processor, byte
- * order, ISA level, thread count and alignment must print the same line.
+ * order, ISA level, thread count and alignment must print the same lines.
  *
- *     golden [LEVEL]      prints the FNV-1a digest of all result bits, and the number of results
+ *     golden [LEVEL]      prints the FNV-1a digest of all result bits, and the number of results;
+ *                         and the same of the bytes of states, and of their digits
  */
 #include "../../csrc/fastreg.h"
 
@@ -54,6 +55,37 @@ static uint64_t get(const unsigned char *from, size_t i, int width)
     if (width == 4)
         return memcpy(&w, from + 4 * i, 4), w;
     return memcpy(&d, from + 8 * i, 8), d;
+}
+
+/* The forms of a state that leave the process, in a digest of their own. */
+static uint64_t state_digest = UINT64_C(0xcbf29ce484222325), states;
+
+static void fail(const char *what, fastreg_status s);
+
+static void add_byte(unsigned byte)
+{
+    state_digest = (state_digest ^ (byte & 255)) * UINT64_C(0x100000001b3);
+}
+
+static void add_state(const fastreg_state *s)
+{
+    unsigned char bytes[FASTREG_STATE_BYTES_WIDE];
+    long long digits[FASTREG_DIGITS64_WIDE];
+    int small[FASTREG_DIGITS32_WIDE];
+    const size_t nbytes = fastreg_state_nbytes(s);
+    if (fastreg_state_save(s, bytes, nbytes) != FASTREG_OK ||
+        fastreg_state_digits64(s, digits, FASTREG_DIGITS64_WIDE) != FASTREG_OK ||
+        fastreg_state_digits32(s, small, FASTREG_DIGITS32_WIDE) != FASTREG_OK)
+        fail("forms of a state", FASTREG_BAD_STATE);
+    for (size_t i = 0; i < nbytes; ++i)
+        add_byte(bytes[i]);
+    for (int i = 0; i < FASTREG_DIGITS64_WIDE; ++i)
+        for (int shift = 0; shift < 64; shift += 8)
+            add_byte((unsigned)((unsigned long long)digits[i] >> shift));
+    for (int i = 0; i < FASTREG_DIGITS32_WIDE; ++i)
+        for (int shift = 0; shift < 32; shift += 8)
+            add_byte((unsigned)small[i] >> shift);
+    ++states;
 }
 
 static void add_double(double v)
@@ -154,8 +186,15 @@ int main(int argc, char **argv)
                         if (fastreg_value(&b, 1, FASTREG_F64, &o, &v) != FASTREG_OK)
                             fail("strided value", FASTREG_BAD_SHAPE);
                         add_double(v);
+                        fastreg_state state = {0};
+                        for (int both = 0; both < 2; ++both)
+                            if (fastreg_state_fill(&state, both ? &b : &a, 1, &o) != FASTREG_OK)
+                                fail("state", FASTREG_BAD_STATE);
+                        add_state(&state);
                     }
             }
     printf("%016llx of %llu results\n", (unsigned long long)digest, (unsigned long long)results);
+    printf("%016llx of %llu states\n", (unsigned long long)state_digest,
+           (unsigned long long)states);
     return 0;
 }

@@ -34,6 +34,7 @@ ARGUMENTS = {
     "ties": ["4000", "1"],
     "guard": ["2048"],
     "golden": [],
+    "states": ["5000", "1"],
     "contract": [],
     "contract-omp": [],
     "threads": ["10"],
