@@ -14,7 +14,7 @@ enum { MOST_PARTS = 9, MOST = 400 };
 static void fill_random(unsigned char *to, int dtype, size_t n)
 {
     const size_t size = item_sizes[dtype];
-    const int kind = (int)(next() % 4);
+    const int kind = (int)(next() % 4), infinities = dtype < FLOAT_TYPES && next() % 8 == 0;
     for (size_t i = 0; i < n; ++i) {
         uint64_t bits = next();
         if (dtype == FASTREG_BOOL)
@@ -30,6 +30,8 @@ static void fill_random(unsigned char *to, int dtype, size_t n)
         }
         if (next() % 8 == 0)
             bits = 0;
+        else if (infinities && next() % 16 == 0)
+            bits = encode(dtype, next() % 2 ? INFINITY : -INFINITY);
         put_bits(to + i * size, size, bits);
     }
 }

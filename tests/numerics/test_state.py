@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
+import sys
+from pathlib import Path
 
 import generators
 import hooks
@@ -530,6 +533,59 @@ def test_golden_state(kind):
     assert hashlib.sha256(data).hexdigest() == GOLDEN[kind] == fastreg.state(x).fingerprint()
 
 
+VECTORS = Path(__file__).with_name("state_vectors.json")
+
+
+def test_vectors():
+    """Those that docs/state-format.md names: elements, bytes and digits, little-endian."""
+    vectors = json.loads(VECTORS.read_text())
+    assert vectors == made_vectors()
+    for v in vectors:
+        dtype = np.dtype(KINDS[v["type"]])
+        x = np.frombuffer(bytes.fromhex(v["elements"]), dtype)
+        state = fastreg.state(x)
+        assert bytes(state).hex() == v["bytes"]
+        assert fastreg.State.from_bytes(bytes.fromhex(v["bytes"])) == state
+        for width in (64, 32):
+            digits = np.array(v[f"digits{width}"], f"i{width // 8}")
+            assert np.array_equal(state.digits(digits.dtype, v["layout"]), digits)
+            assert fastreg.State.from_digits(digits) == state
+
+
+def made_vectors() -> list[dict]:
+    """The vectors, from plain integers."""
+    elements = {
+        "f16": [0x3C00, 0xC000, 1, 0x7C00],
+        "bf16": [0x3F80, 0xBF80, 0x7F80, 0xFF80, 0x7FC1, 0x8000],
+        "f32": [0x3DCCCCCD, 0xC0400000, 1, 0x7F7FFFFF, 0x7F800001],
+        "f64": [0x3FB999999999999A, 0x8000000000000001, 0x7FEFFFFFFFFFFFFF, 0],
+        "bool": [0, 1, 1],
+        "i8": [0x80, 0x7F, 0xFF],
+        "i64": [1 << 63, (1 << 63) - 1],
+        "u64": [(1 << 64) - 1] * 3,
+    }
+    out = []
+    for kind, bits in [*elements.items(), ("f32", [])]:
+        size = np.dtype(KINDS[kind]).itemsize
+        data = b"".join(v.to_bytes(size, "little") for v in bits)
+        swapped = b"".join(v.to_bytes(size, sys.byteorder) for v in bits)
+        state = plain.of(swapped, kind)
+        layout = "wide" if kind == "f64" else "narrow"
+        out.append(
+            {
+                "type": kind,
+                "elements": data.hex(),
+                "bytes": state.to_bytes().hex(),
+                "layout": layout,
+                "digits64": state.to_digits(64, layout),
+                "digits32": state.to_digits(32, layout),
+            }
+        )
+    return out
+
+
 if __name__ == "__main__":
+    lines = ",\n ".join(json.dumps(v) for v in made_vectors())
+    VECTORS.write_text(f"[{lines}]\n")
     for kind in KINDS:
         print(f'    "{kind}": "{fastreg.state(fixed(kind)).fingerprint()}",')
