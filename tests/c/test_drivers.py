@@ -29,6 +29,7 @@ def built(tmp_path_factory):
         "contract": drivers.c_driver(folder, "contract"),
         "states": drivers.c_driver(folder, "states"),
         "units": drivers.c_driver(folder, "units"),
+        "exact": drivers.c_driver(folder, "exact"),
         "threads": drivers.c_driver(folder, "threads", "-O2", "-fopenmp"),
     }
 
@@ -105,6 +106,11 @@ def test_units_below_the_interface(built):
 def test_kernel_tables(built, isa):
     """Each kernel as compiled: its bounds hold and are no looser than they say."""
     assert ends_well(built["units"], isa) == "good\n"
+
+
+def test_exact_blocks(built, isa, how_long):
+    """Integers of blocks of any kind; one unit inside and outside each condition of the proof."""
+    assert ends_well(built["exact"], isa, (6_000, 60_000, 3_000_000)[how_long], 1) == "good\n"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a world made for Linux")

@@ -200,9 +200,9 @@ static void check_limbs(void)
     static const double weights[] = {
         1.0, 0.1, 3.0, 5e-324, 0x1p-1022, 0x1.8p1023, 0x1.fffffffffffffp1023};
     for (int i = 0; i < 400; ++i) {
-        fr_moment absolute, square;
+        fr_digits d;
         fr_total total, other;
-        memset(&absolute, 0, sizeof absolute), memset(&square, 0, sizeof square);
+        memset(&d, 0, sizeof d);
         memset(&total, 0, sizeof total), memset(&other, 0, sizeof other);
         big a = {{0}, 0, 0}, s = {{0}, 0, 0}, exact = {{0}, 0, 0};
         const double l1 = weights[below(7)], l2 = i % 5 ? weights[below(7)] : 1.0;
@@ -211,8 +211,7 @@ static void check_limbs(void)
             int e;
             if (i % 4 == 3) { /* integers */
                 const uint64_t m = next() >> below(64);
-                fr_moment_add_integer(which != 1 ? &absolute : NULL, which != 2 ? &square : NULL,
-                                      m);
+                fr_digits_add_element(&d, m, 0);
                 big_add(&a, m, 0), big_add_square(&s, m, 0);
                 continue;
             }
@@ -221,20 +220,20 @@ static void check_limbs(void)
                                                       : at > 1023 ? 1023
                                                                   : at)
                                       : 0;
-            fr_moment_add(which != 1 ? &absolute : NULL, which != 2 ? &square : NULL, v);
             const uint64_t m = take_apart(v, &e);
+            fr_digits_add_element(&d, m, e);
             if (m)
                 big_add(&a, m, e), big_add_square(&s, m, e);
         }
         big_carry(&a), big_carry(&s);
         int e;
         uint64_t m = take_apart(l1, &e);
-        fr_total_add(&total, l1, &absolute);
+        fr_total_add_weighted(&total, which != 1 ? l1 : 0.0, 0.0, &d);
         if (which != 1)
             big_add_product(&exact, &a, m, e);
         check_total(&total, &exact);
         m = take_apart(l2, &e);
-        fr_total_add(&other, l2, &square);
+        fr_total_add_weighted(&other, 0.0, which != 2 ? l2 : 0.0, &d);
         if (which != 2)
             big_add_product(&exact, &s, m, e);
         fr_total_merge(&total, &other);
