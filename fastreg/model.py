@@ -29,7 +29,7 @@ from fastreg._core.arguments import (
 )
 from fastreg._core.arrays import HostArray, empty_like, is_array
 from fastreg._core.containers import Parameter, gather, items_of
-from fastreg._core.kernel_rule import is_kernel_name
+from fastreg._core.kernel_rule import is_kernel_name, is_weight_name
 from fastreg._core.plan import Plan, clip_factor, occurrences
 from fastreg._core.selection import chosen, explain
 from fastreg._core.statistics import Stats, Titles
@@ -178,7 +178,7 @@ def penalty(
     everything = _is_all(select)
     if request.uniform and (everything or select is None):
         quick = _distinct_ndarrays(params, everything=everything)
-        if quick is not None:
+        if quick is not None and (type(params) is not dict or _are_weights(params)):
             return Arrays(quick, *request.numbers).value(dtype)
         dense = _dense(params)
         if dense is not None:
@@ -206,6 +206,10 @@ def _distinct_ndarrays(params: Any, *, everything: bool = False) -> list[Any] | 
         return items
     wide = {str(name): x for name, x in params.items() if x.ndim > 1}
     return list(wide.values()) if wide and all(map(is_kernel_name, wide)) else None
+
+
+def _are_weights(params: dict[Any, Any]) -> bool:
+    return all(map(is_weight_name, map(str, list(params))))
 
 
 def _dense(params: Any) -> tensors.Dense | None:
@@ -394,7 +398,9 @@ def clip_by_global_norm_(grads: Any, max_norm: float, *, nonfinite: str = "raise
                 finally:
                     tensors.written([] if dense is None else tensors.tensors_of(given))
             return norm
-    return Plan.once(grads, _ALL).clip_by_global_norm_(max_norm, nonfinite=nonfinite)
+    return Plan.once(grads, _ALL, everything=True).clip_by_global_norm_(
+        max_norm, nonfinite=nonfinite
+    )
 
 
 def decay_(params: Any, rate: float, *, select: Select = None) -> None:

@@ -17,9 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from fastreg._core.arrays import HostArray, describe, host_of, is_array
+from fastreg._core.arrays import HostArray, host_of, is_array
 from fastreg._core.dtypes import F16, F32, F64, Dtype, by_name, name_of, narrow_by_name
-from fastreg._core.foreign import conversion
 from fastreg._core.frameworks import (
     framework,
     is_model,
@@ -38,9 +37,10 @@ from fastreg._core.models import (
     variables_of,
     weights_of,
 )
-from fastreg._core.pytrees import flattened_once, is_static
+from fastreg._core.pytrees import flattened_once, is_box, is_registered, is_static
+from fastreg._core.roles import bad_leaf, holds_references, is_group, is_reference, role_of
 from fastreg._kernels import pins
-from fastreg.errors import ArgumentError, DTypeError, LayoutError, message, printable
+from fastreg.errors import ArgumentError, LayoutError, message, printable
 
 __all__ = [
     "Gathered",
@@ -59,9 +59,6 @@ _COMMON = {np.dtype("=f4"): F32, np.dtype("=f8"): F64, np.dtype("=f2"): F16}
 # The name of an element type object, once it has been seen.
 _names: dict[Any, str] = {}
 _MOST_NAMES = 1024
-
-# How classes that stand around one array call it, or do not, as its holder calls the box.
-_IN_A_BOX = ("value", "raw_value", "array", "data")
 
 
 class Parameter:
@@ -86,6 +83,8 @@ class Parameter:
         Other names that the same memory was found under: tied weights, which count once.
     sources : tuple
         The tensors that a module computes it from; empty for what is stored.
+    role : str
+        Why it is no weight, by the class of what holds it; empty for what may be one.
     """
 
     __slots__ = (
@@ -93,6 +92,7 @@ class Parameter:
         "_exempt",
         "_pins",
         "_plain",
+        "_shared",
         "aliases",
         "dtype",
         "dtype_name",
@@ -100,6 +100,7 @@ class Parameter:
         "name",
         "original",
         "path",
+        "role",
         "shape",
         "sources",
     )
@@ -112,6 +113,8 @@ class Parameter:
         exempt: str = "",
         sources: tuple[Any, ...] = (),
         plain: str = "",
+        role: str = "",
+        shared: tuple[Any, ...] | None = None,
     ) -> None:
         self.path = path
         self.name = joined(path)
@@ -121,6 +124,8 @@ class Parameter:
         self.sources = sources
         self._exempt = exempt
         self._plain = plain
+        self._shared = shared
+        self.role = role
         self._array: HostArray | None = None
         owns = isinstance(original, (np.ndarray, memoryview))
         self._pins = pins(original) if owns else None
@@ -154,6 +159,11 @@ class Parameter:
     def size(self) -> int:
         """Number of elements; extents that are not known count as one."""
         return math.prod(1 if n is None else n for n in self.shape)
+
+    @property
+    def identity(self) -> Any:
+        """What tells its memory from that of others, None if nothing around it does."""
+        return None if self._shared is None else ("shared", id(self._shared[0]), self._shared[1:])
 
     @property
     def label(self) -> str:
@@ -327,7 +337,7 @@ def gather(params: Any, *, values: bool = False, modules: str = "weights") -> Ga
         not been built, and an iterator that yields nothing.
     """
     if params is None:
-        raise _bad_leaf((), params)
+        raise bad_leaf(place(()), params)
     out = Gathered()
     found = [Parameter(*leaf) for leaf in _flat(params, out, modules=modules)]
     out.parameters = found if values and not _is_tied(params) else _untied(found)
@@ -336,17 +346,17 @@ def gather(params: Any, *, values: bool = False, modules: str = "weights") -> Ga
 
 def _is_tied(params: Any) -> bool:
     """Whether a container's own parts are tied on purpose: those of models and modules."""
-    return is_torch_module(params) or is_model(params)
+    return is_torch_module(params) or is_model(params) or holds_references(type(params))
 
 
 def _untied(found: list[Parameter]) -> list[Parameter]:
     """Drop what repeats the memory of an earlier parameter, and note its name there."""
     if are_distinct([p.original for p in found]):
-        return found
+        return found  # one variable's arrays are one object
     kept: dict[Any, Parameter] = {}
     for k, p in enumerate(found):
         x = p.original.data if isinstance(p.original, HostArray) else p.original
-        first = kept.setdefault(identity(x, k), p)
+        first = kept.setdefault(p.identity or identity(x, k), p)
         if first is not p:
             first.aliases = (*first.aliases, p.name)
     return list(kept.values()) if len(kept) < len(found) else found
@@ -460,9 +470,9 @@ class _Walk:
             self.gathered.asked.append((partial(weights_of, node), held, joined(path)))
         else:
             # In plain containers names decide.
-            layer = None if ordinary or not self.is_registered(node) else node
+            layer = None if ordinary or not is_registered(node) else node
             children = self.children(node, path)
-            if layer is not None and path and self.is_box(children):
+            if layer is not None and path and is_box(children, self.is_leaf):
                 self.out.append(Leaf(path, children[0][1], holder))
                 children = []
             for key, child in children:
@@ -480,7 +490,17 @@ class _Walk:
                     if self.keep_none:
                         self.out.append(Leaf((*path, key), None, layer))
         self.above.discard(id(node))
+        if not ordinary:
+            self.judge(type(node), node, path, first)
         return outline or [leaf.path for leaf in self.out[first:]]
+
+    def judge(self, kind: type, node: Any, path: Path, first: int) -> None:
+        """Note what a node's class says of the leaves below it, from the first one on."""
+        role, shared = role_of(kind), is_reference(kind)
+        for k in range(first, len(self.out)) if role or shared else ():
+            leaf = self.out[k]
+            own = (node, *leaf.path[len(path) :]) if shared else leaf.shared
+            self.out[k] = leaf._replace(role=leaf.role or role, shared=own)
 
     def module(self, module: Any, path: Path) -> None:
         """List what a torch module holds, tied tensors under each of their names."""
@@ -489,19 +509,6 @@ class _Walk:
         self.gathered.holders += way.holders
         self.out += way.leaves
 
-    def is_box(self, children: list[tuple[Any, Any]]) -> bool:
-        """Whether a registered class adds nothing to the one array that it holds."""
-        if len(children) != 1:
-            return False
-        key, child = children[0]
-        return (isinstance(key, int) or key in _IN_A_BOX) and self.is_leaf(child)
-
-    @staticmethod
-    def is_registered(node: Any) -> bool:
-        """Whether a node is of a class of somebody's own that JAX or optree knows."""
-        plain = isinstance(node, (Mapping, list, tuple, deque))
-        return not plain and flattened_once(node) is not None
-
     def children(self, node: Any, path: Path) -> list[tuple[Any, Any]]:
         """Return a container's items with their keys, and note it if its items may be replaced."""
         gathered = self.gathered
@@ -509,8 +516,12 @@ class _Walk:
             return []
         if isinstance(node, Mapping):
             gathered.named = True
+            if is_group(node):
+                raise bad_leaf(place(path), node)
             items = list(node.items())
             values = [x for _, x in items]
+            if not all(type(key) is str for key, _ in items):  # torch's optimizers have tensors
+                items = [(k if is_array(key) else key, x) for k, (key, x) in enumerate(items)]
             if isinstance(node, dict):
                 gathered.holders.append((node, values, joined(path)))
             else:
@@ -523,7 +534,7 @@ class _Walk:
                 gathered.asked.append((partial(_items, node), list(node), joined(path)))
             return self.items(node)
         if isinstance(node, (str, bytes)):
-            raise _bad_leaf(path, node)
+            raise bad_leaf(place(path), node)
         registered = flattened_once(node)
         if registered is not None:
             gathered.named = True
@@ -536,7 +547,7 @@ class _Walk:
                 if not isinstance(node, Iterator):  # which is used up: nobody can see it change
                     gathered.asked.append((partial(_items, node), children, joined(path)))
                 return self.items(children)
-        raise _bad_leaf(path, node)
+        raise bad_leaf(place(path), node)
 
     def items(self, items: Sequence[Any]) -> list[tuple[Any, Any]]:
         """Key a sequence: by its fields, by the names it brings, or by position."""
@@ -576,13 +587,3 @@ def joined(path: Path) -> str:
 def place(path: Path) -> str:
     """Return a path as error messages show it."""
     return f"'{printable(joined(path), 80)}'" if path else "the top"
-
-
-def _bad_leaf(path: Path, x: Any) -> DTypeError:
-    return DTypeError(
-        message(
-            f"an array or a container of arrays at {place(path)}",
-            describe(x),
-            conversion(x),
-        )
-    )

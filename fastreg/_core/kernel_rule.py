@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastreg._core.frameworks import comes_from, untraced
+from fastreg._core.roles import is_traced_number, number_or_key, role_by_name
 from fastreg._core.text import printable
 
 if TYPE_CHECKING:
     from fastreg._core.containers import Parameter
 
-__all__ = ["PART", "is_kernel_name", "reasons"]
+__all__ = ["PART", "is_kernel_name", "is_weight_name", "no_array", "no_weight", "reasons"]
 
 # What an array is by its own name, the first that fits.
 _STATISTIC = re.compile(r"^((running|moving)_(mean|var|variance|std)|num_batches_tracked)$")
@@ -74,6 +75,25 @@ def reasons(parameters: Sequence[Parameter], *, frozen: bool = False) -> list[st
         or ""
         for p in parameters
     ]
+
+
+def no_weight(p: Parameter) -> str:
+    """Return why an array counts in no penalty, step or decay whatever is selected, or nothing."""
+    return (
+        p.role
+        or ("" if _has_class(p) else _reading(p.name).role)
+        or no_array(p)
+        or ("a number of Python, traced" if is_traced_number(p.original, p.layer) else "")
+    )
+
+
+def no_array(p: Parameter) -> str:
+    """Return what a leaf of a model is that is no array of numbers, or nothing.
+
+    One that a plain container holds is refused where it is read.
+    """
+    inside = p.layer is not None or p.role
+    return number_or_key(p.original, p.dtype_name) if inside else ""
 
 
 def _reason(p: Parameter, frozen: bool) -> str:
@@ -138,6 +158,8 @@ class _Reading(NamedTuple):
     reason_in_layer: str
     """The same where a layer's class judges, so that the array's own name alone counts."""
     is_shift: bool
+    role: str
+    """Why it is no weight at all, but what an optimizer keeps; or nothing."""
     part_of: str | None
     """The name of the weight that is computed from an array of this name."""
 
@@ -177,6 +199,7 @@ def _read(name: str) -> _Reading:
         reason,
         reason_in_layer,
         bool(_SHIFT.search(own.lower())),
+        role_by_name(words),
         name[: part.start()] + (part["name"] or "") if part else None,
     )
 
@@ -184,7 +207,13 @@ def _read(name: str) -> _Reading:
 def is_kernel_name(name: str) -> bool:
     """Whether nothing in a name, which no layer's class judges, says that it is no kernel's."""
     said = _reading(name)
-    return not said.reason and said.part_of is None and not name.endswith(("_g", "_v"))
+    plain = not said.reason and not said.role and said.part_of is None
+    return plain and not name.endswith(("_g", "_v"))
+
+
+def is_weight_name(name: str) -> bool:
+    """Whether nothing in a name says that it is of what an optimizer keeps."""
+    return not _reading(name).role
 
 
 @untraced

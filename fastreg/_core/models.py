@@ -44,6 +44,10 @@ class Leaf(NamedTuple):
     plain : str
         Its name without what wrappers put between, such as those of compilers and replicas, and
         without what a model of Keras puts before all, its own name, if that is another one.
+    role : str
+        Why it is no weight, by the class of what holds it.
+    shared : tuple, optional
+        What tells its memory where it stands in a variable that models may share.
     """
 
     path: Path
@@ -52,6 +56,8 @@ class Leaf(NamedTuple):
     exempt: str = ""
     sources: tuple[Any, ...] = ()
     plain: str = ""
+    role: str = ""
+    shared: tuple[Any, ...] | None = None
 
 
 # -- Keras and TensorFlow --------------------------------------------------------------------------

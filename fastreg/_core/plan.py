@@ -17,7 +17,13 @@ from fastreg._core.frameworks import is_model, is_torch_module
 from fastreg._core.guard import Guard
 from fastreg._core.identity import address_of
 from fastreg._core.pieces import InPieces
-from fastreg._core.selection import Decision, chosen, decisions_html, print_decisions
+from fastreg._core.selection import (
+    Decision,
+    chosen,
+    decisions_html,
+    print_decisions,
+    without_numbers,
+)
 from fastreg._core.state import State, of_rows
 from fastreg._core.statistics import FloatsAndOthers, Stats, Titles, finite_or_raise
 from fastreg._core.tensors import tensors_of, written
@@ -114,13 +120,16 @@ class Plan:
         statistics: bool = False,
     ) -> None:
         found = chosen(params, request, everything=everything)
+        left_out: list[str] = []
+        if statistics:
+            found, left_out = without_numbers(found)
         check_stored(found.parameters)
         # First: what changes while the arrays are being described is then noticed.
         self._guard = Guard(found.gathered) if watched else None
         self._use = one_at_a_time("a plan")
         self._request = request
         self._all = found.gathered.parameters
-        self._notes = found.gathered.notes
+        self._notes = found.gathered.notes + left_out
         self._decisions = found.decisions
         self._parameters = found.parameters
         self._weights = found.weights

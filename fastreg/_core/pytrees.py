@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
-__all__ = ["flattened_once", "is_static"]
+__all__ = ["flattened_once", "is_box", "is_registered", "is_static"]
 
+# How classes that stand around one array call it, or do not, as its holder calls the box.
+_IN_A_BOX = ("value", "raw_value", "array", "data")
 _STATIC = (str, type, partial, FunctionType, BuiltinFunctionType, MethodType)
 
 
@@ -23,6 +27,20 @@ def is_static(x: Any) -> bool:
         return True
     home = type(x).__module__.partition(".")[0]
     return home in ("jax", "jaxlib") and callable(x) and not hasattr(x, "dtype")
+
+
+def is_registered(node: Any) -> bool:
+    """Whether a node is of a class of somebody's own that JAX or optree knows."""
+    plain = isinstance(node, (Mapping, list, tuple, deque))
+    return not plain and flattened_once(node) is not None
+
+
+def is_box(children: list[tuple[Any, Any]], is_leaf: Callable[[Any], bool]) -> bool:
+    """Whether a registered class adds nothing to the one array that it holds."""
+    if len(children) != 1:
+        return False
+    key, child = children[0]
+    return (isinstance(key, int) or key in _IN_A_BOX) and is_leaf(child)
 
 
 def flattened_once(node: Any) -> list[tuple[Any, Any]] | None:

@@ -19,8 +19,9 @@ import numpy as np
 from fastreg._core.arguments import Request, Select, expression, spellings
 from fastreg._core.containers import Gathered, Parameter, gather, leaves
 from fastreg._core.frameworks import compiling
-from fastreg._core.kernel_rule import PART, reasons
+from fastreg._core.kernel_rule import PART, no_array, no_weight, reasons
 from fastreg._core.pytrees import flattened_once
+from fastreg._core.roles import OPTIMIZER
 from fastreg._core.text import Column, Table, lines_for, printable, shape_text, terminal_width
 from fastreg._kernels import clean_environment
 from fastreg.errors import ArgumentError, LayoutError, message
@@ -36,6 +37,7 @@ __all__ = [
     "print_decisions",
     "require_some",
     "weights_for",
+    "without_numbers",
 ]
 
 
@@ -173,7 +175,8 @@ def chosen(
             gathered.parameters,
             request,
         )
-    decisions = decide(gathered, select)
+    weights = not everything
+    decisions = decide(gathered, select, weights=weights)
     for d in decisions if select is None or select == "kernels" else ():
         if d.rule.startswith(PART):
             raise ArgumentError(
@@ -184,8 +187,23 @@ def chosen(
                 )
             )
     for rule in select if _are_rules(select) else [select]:
-        require_some(decisions if rule is select else decide(gathered, rule), rule)
+        said = decisions if rule is select else decide(gathered, rule, weights=weights)
+        require_some(said, rule)
     return Chosen(gathered, decisions, [d.parameter for d in decisions if d.included], request)
+
+
+def without_numbers(found: Chosen) -> tuple[Chosen, list[str]]:
+    """Leave out what stands in a model and is no array, and return a note for each.
+
+    Numbers of Python in registered classes, such as the rate of a dropout, and keys of random
+    numbers.
+    """
+    if not found.gathered.named:
+        return found, []
+    said = [(p, no_array(p)) for p in found.parameters]
+    notes = [f"{p.label} is left out: {why}" for p, why in said if why]
+    kept = [p for p, why in said if not why]
+    return found._replace(parameters=kept), notes
 
 
 def require_some(decisions: Sequence[Decision], select: Select) -> None:
@@ -195,9 +213,12 @@ def require_some(decisions: Sequence[Decision], select: Select) -> None:
     """
     if not decisions or any(d.included for d in decisions):
         return
-    first = decisions[0]
+    # What the rule itself would take says most.
+    first = next((d for d in decisions if d.rule == no_weight(d.parameter)), decisions[0])
     action = "see fastreg.explain(params, select=...)"
-    if select is None and any(d.rule != "frozen" for d in decisions):
+    if any(d.rule.startswith(OPTIMIZER) for d in decisions):
+        action = f"pass the model's own part, or {action}"
+    elif select is None and any(d.rule != "frozen" for d in decisions):
         action = f"pass select='all', or {action}"
     raise ArgumentError(
         message(
@@ -219,7 +240,9 @@ def _spelt(select: Select) -> str:
     return f"the callable {printable(_called_name(select), 40)}"
 
 
-def decide(gathered: Gathered, select: Select = None, *, frozen: bool = False) -> list[Decision]:
+def decide(
+    gathered: Gathered, select: Select = None, *, frozen: bool = False, weights: bool = True
+) -> list[Decision]:
     """Decide for each array whether it is in.
 
     Parameters
@@ -244,6 +267,10 @@ def decide(gathered: Gathered, select: Select = None, *, frozen: bool = False) -
         if they are under one of their names.
     frozen : bool, default False
         Whether "kernels" are also what is frozen, for it may be trained later.
+    weights : bool, default True
+        Whether only weights may be in, whatever ``select`` says: of a container with names not what
+        an optimizer keeps (states of optax and torch, what stands under ``opt_state`` or
+        ``optimizer``), no variable of Flax that is no ``Param``, no number of Python and no key.
 
     Raises
     ------
@@ -251,9 +278,23 @@ def decide(gathered: Gathered, select: Select = None, *, frozen: bool = False) -
         (a ValueError) For any other ``select``, a mask that does not fit, or an answer that is no
         bool.
     """
-    parameters = gathered.parameters
     if select is None:
         select = "kernels" if gathered.named else "all"
+    decisions = _decided(gathered, select, frozen)
+    if not weights or not gathered.named:
+        return decisions
+    always = isinstance(select, str) and select == "kernels"
+    return [_of_weights(d) if always or d.included else d for d in decisions]
+
+
+def _of_weights(decision: Decision) -> Decision:
+    why = no_weight(decision.parameter)
+    return Decision(decision.parameter, False, why) if why else decision
+
+
+def _decided(gathered: Gathered, select: Any, frozen: bool) -> list[Decision]:
+    """Decide by a rule alone."""
+    parameters = gathered.parameters
     if isinstance(select, str):
         if select == "all":
             return [Decision(p, True, "select='all'") for p in parameters]
@@ -283,7 +324,7 @@ def decide(gathered: Gathered, select: Select = None, *, frozen: bool = False) -
             for hit in (_fits(p, select.search),)
         ]
     if _are_rules(select):
-        each = zip(*(decide(gathered, rule, frozen=frozen) for rule in select), strict=True)
+        each = zip(*(_decided(gathered, rule, frozen) for rule in select), strict=True)
         return [next((d for d in said if d.included), said[0]) for said in each]
     if isinstance(select, (bool, np.bool_, Mapping, list, tuple)):
         return _mask(parameters, select)

@@ -12,7 +12,6 @@ import numpy as np
 
 from fastreg._core.containers import Parameter, gather
 from fastreg._core.frameworks import (
-    comes_from,
     framework,
     is_model,
     is_torch_module,
@@ -21,6 +20,7 @@ from fastreg._core.frameworks import (
     unwrap,
 )
 from fastreg._core.identity import address_of
+from fastreg._core.roles import is_group, is_optimizer
 from fastreg.errors import ArgumentError, DTypeError, FastregError, LayoutError, message
 
 __all__ = ["check_mutable", "check_stored", "named", "naming", "refuse_models", "refuse_weights"]
@@ -121,11 +121,8 @@ def _weights() -> ArgumentError:
 
 
 def _is_optimizer(x: Any) -> bool:
-    """Whether x is torch's optimizer, or its groups of parameters."""
-    first = x[0] if isinstance(x, list) and x else x
-    return comes_from(type(x), "torch", "Optimizer") or (
-        isinstance(first, dict) and {"params", "lr"} <= first.keys()
-    )
+    """Whether x is an optimizer, or torch's groups of parameters."""
+    return is_optimizer(x) or is_group(x[0] if isinstance(x, list) and x else x)
 
 
 def _is_weight(x: Any) -> bool:

@@ -17,6 +17,7 @@ from fastreg._core.dtypes import ACCEPTED, BF16, by_name, name_of, widest
 from fastreg._core.foreign import elements
 from fastreg._core.frameworks import is_variable, unwrap
 from fastreg._core.pytrees import is_static
+from fastreg._core.roles import is_reference
 from fastreg._core.selection import Chosen, chosen
 from fastreg.errors import ArgumentError, DTypeError, FastregError, message
 from fastreg.jax._operations import canonical, is_float
@@ -110,11 +111,11 @@ def choose(params: Any, request: Request, *, everything: bool = False) -> tuple[
     """Return a container, and which of its arrays a call is about.
 
     Arrays are values here: what stands there twice counts twice, as it would inside a traced
-    program. Variables of Keras, which may be shared, count once.
+    program. Variables of Keras and of Flax's NNX, which may be shared, count once.
     """
     params = items_of(params)
     try:
-        flat = jax.tree.leaves(params)
+        flat = jax.tree.leaves(params, is_leaf=lambda x: is_reference(type(x)))
     except ValueError as e:
         raise ArgumentError(
             message(
@@ -123,7 +124,7 @@ def choose(params: Any, request: Request, *, everything: bool = False) -> tuple[
                 "give each dict keys of one type",
             )
         ) from None
-    shared = any(map(is_variable, flat))
+    shared = any(is_variable(x) or is_reference(type(x)) for x in flat)
     return params, chosen(params, request, everything=everything, values=not shared)
 
 
