@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-__all__ = ["as_floats", "is_distributed", "not_dense", "unread"]
+__all__ = ["as_floats", "is_distributed", "is_transformed", "not_dense", "unread"]
 
 Refusal: TypeAlias = tuple[str, str, str]
 """What was expected, what was received, and what to do."""
@@ -53,14 +53,15 @@ def unread(torch: Any, x: Any) -> Refusal | None:
         return "a tensor with elements", "one on meta, which has none", "load the weights first"
     if not x.is_cpu:
         return "a tensor in host memory", f"one on {x.device}", f"{_CALL}, or pass x.cpu()"
-    if _is_transformed(torch, x):
-        return "a tensor with memory", "one that torch.func transforms", _CALL
+    if is_transformed(torch, x):
+        action = f"{_CALL}, whose penalty and norm take it, or this outside of torch.func"
+        return "a tensor with memory", "one that torch.func transforms", action
     if kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
         return "a tensor with memory", f"a {kind.__name__}", f"{_CALL}, or pass a plain tensor"
     return None
 
 
-def _is_transformed(torch: Any, x: Any) -> bool:
+def is_transformed(torch: Any, x: Any) -> bool:
     """Whether x stands for others; the test is private, and absent in some releases."""
     functorch = getattr(torch._C, "_functorch", None)
     test = getattr(functorch, "is_functorch_wrapped_tensor", None)

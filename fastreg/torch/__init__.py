@@ -284,8 +284,8 @@ def add_gradient_(
 
     After ``loss.backward()`` and before the optimiser's step this is what adding the penalty to the
     loss would have done, without a graph: ``grad = RN_T(grad + g)``. Without a ``grad`` there it
-    becomes g. Tensors that do not require grad are left alone. Not for compiled functions: call it
-    outside of them.
+    becomes g. Frozen parameters are left alone. Not for compiled functions: call it outside of
+    them.
 
     Parameters
     ----------
@@ -299,9 +299,10 @@ def add_gradient_(
     DTypeError, ArgumentError
         As in :func:`penalty`, and for integers.
     LayoutError
-        (a ValueError) Naming the tensor: for one that is no leaf, or that its module computes, a
-        ``grad`` that is sparse or expanded, and memory that two of them share in part. Nothing has
-        been written then.
+        (a ValueError) Naming the tensor: for one that is no leaf, that does not require grad and is
+        no parameter (or if none of them does), or that its module computes, a ``grad`` that is
+        sparse or expanded, and memory that two of them share in part. Nothing has been written
+        then.
     KeyboardInterrupt
         Within 100 ms of Ctrl-C. Then, and only then, tensors may be partly written; autograd is
         told that they changed.
@@ -413,8 +414,8 @@ def global_norm(grads: Any, *, dtype: Any = None) -> Tensor:
     Returns
     -------
     torch.Tensor
-        0-d, in no graph. +0 for no elements; NaN or infinity if an element is. Finite norms do not
-        overflow on the way.
+        0-d, in no graph: ``torch.func`` and forward mode alone differentiate it. +0 for no
+        elements; NaN or infinity if an element is. Finite norms do not overflow on the way.
 
     Examples
     --------

@@ -16,6 +16,7 @@ from fastreg.torch import _eager, _native
 from fastreg.torch._autograd import Gradient, Orthogonal, Penalty, Transformed
 from fastreg.torch._modes import (
     compiling,
+    differentiated,
     forward_mode,
     functionalized,
     in_graph,
@@ -48,6 +49,11 @@ def runs_eagerly(xs: Sequence[Tensor]) -> bool:
         or not all(map(on_cpu, xs))
         or any(map(in_graph, xs))
     )
+
+
+def _outside(x: Tensor) -> Tensor:
+    """Return x in no graph; as it is for torch.func, which would find a derivative of zero."""
+    return x if differentiated() else x.detach()
 
 
 def penalty(x: Tensor, l1: float, l2: float, dtype: torch.dtype) -> Tensor:
@@ -88,7 +94,7 @@ def penalties(
 
 def gradient(x: Tensor, l1: float, l2: float, scale: float) -> Tensor:
     """Return the gradient of one tensor's penalty, in no graph."""
-    x = x.detach()
+    x = _outside(x)
     if runs_eagerly([x]):
         return _eager.gradients([x], [l1], [l2], scale, [True])[0]
     u = _eager.factor(scale, x)
@@ -96,7 +102,7 @@ def gradient(x: Tensor, l1: float, l2: float, scale: float) -> Tensor:
         return _native.gradient(x, u, l1, l2)
     if compiling() or in_graph(x):
         return torch.ops.fastreg.gradient(x, u, l1, l2)
-    if transforms_active():
+    if differentiated():
         return Gradient.apply(x, u, l1, l2)
     return _eager.gradients([x], [l1], [l2], scale, [True])[0]
 
@@ -117,7 +123,7 @@ def both(
     """Return the penalty of tensors and the gradient of each, in no graph; one pass on the CPU."""
     if xs and runs_eagerly(xs):
         return _eager.both(xs, l1s, l2s, dtype, [True] * len(xs), scale)
-    value = penalties([x.detach() for x in xs], l1s, l2s, dtype)
+    value = penalties(list(map(_outside, xs)), l1s, l2s, dtype)
     return value, gradients(xs, l1s, l2s, scale)
 
 
@@ -134,6 +140,13 @@ def orthogonal_and_gradient(
     x: Tensor, factor: float, rows: bool, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Return :func:`orthogonal` and its gradient, neither in a graph."""
+    if differentiated():
+
+        def function(y: Tensor) -> Tensor:
+            return _native.orthogonal(y, factor, rows, dtype)
+
+        slope, value = torch.func.grad_and_value(function)(x)
+        return value, slope
     x = x.detach()
     if runs_eagerly([x]):
         value, slope = _eager.orthogonal(x, factor, rows, dtype, want=True)

@@ -27,7 +27,7 @@ from fastreg.torch._memory import (
     result_type,
     tensors_in,
 )
-from fastreg.torch._modes import compiling, on_cpu
+from fastreg.torch._modes import compiling, differentiated, on_cpu
 
 __all__ = [
     "Taken",
@@ -172,7 +172,9 @@ def global_norm(grads: Any, dtype: Any) -> Tensor:
     """Return the norm of all tensors together."""
     result = torch.float64 if dtype is None else as_type(dtype)
     found = chosen(grads, Request.of(), everything=True, values=True)
-    xs = [x.detach() for x in tensors_in(found.parameters)]
+    xs = tensors_in(found.parameters)
+    if not differentiated():  # where a derivative of zero would come
+        xs = [x.detach() for x in xs]
     _judged(found.names, xs, None)
     if not xs:
         return torch.zeros((), dtype=result, device="cpu")

@@ -16,11 +16,13 @@ from fastreg._core import unread
 __all__ = [
     "ORDINARY",
     "compiling",
+    "differentiated",
     "forward_mode",
     "functionalized",
     "home",
     "in_graph",
     "is_distributed",
+    "is_transformed",
     "on_cpu",
     "transforms_active",
 ]
@@ -58,9 +60,19 @@ def is_distributed(x: Tensor) -> bool:
     return type(x) not in ORDINARY and unread.is_distributed(x)
 
 
+def is_transformed(x: Tensor) -> bool:
+    """Whether x stands for what torch.func transforms."""
+    return bool(transforms_active()) and unread.is_transformed(torch, x)
+
+
 def forward_mode() -> bool:
     """Whether a level of forward-mode differentiation is open."""
     return bool(getattr(forward_ad, "_current_level", -1) >= 0)
+
+
+def differentiated() -> bool:
+    """Whether a derivative may be taken that is in no graph: by torch.func, in forward mode."""
+    return bool(transforms_active()) or forward_mode()
 
 
 def functionalized() -> bool:

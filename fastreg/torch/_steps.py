@@ -31,7 +31,7 @@ from fastreg.torch._memory import (
     tensors_in,
 )
 from fastreg.torch._memory import targets as targets_of
-from fastreg.torch._modes import in_graph, is_distributed, on_cpu
+from fastreg.torch._modes import in_graph, is_distributed, is_transformed, on_cpu
 
 __all__ = ["add_gradient_", "clip_by_global_norm_", "decay_", "prox_"]
 
@@ -55,7 +55,11 @@ def add_gradient_(params: Any, request: Request, scale: float) -> None:
     if _ordinary(xs) is None:
         for p, x in zip(found, xs, strict=True):
             _check_leaf(p, x)
+    for p, x in zip(found, xs, strict=True):
+        _check_trained(p, x)
     trained = [k for k, x in enumerate(xs) if x.requires_grad]  # a frozen one gets none
+    if found and not trained:
+        raise _untrained(found[0])
     parameters = [found[k] for k in trained]
     xs = [xs[k] for k in trained]
     l1s, l2s = [l1s[k] for k in trained], [l2s[k] for k in trained]
@@ -75,6 +79,22 @@ def add_gradient_(params: Any, request: Request, scale: float) -> None:
             x.grad = _dispatch.gradient(x, l1s[k], l2s[k], scale)
         elif not _is_here(x):
             grad.add_(_dispatch.gradient(x, l1s[k], l2s[k], scale))
+
+
+def _check_trained(p: Parameter, x: Tensor) -> None:
+    """Refuse a tensor that takes no gradient, unless it is a parameter, which was frozen."""
+    if not x.requires_grad and not isinstance(x, torch.nn.Parameter):
+        raise _untrained(p)
+
+
+def _untrained(p: Parameter) -> LayoutError:
+    return LayoutError(
+        message(
+            f"a tensor that requires grad at {p.label}",
+            "one that does not",
+            "call requires_grad_() on it, or pass the module or its parameters()",
+        )
+    )
 
 
 def _ordinary(xs: list[Tensor]) -> tensors.Dense | None:
@@ -256,12 +276,12 @@ def _check_memory(p: Parameter, x: Tensor) -> None:
         raise LayoutError(
             message(f"a tensor with memory at {p.label}", "one on meta", "load the weights first")
         )
-    if in_graph(x):
+    if in_graph(x) or is_transformed(x):
         raise LayoutError(
             message(
                 f"a tensor with memory at {p.label}",
                 f"a {type(x).__name__} on {x.device}",
-                "call this outside of compiled or traced functions",
+                "call this outside of compiled, traced or transformed functions",
             )
         )
 
@@ -293,6 +313,9 @@ def clip_by_global_norm_(grads: Any, max_norm: float, nonfinite: str) -> Tensor:
     refuse_models(grads)
     found = chosen(grads, Request.of(), everything=True)
     xs = tensors_in(found.parameters)
+    if any(map(is_transformed, xs)):
+        for p, x in zip(found.parameters, xs, strict=True):
+            _check_memory(p, x)
     if all(map(_is_here, xs)):
         norm = model.clip_by_global_norm_(grads, max_norm, nonfinite=nonfinite)
         return scalar(float(norm), torch.float64)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -267,7 +268,27 @@ def test_frozen_and_repeated_tensors_get_what_the_loss_would_give():
         w.grad = None
         backend.add_gradient_([w, w], l2=1.0)
         assert bits(w.grad) == expected
-    backend.add_gradient_([torch.ones(2)], l2=1.0)  # nothing to train: as a loss would do
+
+
+def test_tensors_that_take_no_gradient_are_refused():
+    """Unless they are parameters that were frozen, beside some that are trained."""
+    w = torch.ones(2, 2, requires_grad=True)
+    frozen = torch.nn.Parameter(torch.ones(2, 2), requires_grad=False)
+    backend.add_gradient_([frozen, w], l2=0.5)
+    assert frozen.grad is None
+    assert (w.grad == 1.0).all()
+    model = torch.nn.Linear(2, 2)
+    for given, at in (
+        ([torch.ones(2)], "0"),
+        ([w, torch.ones(2)], "1"),
+        (torch.ones(2), "0"),
+        (model.state_dict(), "weight"),
+        ([frozen], "0"),
+    ):
+        w.grad = None
+        with pytest.raises(errors.LayoutError, match=f"requires grad at '{at}'.*parameters"):
+            backend.add_gradient_(given, l2=1.0)
+        assert w.grad is None
 
 
 def test_a_grad_that_is_another_parameter_is_refused():
@@ -623,3 +644,139 @@ def test_other_devices_refuse_the_same(elsewhere):
         backend.clip_by_global_norm_([torch.arange(3)], 1.0)
     with pytest.raises(ValueError, match="nonfinite"):
         backend.clip_by_global_norm_([torch.ones(2)], 1.0, nonfinite="ignore")
+
+
+def trained():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2, bias=False))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    return model, optimizer
+
+
+@pytest.mark.parametrize(
+    "penalty", [fastreg.penalty, lambda *a, **k: backend.penalty(*a, **k).item()]
+)
+def test_what_an_optimizer_keeps_is_no_weight(penalty):
+    """Moments beside weights count in nothing but statistics, whatever is selected."""
+    model, optimizer = trained()
+    weights, moments = model.state_dict(), optimizer.state_dict()["state"]
+    flat = {f"optimizer.state.{k}.{n}": x for k, d in moments.items() for n, x in d.items()}
+    for held in (
+        {"model": weights, "optimizer": moments},
+        {"model": weights, "moments": moments},
+        {"model": weights, "state": optimizer.state},
+        {**{f"model.{n}": x for n, x in weights.items()}, **flat},
+    ):
+        for select in (None, "re:weight|exp_avg|kernel"):
+            assert penalty(held, l2=1.0, select=select) == penalty(weights, l2=1.0, select=None)
+    arrays = {"w": np.ones((2, 2)), "exp_avg": np.ones((2, 2))}
+    assert fastreg.penalty(arrays, l2=1.0) == fastreg.penalty(arrays, l2=1.0, select="all") == 4.0
+    assert fastreg.stats({"optimizer": moments}).names[:2] == (
+        "optimizer.0.step",
+        "optimizer.0.exp_avg",
+    )
+    for alone in (moments, optimizer.state):
+        with pytest.raises(errors.ArgumentError, match=r"of an optimizer.*the model's own part"):
+            penalty(alone, l2=1.0)
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        (lambda m, o: o.param_groups, "pass [p for group in optimizer.param_groups"),
+        (lambda m, o: o, "pass the model whose weights it trains"),
+        (lambda m, o: o.state_dict(), "pass the model's part alone"),
+        (
+            lambda m, o: {"model": m.state_dict(), "optimizer": o.state_dict()},
+            "pass the model's part alone",
+        ),
+    ],
+)
+def test_optimizers_are_refused_with_what_to_pass(held, said):
+    model, optimizer = trained()
+    for verb in (fastreg.penalty, backend.penalty, backend.add_gradient_):
+        with pytest.raises(errors.DTypeError, match=re.escape(said)):
+            verb(held(model, optimizer), l2=1.0)
+    groups = [p for group in optimizer.param_groups for p in group["params"]]
+    assert fastreg.penalty(groups, l2=1.0) == fastreg.penalty(model, l2=1.0, select="all")
+
+
+W = torch.tensor([[1.0, -2.0], [3.0, 4.0]])
+NUMBERS = {
+    "penalty": (lambda x: backend.penalty(x, l2=0.5), lambda x: (x * x).sum() / 2),
+    "of a list": (lambda x: backend.penalty([x, x * 2], l2=0.5), lambda x: 2.5 * (x * x).sum()),
+    "of names": (lambda x: backend.penalty({"w": x}, l1=0.5), lambda x: x.abs().sum() / 2),
+    "loss": (backend.l2_loss, lambda x: (x * x).sum() / 2),
+    "orthogonal": (
+        lambda x: backend.orthogonal(x, factor=0.5),
+        lambda x: _native.orthogonal(x, 0.5, True, torch.float32),
+    ),
+    "gradient": (lambda x: (backend.gradient(x, l2=0.5) ** 2).sum(), lambda x: (x * x).sum()),
+    "value of both": (
+        lambda x: backend.value_and_gradient(x, l2=0.5)[0],
+        lambda x: (x * x).sum() / 2,
+    ),
+    "gradient of both": (
+        lambda x: (backend.value_and_gradient([x], l2=0.5)[1][0] ** 2).sum(),
+        lambda x: (x * x).sum(),
+    ),
+    "value of orthogonality": (
+        lambda x: backend.orthogonal_value_and_gradient(x, factor=0.5)[0],
+        lambda x: _native.orthogonal(x, 0.5, True, torch.float32),
+    ),
+    "norm": (lambda x: backend.global_norm([x, 2 * x]), lambda x: 5**0.5 * x.norm()),
+}
+
+
+def tangent(f):
+    with torch.autograd.forward_ad.dual_level():
+        x = torch.autograd.forward_ad.make_dual(W, torch.ones_like(W))
+        return torch.autograd.forward_ad.unpack_dual(f(x)).tangent
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # torch's own, in forward mode
+@pytest.mark.parametrize("verb", NUMBERS)
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda f: torch.func.grad(f)(W),
+        lambda f: torch.func.jacrev(f)(W),
+        lambda f: torch.func.jacfwd(f)(W),
+        lambda f: torch.func.hessian(f)(W),
+        lambda f: torch.func.vmap(f)(torch.stack([W, 2 * W])),
+        lambda f: torch.func.jvp(f, (W,), (torch.ones_like(W),))[1],
+        tangent,
+    ],
+    ids=["grad", "jacrev", "jacfwd", "hessian", "vmap", "jvp", "forward mode"],
+)
+def test_transforms_of_every_number(verb, transform):
+    """What is in no graph of autograd has a derivative for torch.func, not one of zero."""
+    f, plain = NUMBERS[verb]
+    got, want = transform(f), transform(plain)
+    assert want.abs().sum() > 0 or (want == 0).all()
+    torch.testing.assert_close(got.float(), want.float(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        lambda x: backend.decay_([x], 0.5),
+        lambda x: backend.prox_([x], 0.5, l1=1.0),
+        lambda x: backend.add_gradient_([x], l2=1.0),
+        lambda x: backend.clip_by_global_norm_([x], 1.0),
+        lambda x: backend.stats([x]),
+        lambda x: fastreg.penalty([x], l2=1.0),
+        lambda x: fastreg.global_norm([x]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
+@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.jacfwd, torch.func.vmap])
+def test_what_reads_or_writes_memory_refuses_transforms(verb, transform):
+    def function(x):
+        y = x * 1.0
+        verb(y)
+        return y.sum()
+
+    with pytest.raises(errors.FastregError, match=r"tensor with memory at '0'|at '0': expected"):
+        transform(function)(W)
