@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from fastreg._core.arrays import HostArray, host_of, is_array
+from fastreg._core.arrays import HostArray, describe, host_of, is_array
 from fastreg._core.dtypes import F16, F32, F64, Dtype, by_name, name_of, narrow_by_name
 from fastreg._core.frameworks import (
     framework,
@@ -337,7 +337,7 @@ def gather(params: Any, *, values: bool = False, modules: str = "weights") -> Ga
         not been built, and an iterator that yields nothing.
     """
     if params is None:
-        raise bad_leaf(place(()), params)
+        raise bad_leaf(place(()), params, describe(params))
     out = Gathered()
     found = [Parameter(*leaf) for leaf in _flat(params, out, modules=modules)]
     out.parameters = found if values and not _is_tied(params) else _untied(found)
@@ -517,7 +517,7 @@ class _Walk:
         if isinstance(node, Mapping):
             gathered.named = True
             if is_group(node):
-                raise bad_leaf(place(path), node)
+                raise bad_leaf(place(path), node, describe(node))
             items = list(node.items())
             values = [x for _, x in items]
             if not all(type(key) is str for key, _ in items):  # torch's optimizers have tensors
@@ -534,7 +534,7 @@ class _Walk:
                 gathered.asked.append((partial(_items, node), list(node), joined(path)))
             return self.items(node)
         if isinstance(node, (str, bytes)):
-            raise bad_leaf(place(path), node)
+            raise bad_leaf(place(path), node, describe(node))
         registered = flattened_once(node)
         if registered is not None:
             gathered.named = True
@@ -547,7 +547,7 @@ class _Walk:
                 if not isinstance(node, Iterator):  # which is used up: nobody can see it change
                     gathered.asked.append((partial(_items, node), children, joined(path)))
                 return self.items(children)
-        raise bad_leaf(place(path), node)
+        raise bad_leaf(place(path), node, describe(node))
 
     def items(self, items: Sequence[Any]) -> list[tuple[Any, Any]]:
         """Key a sequence: by its fields, by the names it brings, or by position."""

@@ -14,7 +14,15 @@ from fastreg._core.text import printable
 if TYPE_CHECKING:
     from fastreg._core.containers import Parameter
 
-__all__ = ["PART", "is_kernel_name", "is_weight_name", "no_array", "no_weight", "reasons"]
+__all__ = [
+    "PART",
+    "is_kernel_name",
+    "is_weight_name",
+    "no_array",
+    "no_weight",
+    "reasons",
+    "unread_kernels",
+]
 
 # What an array is by its own name, the first that fits.
 _STATISTIC = re.compile(r"^((running|moving)_(mean|var|variance|std)|num_batches_tracked)$")
@@ -102,6 +110,23 @@ def _reason(p: Parameter, frozen: bool) -> str:
         return f"{printable(p.dtype_name, 40)} is no float type with kernels"
     if p.frozen and not frozen:
         return "frozen"
+    return _reason_of_place(p)
+
+
+def unread_kernels(parameters: Sequence[Parameter]) -> list[Parameter]:
+    """Return the arrays that would be kernels if kernels read their float or complex type."""
+    return [
+        p
+        for p in parameters
+        if p.dtype is None
+        and re.match(r"float\d|longdouble|complex", p.dtype_name)
+        and not no_weight(p)
+        and not p.frozen
+        and not _reason_of_place(p)
+    ]
+
+
+def _reason_of_place(p: Parameter) -> str:
     name, has_class = _reading(p.name), _has_class(p)
     reason = p.exempt or (name.reason_in_layer if has_class else name.reason)
     if not reason and has_class:

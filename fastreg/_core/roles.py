@@ -9,11 +9,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from fastreg._core.arrays import describe
 from fastreg._core.foreign import conversion
 from fastreg._core.frameworks import comes_from, framework, untraced
-from fastreg._core.text import printable
-from fastreg.errors import DTypeError, message
+from fastreg.errors import DTypeError, message, printable
 
 __all__ = [
     "OPTIMIZER",
@@ -122,9 +120,9 @@ def is_group(x: Any) -> bool:
     return isinstance(x, dict) and {"params", "lr"} <= x.keys()
 
 
-def bad_leaf(where: str, x: Any) -> DTypeError:
+def bad_leaf(where: str, x: Any, received: str) -> DTypeError:
     """Return the error of what is no array, and no container of arrays."""
-    received, action = describe(x), conversion(x)
+    action = conversion(x)
     if is_group(x):
         received = "an optimizer's group of parameters with its options"
         action = "pass [p for group in optimizer.param_groups for p in group['params']]"

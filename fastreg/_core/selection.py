@@ -18,13 +18,14 @@ import numpy as np
 
 from fastreg._core.arguments import Request, Select, expression, spellings
 from fastreg._core.containers import Gathered, Parameter, gather, leaves
+from fastreg._core.dtypes import FLOATS
 from fastreg._core.frameworks import compiling
-from fastreg._core.kernel_rule import PART, no_array, no_weight, reasons
+from fastreg._core.kernel_rule import PART, no_array, no_weight, reasons, unread_kernels
 from fastreg._core.pytrees import flattened_once
 from fastreg._core.roles import OPTIMIZER
 from fastreg._core.text import Column, Table, lines_for, printable, shape_text, terminal_width
 from fastreg._kernels import clean_environment
-from fastreg.errors import ArgumentError, LayoutError, message
+from fastreg.errors import ArgumentError, DTypeError, LayoutError, message
 
 __all__ = [
     "Chosen",
@@ -186,6 +187,8 @@ def chosen(
                     "pass the module, or say with select= which arrays are meant",
                 )
             )
+    if select is None or select == "kernels":
+        require_readable(gathered)
     for rule in select if _are_rules(select) else [select]:
         said = decisions if rule is select else decide(gathered, rule, weights=weights)
         require_some(said, rule)
@@ -204,6 +207,18 @@ def without_numbers(found: Chosen) -> tuple[Chosen, list[str]]:
     notes = [f"{p.label} is left out: {why}" for p, why in said if why]
     kept = [p for p, why in said if not why]
     return found._replace(parameters=kept), notes
+
+
+def require_readable(gathered: Gathered) -> None:
+    """Refuse to leave out kernels for their type alone: the number would lack them."""
+    for p in unread_kernels(gathered.parameters):
+        raise DTypeError(
+            message(
+                f"kernels of type {', '.join(d.name for d in FLOATS)}",
+                f"{p.label} of {printable(p.dtype_name, 40)}",
+                "convert it, or say with select= which arrays are meant",
+            )
+        )
 
 
 def require_some(decisions: Sequence[Decision], select: Select) -> None:

@@ -10,6 +10,7 @@ from collections import OrderedDict, deque, namedtuple
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -556,3 +557,23 @@ def test_a_bias_of_its_shape_tells_a_scale_only_of_its_own_layer():
         "attention.w_q",
         "attention.weight",
     ]
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float128", "complex64"])
+def test_kernels_of_types_without_kernels_are_not_left_out_in_silence(dtype):
+    """They are refused by name; frozen ones, biases and what select= leaves out are not."""
+    dtype = np.dtype(getattr(ml_dtypes, dtype, dtype))
+    odd = np.ones((2, 2)).astype(dtype)
+    params = {"a": {"kernel": np.ones((2, 2))}, "b": {"kernel": odd, "bias": odd[0]}}
+    for verb in (
+        lambda p: fastreg.penalty(p, l2=1.0),
+        lambda p: fastreg.penalty(p, l2=1.0, select="kernels"),
+        lambda p: fastreg.plan(p, l2=1.0),
+        lambda p: fastreg.value_and_gradient(p, l2=1.0),
+        lambda p: fastreg.decay_(p, 0.5),
+    ):
+        with pytest.raises(DTypeError, match=r"'b\.kernel' of .*convert it, or .* select="):
+            verb(params)
+    assert fastreg.penalty(params, l2=1.0, select="a.*") == 4.0
+    del params["b"]["kernel"]
+    assert fastreg.penalty(params, l2=1.0) == 4.0
