@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from collections import Counter
@@ -29,6 +30,7 @@ __all__ = [
     "flag",
     "not_differentiable",
     "number",
+    "require_two",
     "result_dtype",
     "set_environment",
     "spellings",
@@ -258,9 +260,12 @@ class Globs:
 
     __slots__ = ("_exact", "_filed", "_lengths", "_patterns")
 
-    def __init__(self, keys: Iterable[Any]) -> None:
+    def __init__(self, keys: Iterable[Any], names: Iterable[str] = ()) -> None:
         self._exact = {str(key): key for key in keys}
         globs = [text for text in self._exact if set(text) & set("*?[")]
+        if globs:  # a key that is the name of an array, of `names`, is no glob
+            literal = {s for name in names for s in spellings(name)}
+            globs = [text for text in globs if text not in literal]
         self._patterns: dict[str, re.Pattern[str]] = {}
         literals = {text: _literals(text) for text in globs}
         shared = Counter(part for parts in literals.values() for part in set(parts))
@@ -486,8 +491,35 @@ def _rule(x: Any, what: str) -> Any:
     if isinstance(x, (list, tuple)) or (isinstance(x, np.ndarray) and x.ndim == 1):
         return [weight(v, what, f"position {k}") for k, v in enumerate(x)]
     if callable(x) and framework(x) == "numpy" and not hasattr(x, "__float__"):
+        require_two(x, what)
         return x
     return weight(x, what)
+
+
+def require_two(function: Callable[..., Any], what: str) -> None:
+    """Refuse a callable that cannot be called with a name and an array.
+
+    Raises
+    ------
+    ArgumentError
+        Not for what does not tell its arguments.
+    """
+    if compiling():
+        return
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind("", None)
+    except TypeError:
+        raise ArgumentError(
+            message(
+                f"a callable {what}= of two arguments, a name and an array",
+                f"one of {printable(str(signature), 80)}",
+                "write it as lambda name, array: ...",
+            )
+        ) from None
 
 
 def _called(rule: Callable[[str, Any], Any], p: Any, what: str, rest: float) -> float:
@@ -513,7 +545,7 @@ def _each(rule: Any, parameters: Sequence[Any], what: str, rest: Any) -> list[An
         return list(rule)
     if not isinstance(rule, dict):
         return [_called(rule, p, what, rest) for p in parameters]
-    globs = Globs(rule)
+    globs = Globs(rule, (name for p in parameters for name in p.names))
     unused = set(rule)
     out = []
     for p in parameters:

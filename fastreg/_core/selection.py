@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TextIO, TypeGuard
 
 import numpy as np
 
-from fastreg._core.arguments import Request, Select, expression, spellings
+from fastreg._core.arguments import Request, Select, expression, require_two, spellings
 from fastreg._core.containers import Gathered, Parameter, gather, leaves
 from fastreg._core.dtypes import FLOATS
 from fastreg._core.frameworks import compiling
@@ -344,7 +344,10 @@ def _decided(gathered: Gathered, select: Any, frozen: bool) -> list[Decision]:
     if isinstance(select, (bool, np.bool_, Mapping, list, tuple)):
         return _mask(parameters, select)
     if callable(select):
+        require_two(select, "select")
         return [_called(p, select) for p in parameters]
+    if isinstance(select, int):
+        raise _position(select)
     raise ArgumentError(
         message(
             "select= 'kernels', 'all', a glob, 're:...', a pattern, a list of these, "
@@ -403,6 +406,8 @@ def _mask(parameters: Sequence[Parameter], mask: Any) -> list[Decision]:
         return [Decision(p, bool(mask), f"mask {bool(mask)}") for p in parameters]
     marks = dict(leaves(mask, is_leaf=_is_mark))
     for path, mark in marks.items():
+        if type(mark) is int:
+            raise _position(mark)
         if not isinstance(mark, (bool, np.bool_)):
             raise ArgumentError(
                 message("bools in a mask", f"{mark!r} at {path}"[:120], "pass True or False")
@@ -431,6 +436,16 @@ def _mask(parameters: Sequence[Parameter], mask: Any) -> list[Decision]:
                 )
             )
     return out
+
+
+def _position(k: int) -> ArgumentError:
+    return ArgumentError(
+        message(
+            "names in select=, or a tree of bools",
+            repr(k)[:80],
+            f"pass the name, '{k}' for position {k} of a list",
+        )
+    )
 
 
 def _is_mark(x: Any) -> bool:

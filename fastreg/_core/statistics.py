@@ -177,17 +177,22 @@ class Stats(Mapping[str, dict[str, Any]]):
         """Iterate over the names."""
         return iter(self.names)
 
-    def __getitem__(self, name: str) -> dict[str, Any]:
-        """Return one array's numbers.
+    def __getitem__(self, name: str | int) -> dict[str, Any]:
+        """Return one array's numbers; of a list, a position is a name as well.
 
         Raises
         ------
         UnknownNameError
-            (a KeyError and a ValueError) If there is no array of that name.
+            (a KeyError and a ValueError) If there is no array of that name, or more than one.
         """
         if self._places is None:
             self._places = {n: k for k, n in reversed(list(enumerate(self.names)))}
+        name = str(name) if type(name) is int else name
         k = self._places.get(name) if isinstance(name, str) else None
+        if k is not None and len(self._places) < len(self.names) and self.names.count(name) > 1:
+            raise UnknownNameError(
+                message("a name that one array has", repr(name)[:80], "see to_dict(), or rows")
+            )
         if k is None:
             raise UnknownNameError(
                 message("the name of an array", repr(name)[:80], "see stats.names")

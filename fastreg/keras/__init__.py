@@ -77,6 +77,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def register(keras: Any) -> None:
     """Register fastreg's classes with one Keras, so that its models keep them when loaded.
 

@@ -40,6 +40,11 @@ __all__ = [
     "value_and_gradient",
 ]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 _compiled.register()
 _compiled.hide()
 

@@ -577,3 +577,39 @@ def test_kernels_of_types_without_kernels_are_not_left_out_in_silence(dtype):
     assert fastreg.penalty(params, l2=1.0, select="a.*") == 4.0
     del params["b"]["kernel"]
     assert fastreg.penalty(params, l2=1.0) == 4.0
+
+
+def test_a_name_that_looks_like_a_glob_is_a_name():
+    params = {"w[0]": np.ones((2, 2)), "w0": np.full((2, 2), 3.0), "w1": np.ones((2, 2))}
+    assert fastreg.penalty(params, l2={"w[0]": 1.0}) == 4.0
+    assert fastreg.penalty(params, l2={"w[0]": 1.0, "w[01]": 2.0}) == 4.0 + 2.0 * (36.0 + 4.0)
+    assert fastreg.penalty(params, l2=1.0, weights={"w[0]": 0.0}) == 40.0
+
+
+@pytest.mark.parametrize("what", ["l2", "weights", "select"])
+def test_callables_of_one_argument_are_refused(what):
+    arguments = {"l2": 1.0, what: lambda name: True if what == "select" else 1.0}
+    said = rf"callable {what}= of two arguments.*\(name\); write it as lambda name, array"
+    with pytest.raises(ArgumentError, match=said):
+        fastreg.penalty({"w": X}, **arguments)
+    arguments[what] = lambda *names: True if what == "select" else 1.0
+    assert fastreg.penalty({"w": X}, **arguments) == 6.0
+
+
+def test_positions_are_names_of_a_list():
+    stats = fastreg.stats([np.ones(2), np.ones(3)])
+    assert stats[1] == stats["1"]
+    assert stats[1]["n"] == 3
+    for select in (0, [0], [0, 1]):
+        with pytest.raises(ArgumentError, match="pass the name, '0' for position 0"):
+            fastreg.penalty([np.ones(2), np.ones(3)], l2=1.0, select=select)
+    assert fastreg.penalty([np.ones(2), np.ones(3)], l2=1.0, select="0") == 2.0
+
+
+def test_statistics_of_equal_names_are_not_lost():
+    stats = fastreg.stats([("a", np.ones(2)), ("a", np.ones(3)), ("b", np.ones(1))])
+    for lose in (dict, lambda s: s["a"]):
+        with pytest.raises(KeyError, match="a name that one array has"):
+            lose(stats)
+    assert stats["b"]["n"] == 1
+    assert [a["n"] for a in stats.to_dict()["arrays"]] == [2, 3, 1]

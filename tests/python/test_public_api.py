@@ -60,3 +60,10 @@ def test_frameworks_are_loaded_when_they_are_named():
 if __name__ == "__main__":
     lines = [name for module in (*MODULES, *BACKENDS) for name in names(module)]
     FILE.write_text("".join(f"{line}\n" for line in lines))
+
+
+@pytest.mark.parametrize("name", ["torch", "jax", "tensorflow", "keras"])
+def test_a_prompt_completes_to_public_names(name):
+    pytest.importorskip(name, reason=f"{name} is not installed")
+    module = importlib.import_module(f"fastreg.{name}")
+    assert sorted(dir(module)) == sorted(module.__all__)
