@@ -164,6 +164,14 @@ def penalty(
     Equal to the exactly rounded sum of what ``keras.Model.losses`` would hold for regularised
     kernels. A product of weights is a float64 number, rounded once before the sum.
 
+    The result is a number, in no graph and on no tape: added to a loss it shows, but gives no
+    gradient. The functions of the same name in :mod:`fastreg.torch`, :mod:`fastreg.tensorflow`,
+    :mod:`fastreg.jax` and :mod:`fastreg.keras` are for losses.
+
+    What an optimizer keeps beside the weights, Flax' variables that are no ``Param`` and numbers of
+    Python in a model count in no penalty, whatever ``select`` says; kernels of a float or complex
+    type that cannot be read are an error.
+
     Examples
     --------
     >>> import numpy as np, fastreg

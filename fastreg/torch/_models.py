@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fastreg import model
-from fastreg._core.arguments import Request
+from fastreg._core.arguments import CONVENTIONS, Request
 from fastreg._core.containers import items_of
 from fastreg._core.frameworks import untraced
 from fastreg._core.selection import Chosen, chosen
@@ -61,9 +61,14 @@ def take(params: Any, request: Request) -> Taken:
 
 
 def _from_program(module: torch.nn.Module, request: Request) -> Taken:
-    names, l1s, l2s = _choice(
-        module, request.l1, request.l2, request.select, request.weights, request.convention
-    )
+    l1, l2, select, weights, convention = request
+    if {type(l1), type(l2)} <= {float, type(None)} and weights == 1.0:
+        # Numbers stay out of the choice: a program may get others in each call.
+        names, *_ = _choice(module, None, None, select, 1.0, "keras")
+        l1s: Any = [0.0 if l1 is None else l1] * len(names)
+        l2s: Any = [0.0 if l2 is None else l2 * CONVENTIONS[convention]] * len(names)
+    else:
+        names, l1s, l2s = _choice(module, l1, l2, select, weights, convention)
     by_name = dict(module.named_parameters(remove_duplicate=False))
     xs = [by_name[n] if n in by_name else reduce(getattr, n.split("."), module) for n in names]
     return Taken(list(names), xs, list(l1s), list(l2s))

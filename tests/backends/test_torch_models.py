@@ -780,3 +780,16 @@ def test_what_reads_or_writes_memory_refuses_transforms(verb, transform):
 
     with pytest.raises(errors.FastregError, match=r"tensor with memory at '0'|at '0': expected"):
         transform(function)(W)
+
+
+@pytest.mark.parametrize("convention", ["keras", "half"])
+def test_a_weight_may_change_from_step_to_step_in_a_program(convention):
+    torch._dynamo.reset()
+
+    def step(module, strength):
+        return backend.penalty(module, l1=0.5, l2=strength, convention=convention)
+
+    program = torch.compile(step, fullgraph=True, backend="aot_eager")
+    module = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 2))
+    for strength in (0.125, 0.25, 0.5):
+        torch.testing.assert_close(program(module, strength), step(module, strength))
