@@ -234,6 +234,11 @@ CORE = [
     lambda: fastreg.penalty({"w": A}, l2=1.0, select=3),
     lambda: fastreg.penalty({"w": A}, l2=1.0, select=lambda name, x: 1),
     lambda: fastreg.penalty({"w": A}, l2=1.0, select={"w": 1}),
+    lambda: fastreg.penalty({"w": A}, l2=1.0, select=3.5),
+    lambda: fastreg.penalty({"w": A}, l2=1.0, select={"w": 0.5}),
+    lambda: fastreg.penalty({"w": A}, l2=1.0, select=lambda name: True),
+    lambda: fastreg.penalty({"w": np.ones((2, 2), "c8")}, l2=1.0),
+    lambda: fastreg.stats([("w", A), ("w", A.copy())])["w"],
     lambda: fastreg.penalty({"w": A, "v": A.copy()}, l2=1.0, select={"w": True}),
     lambda: fastreg.penalty({"w": A}, l2=1.0, select={"w": True, "v": True}),
     # Plans
