@@ -22,8 +22,9 @@ try:
 except ModuleNotFoundError as _e:
     if _e.name != "fastreg._kernels":
         raise
-    raise ImportError(_installation.no_kernels(), name=_e.name) from None
+    _installation.give_up(ImportError(_installation.no_kernels(), name=_e.name))
 from fastreg import runtime as _runtime
+from fastreg.errors import EnvironmentSettingError as _EnvironmentSettingError
 from fastreg.model import (
     Plan,
     check_finite,
@@ -144,4 +145,7 @@ def __dir__() -> list[str]:
 
 
 _installation.warn_of_foreign_files()
-_runtime.check_environment()
+try:
+    _runtime.check_environment()
+except _EnvironmentSettingError as _error:
+    _installation.give_up(_error)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Whether this folder holds fastreg-kernels, built, and nothing else.
+"""Whether this folder holds fastreg-kernels, built, and nothing else; else how that is said.
 
 Another distribution, named fastreg, has the import name of ours: pip installs one over the other
 without a word.
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from typing import NoReturn
 
 from fastreg.errors import message
 
@@ -34,6 +35,28 @@ def no_kernels() -> str:
             "installed elsewhere"
         )
     return message("fastreg's compiled module _kernels", received, action)
+
+
+def give_up(error: Exception) -> NoReturn:
+    """Raise an error of the import, which the command line has no chance to catch: it says so.
+
+    It is one line of standard error and the exit status 2 there, as every other error is.
+    """
+    if not _is_command_line():
+        raise error from None
+    if sys.stderr is not None:
+        print(f"fastreg: {error}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _is_command_line() -> bool:
+    """Whether Python was started to run ``fastreg`` or ``python -m fastreg``."""
+    words = getattr(sys, "argv", None) or [""]
+    if words[0] != "-m":
+        return os.path.basename(words[0]) == "fastreg"
+    # As long as the module is being looked for; its name stands before its arguments.
+    name = "".join(sys.orig_argv[-len(words) :][:1])
+    return name == "fastreg" or (name.startswith("-") and name.endswith("mfastreg"))
 
 
 def foreign_files() -> list[str]:

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -588,6 +589,62 @@ def test_bench_runs_the_suite_of_the_checkout(capfd):
     pytest.importorskip("pytest_benchmark")
     assert command_line.main(["bench", "--help"]) == 0
     assert "usage: fastreg bench" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["inspect absent.npy", "compare a b", "check a", "info", "bench", "--version", "--help", ""],
+)
+@pytest.mark.parametrize(
+    ("setting", "bad"), [("FASTREG_ISA", "typo"), ("FASTREG_NUM_THREADS", "0")]
+)
+def test_a_bad_setting_is_one_line(setting, bad, words):
+    """From every command: what the import refuses, it refuses as the command line does."""
+    environment = {**os.environ, setting: bad, "PYTHONPATH": os.pathsep.join(sys.path)}
+    started = subprocess.run(
+        [sys.executable, "-m", "fastreg", *words.split()],
+        capture_output=True, text=True, env=environment, timeout=60,
+    )  # fmt: skip
+    (line,) = started.stderr.splitlines()
+    assert (started.returncode, started.stdout) == (2, "")
+    assert line.startswith(f"fastreg: expected {setting} to be ")
+    assert line.endswith(f"received {bad!r}; correct or unset it")
+
+
+def test_other_ways_to_start_it(tmp_path):
+    """The installed command and joined options are it; a module that imports fastreg is not."""
+    command = "from fastreg.cli.main import main; raise SystemExit(main())"
+    (tmp_path / "fastreg").write_text(command)
+    (tmp_path / "other.py").write_text("import fastreg")
+    environment = {"FASTREG_ISA": "typo", "PYTHONPATH": os.pathsep.join([*sys.path, str(tmp_path)])}
+
+    def start(*words: str) -> tuple[int, int]:
+        done = subprocess.run(
+            [sys.executable, *words], capture_output=True, text=True,
+            env=os.environ | environment, timeout=60, cwd=Path(command_line.__file__).parents[2],
+        )  # fmt: skip
+        assert "correct or unset it" in done.stderr
+        return done.returncode, len(done.stderr.splitlines())
+
+    assert start(str(tmp_path / "fastreg"), "info") == (2, 1)
+    assert start("-Bmfastreg", "info") == (2, 1)
+    assert start("-X", "utf8", "-m", "fastreg", "inspect", "-m") == (2, 1)
+    for words in (["-m", "other", "fastreg"], ["-c", "import fastreg", "fastreg"]):
+        status, lines = start(*words)
+        assert status == 1
+        assert lines > 1
+
+
+def test_kernels_that_are_not_built_are_one_line(tmp_path):
+    package = Path(command_line.__file__).parents[1]
+    shutil.copytree(package, tmp_path / "fastreg", ignore=shutil.ignore_patterns("*.so", "*.c"))
+    done = subprocess.run(
+        [sys.executable, "-m", "fastreg", "info"], capture_output=True, text=True, cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)}, timeout=60,
+    )  # fmt: skip
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert "not built for" in line
 
 
 def test_it_runs_as_a_module(model):
