@@ -51,7 +51,7 @@ def give_up(error: Exception) -> NoReturn:
 
 def _is_command_line() -> bool:
     """Whether Python was started to run ``fastreg`` or ``python -m fastreg``."""
-    words = getattr(sys, "argv", None) or [""]
+    words: list[str] = getattr(sys, "argv", None) or [""]
     if words[0] != "-m":
         return os.path.basename(words[0]) == "fastreg"
     # As long as the module is being looked for; its name stands before its arguments.

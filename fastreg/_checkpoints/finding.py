@@ -18,7 +18,7 @@ from fastreg._checkpoints.safetensors import json_object
 from fastreg._checkpoints.tensor import Checkpoint, damaged, quoted, unreadable
 from fastreg.errors import CheckpointError, message
 
-__all__ = ["Found", "find"]
+__all__ = ["Found", "find", "is_standard_input"]
 
 _INDEX = ".safetensors.index.json"
 _READ = (".safetensors", ".npz", ".npy")
@@ -79,9 +79,15 @@ def find(paths: Sequence[str], *, most_input: int | None, keep: ExitStack) -> It
     keep : ExitStack
         Where what came from standard input is kept, until it is closed.
     """
+    read = False
     for path in paths:
         try:
-            if most_input is not None and (path == "-" or _is_piped_input(path)):
+            if most_input is not None and is_standard_input(path):
+                if read:
+                    raise CheckpointError(
+                        message("standard input once", "twice", "give it once, or files")
+                    )
+                read = True
                 yield Found(path, keep.enter_context(_spooled(most_input)))
             elif path.endswith(_INDEX):
                 yield from _shards(path)
@@ -199,8 +205,11 @@ def _gaps(path: str, names: Sequence[str]) -> list[Found]:
 # -- Standard input --------------------------------------------------------------------------------
 
 
-def _is_piped_input(path: str) -> bool:
-    return path in ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0") and not os.path.isfile(path)
+def is_standard_input(path: str) -> bool:
+    """Whether a path means what is piped in."""
+    return path == "-" or (
+        path in ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0") and not os.path.isfile(path)
+    )
 
 
 class _spooled:

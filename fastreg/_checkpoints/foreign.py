@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from fastreg.errors import CheckpointError, message, printable
 
-__all__ = ["SUFFIXES", "archive", "refusal"]
+__all__ = ["SUFFIXES", "archive", "cut_archive", "is_page", "refusal"]
 
 _EXPECTED = ".safetensors, .npz or .npy content"
 
@@ -21,11 +21,15 @@ _TORCH = (
 _KERAS = (
     "where you trust it: model = keras.models.load_model('model.keras'); "
     "numpy.savez('model.npz', **{w.path: keras.ops.convert_to_numpy(w) for w in model.weights}); "
+    "from tf_keras: model = tf_keras.models.load_model('model.keras'); "
+    "numpy.savez('model.npz', **{w.name: w.numpy() for w in model.weights}); "
     "for a file of weights alone, build the model and call model.load_weights first"
 )
+# What an optimizer keeps lies beside the weights, and has their shapes.
 _HDF5 = (
     "found = {}; h5py.File('model.h5').visititems(lambda k, v: found.update({k: v[()]}) "
-    "if isinstance(v, h5py.Dataset) and v.dtype.kind in 'fiub' else None); "
+    "if isinstance(v, h5py.Dataset) and v.dtype.kind in 'fiub' "
+    "and not k.startswith('optimizer') else None); "
     "numpy.savez('model.npz', **found)"
 )
 _PICKLE = "where you trust it, load it and save its arrays with numpy.savez"
@@ -65,7 +69,28 @@ _BY_SUFFIX = {
 SUFFIXES = frozenset(_BY_SUFFIX)
 """Of files that hold weights and are not read."""
 
+# How good files of these suffixes begin.
+_HEADS = {
+    ".gguf": (b"GGUF",),
+    ".h5": (b"\x89HDF",),
+    ".hdf5": (b"\x89HDF",),
+    ".joblib": (b"\x80", b"x", b"\x1f\x8b", b"BZ", b"\xfd7zXZ", b"]\0\0\x80\0"),
+    ".keras": (b"PK",),
+    ".npy": (),
+    ".npz": (),
+    ".pickle": (b"\x80", b"(", b"]", b"}", b"c"),
+    ".pkl": (b"\x80", b"(", b"]", b"}", b"c", b"\x1f\x8b"),
+    ".pt": (b"PK", b"\x80"),
+    ".pth": (b"PK", b"\x80"),
+}
+_PAGES = (b"<!doctype", b"<html", b"<?xml")
+
 _TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+
+
+def is_page(head: bytes) -> bool:
+    """Whether a file is what a server says instead of the file."""
+    return head.lstrip()[:9].lower().startswith(_PAGES)
 
 
 def refusal(head: bytes, suffix: str) -> CheckpointError:
@@ -80,7 +105,9 @@ def refusal(head: bytes, suffix: str) -> CheckpointError:
         received, action = "a file of PyTorch, which is a pickle and never loaded", _TORCH
     elif head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5"):
         received, action = "a pickle, which is never loaded", _PICKLE
-    elif suffix in (".npy", ".npz"):
+    elif is_page(head):
+        received, action = "a page of the web", "download the file itself; it may need a login"
+    elif not head.startswith(_HEADS.get(suffix, b"")):
         received = f"a {suffix} file that starts with {head[:6]!r}"
         action = "it is damaged or misnamed: save or download it again"
     elif suffix in _BY_SUFFIX:
@@ -89,6 +116,18 @@ def refusal(head: bytes, suffix: str) -> CheckpointError:
         received = f"a file that starts with {head[:8]!r}"
         action = "save the weights as one of these"
     return CheckpointError(message(_EXPECTED, received, action))
+
+
+def cut_archive(head: bytes, suffix: str) -> CheckpointError:
+    """Word why a zip archive of this beginning is not read: its end is missing."""
+    received, action = "one without", "the file is cut short: save or download it again"
+    if b"/data.pkl" in head or suffix in _TORCH_SUFFIXES:
+        received, action = "a file of PyTorch without", f"{action}; then, {_TORCH}"
+    elif suffix == ".keras":
+        received, action = "a model of Keras without", f"{action}; then, {_KERAS}"
+    return CheckpointError(
+        message("a zip archive with its directory, at the end", received, action)
+    )
 
 
 def archive(names: Sequence[str]) -> CheckpointError:

@@ -28,6 +28,7 @@ from fastreg._checkpoints.tensor import (
     Source,
     Tensor,
     count,
+    cut_short,
     damaged,
     is_extent,
     quoted,
@@ -49,6 +50,10 @@ _CODE = re.compile(r"([<>|=])([fiub])([1248])")
 # By NumPy's code and size: ``"f4"``. It has none for bfloat16.
 _ELEMENTS = {dtype.view.str[1:]: dtype for dtype in ALL if dtype is not BF16}
 _OTHER = re.compile(r"[<>|=]?([a-zA-Z?])([0-9]{0,9})(\[[^\]]*\])?")
+# What is not read has NumPy's names: its codes count bytes, where short names count bits.
+_NAMES = {"c": "complex", "f": "float"}
+# Text, dates and spans of time, which are neither NaN nor infinite.
+_FINITE = frozenset("SUMm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +68,13 @@ class _NpyHeader:
     swapped: bool
     fortran: bool
     offset: int
+    finite: bool
 
     def tensor(self, name: str, nbytes: int, source: Source) -> Tensor:
         """Return the tensor that it describes."""
         return Tensor(
             name, self.shape, self.dtype, self.n, nbytes, self.skipped,
-            self.elements, self.swapped, self.fortran, source,
+            self.elements, self.swapped, self.fortran, source, self.finite,
         )  # fmt: skip
 
 
@@ -80,7 +86,8 @@ def read_npy(view: mmap.mmap, name: str) -> Tensor:
             message(
                 "numbers",
                 "an array of Python objects, stored as pickle, which is never loaded",
-                "save it with a numeric dtype",
+                "save it with a numeric dtype, or ragged rows as arrays of their own with "
+                "numpy.savez('rows.npz', *map(numpy.asarray, x))",
             )
         )
     nbytes = len(view) - header.offset
@@ -94,11 +101,17 @@ def _npy_header(head: bytes, nbytes: int) -> _NpyHeader:
     `nbytes` the size of the whole.  Format: ``numpy.lib.format``, versions 1 to 3.
     """
     version = head[6:8]
+    if head.startswith(b"\x93NUMPY") and len(head) < 10:
+        raise cut_short("at least the 10 bytes before a .npy header", f"{len(head)}")
     if not head.startswith(b"\x93NUMPY") or version not in (b"\1\0", b"\2\0", b"\3\0"):
         raise damaged("the .npy magic and version 1, 2 or 3", repr(head[:8]))
     start = 10 if version == b"\1\0" else 12
     header_nbytes = int.from_bytes(head[8:start], "little")
-    if header_nbytes > min(_MAX_HEADER_BYTES, nbytes - start) or len(head) < start:
+    if len(head) < start or nbytes - start < header_nbytes <= _MAX_HEADER_BYTES:
+        raise cut_short(
+            f"a .npy header of {header_nbytes:,} bytes", f"{max(nbytes - start, 0):,} of them"
+        )
+    if header_nbytes > min(_MAX_HEADER_BYTES, nbytes - start):
         raise damaged(
             f"a .npy header within the {nbytes:,} bytes of the file and at most "
             f"{_MAX_HEADER_BYTES:,} bytes",
@@ -124,12 +137,19 @@ def _npy_header(head: bytes, nbytes: int) -> _NpyHeader:
         ) from None
     dtype, skipped, elements, swapped = _elements_of(descr)
     n = count(shape)
+    if elements is not None and n * elements.itemsize > nbytes - offset:
+        raise cut_short(
+            f"{n * elements.itemsize:,} bytes of {shape_shown(shape)} after the header",
+            f"{nbytes - offset:,}",
+        )
     if n < 0 or (elements is not None and n * elements.itemsize != nbytes - offset):
         raise damaged(
             f"{shape_shown(shape)} of {printable(str(descr), 40)} after the header",
             f"{nbytes - offset:,} bytes",
         )
-    return _NpyHeader(shape, dtype, n, skipped, elements, swapped, fortran, offset)
+    kind = descr.lstrip("<>|=")[:1] if isinstance(descr, str) else ""
+    finite = kind in _FINITE
+    return _NpyHeader(shape, dtype, n, skipped, elements, swapped, fortran, offset, finite)
 
 
 def _elements_of(descr: object) -> tuple[str, str, Dtype | None, bool]:
@@ -155,6 +175,8 @@ def _elements_of(descr: object) -> tuple[str, str, Dtype | None, bool]:
     if other[1] == "O":
         return "object", "Python objects are pickled and never loaded", None, False
     code = printable(descr.lstrip("<>|="), 20)
+    if other[1] in _NAMES and other[2]:
+        code = f"{_NAMES[other[1]]}{8 * int(other[2])}"
     if other[1] == "V":
         why = "raw bytes: NumPy forgets bfloat16 and 8-bit floats, use .safetensors for them"
         return code, why, None, False
@@ -164,13 +186,18 @@ def _elements_of(descr: object) -> tuple[str, str, Dtype | None, bool]:
 # -- npz -------------------------------------------------------------------------------------------
 
 
-def read_npz(file: BinaryIO, view: mmap.mmap, budget: Budget) -> list[Tensor]:
-    """List the members of a ``.npz``: a zip archive of ``.npy`` files, stored or deflated."""
+def read_npz(file: BinaryIO, view: mmap.mmap, suffix: str, budget: Budget) -> list[Tensor]:
+    """List the members of a ``.npz``: a zip archive of ``.npy`` files, stored or deflated.
+
+    `suffix` is that of the file, in lower case.
+    """
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
     # zipfile answers a hostile directory with whatever its parser stumbled over.
     except Exception as error:
+        if not _has_end(view):
+            raise foreign.cut_archive(view[:200], suffix) from None
         raise damaged(
             "a complete zip directory at the end of the .npz", printable(str(error), 120)
         ) from None
@@ -205,6 +232,12 @@ def read_npz(file: BinaryIO, view: mmap.mmap, budget: Budget) -> list[Tensor]:
         tensors.append(tensor)
     budget.spend(packed)
     return tensors
+
+
+def _has_end(view: mmap.mmap) -> bool:
+    """Whether there is the whole record that ends every zip archive (APPNOTE 4.3.16)."""
+    at = view.rfind(b"PK\x05\x06", max(0, len(view) - 22 - 0xFFFF))
+    return at >= 0 and at + 22 + int.from_bytes(view[at + 20 : at + 22], "little") <= len(view)
 
 
 def _member_start(view: mmap.mmap, member: zipfile.ZipInfo) -> int:

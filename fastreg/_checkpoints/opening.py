@@ -81,8 +81,8 @@ def _read(file: BinaryIO, view: mmap.mmap, path: Path, budget: Budget) -> tuple[
     if head.startswith(b"\x93NUMPY"):
         return "npy", [read_npy(view, path.stem)]
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return "npz", read_npz(file, view, budget)
-    if head.startswith(b"version https://git-lfs"):
+        return "npz", read_npz(file, view, suffix, budget)
+    if head.startswith(b"version https://git-lfs") or foreign.is_page(head):
         raise foreign.refusal(head, suffix)
     if suffix == ".safetensors" or head[8:9] == b"{":
         return "safetensors", read_safetensors(view)

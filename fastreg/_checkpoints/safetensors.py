@@ -17,6 +17,7 @@ from fastreg._checkpoints.tensor import (
     Mapped,
     Tensor,
     count,
+    cut_short,
     damaged,
     is_extent,
     quoted,
@@ -33,6 +34,8 @@ _MAX_HEADER_BYTES = 100_000_000
 _ELEMENTS: dict[str, Dtype] = {dtype.short: dtype for dtype in (*ALL, *NARROW[:5])}
 # Element types that the format knows and fastreg does not read: name -> bits per element.
 _UNREAD_BITS: dict[str, int] = {"f4": 4, "f6_e2m3": 6, "f6_e3m2": 6, "c64": 64}
+# Those of them that have neither NaN nor infinity (OCP Microscaling Formats 1.0, 5.3).
+_FINITE = ("f4", "f6_e2m3", "f6_e3m2")
 
 
 def read_safetensors(view: mmap.mmap) -> list[Tensor]:
@@ -42,8 +45,12 @@ def read_safetensors(view: mmap.mmap) -> list[Tensor]:
     names, no overlaps, no holes.  The bytes are little-endian.
     """
     if len(view) < 8:
-        raise damaged("at least the 8 bytes of a safetensors header length", f"{len(view)} bytes")
+        raise cut_short("at least the 8 bytes of a safetensors header length", f"{len(view)}")
     header_nbytes = int.from_bytes(view[:8], "little")
+    if len(view) - 8 < header_nbytes <= _MAX_HEADER_BYTES and view[8:9] in (b"{", b""):
+        raise cut_short(
+            f"a safetensors header of {header_nbytes:,} bytes", f"{len(view) - 8:,} of them"
+        )
     if header_nbytes > min(_MAX_HEADER_BYTES, len(view) - 8):
         raise damaged(
             f"a safetensors header within the {len(view):,} bytes of the file and at most "
@@ -52,12 +59,14 @@ def read_safetensors(view: mmap.mmap) -> list[Tensor]:
         )
     entries = _safetensors_header(view[8 : 8 + header_nbytes])
     start = 8 + header_nbytes
+    nbytes = len(view) - start
 
     def begin_and_end(entry: tuple[str, str, tuple[int, ...], int, int]) -> tuple[int, int]:
         return entry[3:]
 
     tensors = []
     position = 0
+    end_of_all = max((entry[4] for entry in entries), default=0)
     for name, dtype, shape, begin, end in sorted(entries, key=begin_and_end):
         if begin != position:
             raise damaged(
@@ -72,17 +81,31 @@ def read_safetensors(view: mmap.mmap) -> list[Tensor]:
                 f"a span of {end - begin:,} bytes",
             )
         position = end
+        if end > nbytes:
+            raise cut_short(
+                f"{end_of_all:,} bytes of tensors after the header",
+                f"{nbytes:,}, which end in or before tensor {quoted(name)}",
+            )
         elements = _ELEMENTS.get(dtype)
         skipped = "" if elements else f"{dtype} is not a type that fastreg reads"
         swapped = NATIVE != "<" and elements is not None and elements.itemsize > 1
         source = Mapped(view, start + begin, end - begin)
         tensors.append(
-            Tensor(name, shape, dtype, n, end - begin, skipped, elements, swapped, source=source)
+            Tensor(
+                name,
+                shape,
+                dtype,
+                n,
+                end - begin,
+                skipped,
+                elements,
+                swapped,
+                source=source,
+                finite=dtype in _FINITE,
+            )
         )
-    if position != len(view) - start:
-        raise damaged(
-            f"{position:,} bytes of tensors after the header", f"{len(view) - start:,} bytes"
-        )
+    if position != nbytes:
+        raise damaged(f"{position:,} bytes of tensors after the header", f"{nbytes:,} bytes")
     return tensors
 
 

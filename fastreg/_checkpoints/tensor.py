@@ -26,6 +26,7 @@ __all__ = [
     "Source",
     "Tensor",
     "count",
+    "cut_short",
     "damaged",
     "is_extent",
     "quoted",
@@ -80,6 +81,8 @@ class Tensor:
         Whether the first index runs fastest.
     source : Source, optional
         Their bytes; None for what is no array at all.
+    finite : bool
+        Whether its type has neither NaN nor infinity, though it is `skipped`: text and dates.
     """
 
     name: str
@@ -92,6 +95,7 @@ class Tensor:
     swapped: bool = False
     fortran: bool = False
     source: Source | None = field(default=None, repr=False, compare=False)
+    finite: bool = False
 
     def pieces(self) -> Iterator[NDArray[Any]]:
         """Yield the elements in the order of the file, piece by piece.
@@ -228,6 +232,13 @@ def damaged(expected: str, received: str) -> CheckpointError:
     """Word the error of a file that contradicts itself."""
     return CheckpointError(
         message(expected, received, "the file is damaged or forged: save or download it again")
+    )
+
+
+def cut_short(expected: str, received: str) -> CheckpointError:
+    """Word the error of a file that ends before what it says it holds."""
+    return CheckpointError(
+        message(expected, received, "the file is cut short: save or download it again")
     )
 
 

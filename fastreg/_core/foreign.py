@@ -9,7 +9,8 @@ imports a library, and nothing is converted.
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Number
+from itertools import islice
+from numbers import Number, Real
 from typing import Any
 
 __all__ = ["conversion", "elements", "is_sparse", "package", "title"]
@@ -135,7 +136,6 @@ _WIDER = (
     ("float96", "float64"),
     ("float128", "float64"),
     ("longdouble", "float64"),
-    ("object", "float64"),
     ("float", "float32"),
     ("int", "int8"),
     ("uint", "uint8"),
@@ -169,7 +169,23 @@ def elements(x: Any, name: str, home: str = "numpy") -> str:
         return "pass [x[name] for name in x.dtype.names] to fastreg.penalty"
     if name.startswith(("qint", "quint")):
         return "pass what it was quantised from"
+    if name == "object" and home == "numpy":
+        return _objects(x)
     for prefix, wide in _WIDER:
         if name != "float0" and name.startswith(prefix):
             return f"pass {_CASTS.get(home, 'x.astype({!r})').format(wide)}"
+    return _NONE
+
+
+# An array of more objects is judged by its beginning.
+_MOST_LOOKED_AT = 1000
+
+
+def _objects(x: Any) -> str:
+    """Advice for an array of Python objects, by what they are."""
+    found = list(islice(x.flat, _MOST_LOOKED_AT)) if x.ndim else [x[()]]
+    if all(isinstance(one, Real) for one in found):
+        return "pass x.astype('float64')"
+    if all(hasattr(one, "__array__") or _are_numbers(one) for one in found):
+        return "pass [numpy.asarray(row) for row in x.flat] to fastreg.penalty"
     return _NONE

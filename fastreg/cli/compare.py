@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from fastreg._checkpoints.finding import Found, find
+from fastreg._checkpoints.finding import Found, find, is_standard_input
 from fastreg._checkpoints.opening import read_checkpoint
 from fastreg._checkpoints.tensor import Budget, Checkpoint, Tensor, quoted
 from fastreg._core.arrays import HostArray
@@ -256,11 +256,19 @@ def compare(
     Raises
     ------
     ArgumentError
-        For a rule that takes no tensor.
+        For a rule that takes no tensor, and for standard input on both sides.
     CheckpointError
         If a file changes meanwhile, or proves damaged when its elements are read.
     """
     decide(Gathered(), select)
+    if is_standard_input(first) and is_standard_input(second):
+        raise ArgumentError(
+            message(
+                "standard input for one of the two",
+                f"{quoted(first)} and {quoted(second)}",
+                "save one of them to a file",
+            )
+        )
     shown = progress or Progress(delay=math.inf)
     budget = Budget(max_unpacked_bytes)
     with ExitStack() as keep:
@@ -292,7 +300,11 @@ class _Task:
     def row(self, name: str) -> Row:
         row = Row(name, self.a.tensors.get(name), self.b.tensors.get(name))
         if row.b is None or row.a is None:
-            row.state = "only in A" if row.b is None else "only in B"
+            # Where a file could not be read nobody knows what is in it.
+            if row.b is None:
+                row.state = "unread" if self.b.errors else "only in A"
+            else:
+                row.state = "unread" if self.a.errors else "only in B"
         elif row.a.shape != row.b.shape:
             row.state = "shape"
         else:

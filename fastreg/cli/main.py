@@ -298,7 +298,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
     for file in bad:
         _complain(f"{file['path']}: {file['error']}")
     nonfinite = _warn_of_nonfinite(report)
-    unread = report.skipped if arguments.fail_on_nonfinite else []
+    unread = report.unknown if arguments.fail_on_nonfinite else []
     if unread:
         first = report.tensors[unread[0]]
         _complain(

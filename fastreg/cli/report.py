@@ -91,6 +91,11 @@ class Report:
         return [k for k, tensor in enumerate(self.tensors) if tensor.skipped]
 
     @property
+    def unknown(self) -> list[int]:
+        """Positions of those of them that may hold NaN or infinity."""
+        return [k for k in self.skipped if not self.tensors[k].finite]
+
+    @property
     def uncounted(self) -> int:
         """How many tensors were read and are not counted."""
         return len(self.tensors) - sum(self.counted) - len(self.skipped)

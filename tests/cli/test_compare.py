@@ -182,7 +182,9 @@ def test_what_cannot_be_read_is_status_2(run, tmp_path):
     status, out, (line,) = run(good, tmp_path / "absent.npz")
     assert status == 2
     assert "absent.npz: expected a readable file" in line
-    assert "only in A" in out
+    assert "only in A" not in out  # nobody knows
+    assert "2 tensors: 2 unread" in out
+    assert "2 tensors: 2 unread" in run(tmp_path / "absent.npz", good)[1]
     data = npz_bytes({"note.txt": b"hello"} | {"w.npy": npy_header("x")})
     (tmp_path / "b.npz").write_bytes(data)
     assert run(good, tmp_path / "b.npz")[0] == 2
@@ -196,6 +198,13 @@ def test_what_cannot_be_read_is_status_2(run, tmp_path):
     assert run(good, good, "--atol", "-1")[0] == 2
     np.save(tmp_path / "w.npy", np.ones(3))
     assert run(tmp_path / "w.npy", good)[0] == 1
+
+
+@pytest.mark.parametrize("words", [("-", "-"), ("-", "/dev/stdin"), ("/dev/fd/0", "-")])
+def test_standard_input_is_one_side_only(run, words):
+    status, out, (line,) = run(*words)
+    assert (status, out) == (2, "")
+    assert "expected standard input for one of the two" in line
 
 
 def test_names_twice_in_one_side_are_an_error(run, tmp_path):

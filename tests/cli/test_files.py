@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_checkpoints import entry, npy_header, npz_bytes, safetensors_bytes
+from test_checkpoints import entry, npy_bytes, npy_header, npz_bytes, safetensors_bytes
 
 import fastreg
 import fastreg.cli.main as command_line
@@ -144,9 +144,7 @@ def test_a_folder_means_the_checkpoints_in_it(run, tmp_path):
     np.save(tmp_path / "below" / "d.npy", np.ones(5))
     found = report(run, tmp_path)
     assert sorted(a["n"] for a in found["arrays"]) == [2, 3, 4]
-    assert found["notes"] == [
-        "1 other file of weights in the folder not read: pytorch_model.bin"
-    ]
+    assert found["notes"] == ["1 other file of weights in the folder not read: pytorch_model.bin"]
     empty = tmp_path / "below" / "empty"
     empty.mkdir()
     assert "one with 0 other files" in run("inspect", empty)[2][0]
@@ -313,7 +311,8 @@ def test_csv(run, tmp_path):
         "name,file,shape,dtype,counted,n,sum_abs,sum_squares,norm,max_abs,zeros,subnormals,nans,"
         "infs,nonfinite,penalty,share,skipped",
         f'"a,""b",{tmp_path}/a.npz,1x2,f64,True,2,inf,inf,inf,inf,0,0,0,1,1,inf,,',
-        f"c,{tmp_path}/a.npz,2,c8,False,2,,,,,,,,,,,,c8 is not a type that fastreg reads",
+        f"c,{tmp_path}/a.npz,2,complex64,False,2,,,,,,,,,,,,complex64 is not a type"
+        " that fastreg reads",
     ]
     assert run("inspect", tmp_path / "a.npz", "--csv", "--json")[0] == 2
 
@@ -366,8 +365,101 @@ def test_fail_on_nonfinite_fails_on_what_was_not_read(run, tmp_path):
     assert run("inspect", path)[0] == 0
     status, _, (line,) = run("inspect", path, "--fail-on-nonfinite")
     assert status == 1
-    assert "first c: c16 is not a type that fastreg reads" in line
+    assert "first c: complex128 is not a type that fastreg reads" in line
     assert run("inspect", path, "--fail-on-nonfinite", "--select", "w")[0] == 0
+
+
+FINITE = {
+    "text": np.array(["ab"]),
+    "bytes": np.array([b"ab"]),
+    "date": np.array(["2020-01-01"], "M8[D]"),
+    "span": np.array([3], "m8[s]"),
+}
+
+
+def test_fail_on_nonfinite_passes_what_is_no_number(run, tmp_path):
+    """Text and dates are neither NaN nor infinite; raw bytes, records and objects may hold both."""
+    path = tmp_path / "a.npz"
+    np.savez(path, w=np.ones(2), **FINITE)
+    status, out, err = run("inspect", path, "--fail-on-nonfinite")
+    assert (status, err) == (0, [])
+    assert "4 skipped" in out
+    header = {"a": entry("F4", [2], 0, 1), "b": entry("F6_E2M3", [4], 1, 4)}
+    (tmp_path / "a.safetensors").write_bytes(safetensors_bytes(header, bytes(4)))
+    assert run("inspect", tmp_path / "a.safetensors", "--fail-on-nonfinite")[0] == 0
+    others = {
+        "wide": np.ones(2, "g"),
+        "raw": np.zeros(2, "V2"),
+        "record": np.zeros(2, [("x", "f4")]),
+        "object": np.array([None]),
+    }
+    for name, x in others.items():
+        np.savez(path, **FINITE, **{name: x})
+        status, _, (line,) = run("inspect", path, "--fail-on-nonfinite")
+        assert status == 1
+        assert line.startswith("fastreg: 1 tensor may hold NaN")
+        assert f"first {name}: " in line
+
+
+def test_types_that_are_not_read_have_names_of_their_own(run, tmp_path):
+    """NumPy's codes count bytes: its f16 is no float16."""
+    arrays = {
+        "g": np.ones(2, "g"),
+        "c": np.ones(2, "c8"),
+        "z": np.ones(2, "c16"),
+        "h": np.ones(2, "f2"),
+    }
+    np.savez(tmp_path / "a.npz", **arrays)
+    found = {a["name"]: a["dtype"] for a in report(run, tmp_path / "a.npz")["arrays"]}
+    wide = np.dtype("g").name
+    assert found == {"g": wide, "c": "complex64", "z": "complex128", "h": "f16"}
+    with pytest.raises(CheckpointError, match=f"received {wide} is not a type"):
+        fastreg.load(tmp_path / "a.npz")
+
+
+# -- Cut short -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["", ".bin", "its own"])
+@pytest.mark.parametrize("kind", ["safetensors", "npy", "npz", "pt", "keras"])
+def test_files_that_are_cut_short_are_called_that(run, tmp_path, kind, suffix):
+    values = np.arange(50.0)
+    header = {"w": entry("F64", [50], 0, 400), "x": entry("F64", [50], 400, 800)}
+    data, least = {
+        "safetensors": (safetensors_bytes(header, values.tobytes() * 2), 9),
+        "npy": (npy_bytes(values), 6),
+        "npz": (npz_bytes({"w.npy": npy_bytes(values)}), 4),
+        "pt": (npz_bytes({"model/data.pkl": bytes(300)}), 4),
+        "keras": (npz_bytes({"config.json": b"{}", "model.weights.h5": bytes(300)}), 4),
+    }[kind]
+    path = tmp_path / f"a{f'.{kind}' if suffix == 'its own' else suffix}"
+    for n in [least, least + 1, 20, 60, *range(100, len(data), 37), len(data) - 1]:
+        path.write_bytes(data[:n])
+        status, out, (line,) = run("inspect", path)
+        assert (status, out) == (2, "")
+        assert "the file is cut short: save or download it again" in line
+        assert "permissions" not in line
+        if kind == "pt" and suffix != "":
+            assert "then, where you trust it: state = torch.load" in line
+
+
+@pytest.mark.parametrize(
+    "suffix", sorted({".h5", ".hdf5", ".gguf", ".keras", ".pt", ".pth", ".pkl"})
+)
+def test_a_file_that_begins_otherwise_is_not_what_its_name_says(run, tmp_path, suffix):
+    for data in (b"\0" * 200, b"\x93", b"P", b"what is this"):
+        (tmp_path / f"a{suffix}").write_bytes(data)
+        (line,) = run("inspect", tmp_path / f"a{suffix}")[2]
+        assert f"a {suffix} file that starts with" in line
+        assert line.endswith("it is damaged or misnamed: save or download it again")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz", ".pt", ".h5", ""])
+def test_a_page_of_the_web_is_called_that(run, tmp_path, suffix):
+    for page in (b"<!DOCTYPE html><html>", b"\n<html><body>404", b"<?xml version='1.0'?><Error>"):
+        (tmp_path / f"a{suffix}").write_bytes(page + bytes(100))
+        (line,) = run("inspect", tmp_path / f"a{suffix}")[2]
+        assert "a page of the web; download the file itself" in line
 
 
 @pytest.mark.parametrize(
@@ -398,7 +490,8 @@ def test_other_files_are_refused_with_advice(run, tmp_path, name, data, advice):
 def advised(run, path: str) -> str:
     """The statements that a refusal gives as advice."""
     (line,) = run("inspect", path)[2]
-    return line.partition("where you trust it: ")[2].partition("; for a file of weights")[0]
+    text = line.partition("where you trust it: ")[2].partition("; for a file of weights")[0]
+    return text.partition("; from tf_keras: ")[0]
 
 
 def test_the_advice_for_torch_works(run, tmp_path, monkeypatch):
@@ -423,6 +516,7 @@ def test_the_advice_for_hdf5_works(run, tmp_path, monkeypatch):
         file["layers/dense/vars/0"] = np.full((2, 2), 3.0, "f4")
         file["layers/dense/vars/1"] = np.arange(2)
         file["name"] = "text"
+        file["optimizer/vars/1"] = np.full((2, 2), 7.0, "f4")
     line = run("inspect", "model.h5")[2][0]
     exec(line[line.index("found = {}") :], {"numpy": np, "h5py": h5py})
     loaded = fastreg.load("model.npz")
@@ -440,6 +534,35 @@ def test_the_advice_for_keras_works(run, tmp_path, monkeypatch):
     loaded = fastreg.load("model.npz")
     ours = fastreg.penalty(loaded, l2=1.0)
     assert ours == fastreg.penalty([np.asarray(model.layers[0].kernel)], l2=1.0, dtype="float64")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", ["model.keras", "model.h5", "model.weights.h5"])
+def test_the_advice_for_tf_keras_works(run, tmp_path, monkeypatch, name):
+    """What tf_keras saves: its optimizer keeps arrays of the weights' shapes, which are none."""
+    tf_keras = pytest.importorskip("tf_keras")
+    monkeypatch.chdir(tmp_path)
+    model = tf_keras.Sequential([tf_keras.layers.Dense(2, input_shape=(3,), name="dense")])
+    model.compile("adam", "mse")
+    model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0)
+    (model.save_weights if ".weights" in name else model.save)(name)
+    (line,) = run("inspect", name)[2]
+    begin, scope = "from tf_keras: ", {"numpy": np, "tf_keras": tf_keras}
+    if name.endswith("h5"):
+        begin, scope = "an HDF5 file; ", {"numpy": np, "h5py": pytest.importorskip("h5py")}
+        (tmp_path / name).replace("model.h5")
+    exec(line.partition(begin)[2].partition("; for a file of weights")[0], scope)
+    ours = fastreg.penalty(fastreg.load("model.npz"), l2=1.0)
+    assert ours == fastreg.penalty([model.layers[0].kernel.numpy()], l2=1.0, dtype="float64")
+
+
+def test_the_advice_for_objects_works(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    x = np.array([np.ones(3), np.ones(2)], object)
+    np.save("rows.npy", x)
+    (line,) = run("inspect", "rows.npy")[2]
+    exec(line.partition("arrays of their own with ")[2], {"numpy": np, "x": x})
+    assert fastreg.stats(fastreg.load("rows.npz")).total["sum_squares"] == 5.0
 
 
 def test_every_suffix_that_is_refused_has_advice():

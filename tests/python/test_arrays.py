@@ -52,6 +52,32 @@ class OldDLPack(DLPack):
         return self.x.__dlpack__(stream=stream)
 
 
+@pytest.mark.parametrize(
+    ("x", "advice"),
+    [
+        (np.array([1.0, 2], object), "x.astype('float64')"),
+        (np.array(3, object), "x.astype('float64')"),
+        (np.array([[3.0], [2.0, 1.0]], object), "[numpy.asarray(row) for row in x.flat]"),
+        (np.array([np.ones(3), np.ones((2, 2))], object), "[numpy.asarray(row) for row in x.flat]"),
+        (np.array(["a", None], object), None),
+        (np.array([1.0, None], object), None),
+    ],
+    ids=["numbers", "0-d", "lists", "arrays", "text", "mixed"],
+)
+def test_advice_for_objects(x, advice):
+    """What is said of an array of objects is true of these objects."""
+    with pytest.raises(DTypeError, match="received object") as e:
+        fastreg.value(x, l2=1.0)
+    action = str(e.value).rpartition("; ")[2]
+    if advice is None:
+        assert action == "leave it out: it holds no numbers"
+    else:
+        assert action.startswith(f"pass {advice}")
+        given = eval(advice, {"numpy": np, "x": x})
+        flat = [float(v) for part in x.flat for v in np.ravel(part)]
+        assert fastreg.penalty(given, l2=1.0, select="all") == sum(v * v for v in flat)
+
+
 def from_file(tmp_path):
     path = tmp_path / "x"
     path.write_bytes(X.tobytes())
