@@ -74,8 +74,8 @@ def plan(
     -------
     Plan
         With ``value``, ``global_norm``, ``add_gradient_``, ``value_and_gradient_``, ``prox_``,
-        ``decay_``, ``clip_by_global_norm_``, ``stats``, ``check_finite`` and ``explain``. Without a
-        weight it has no value and no gradient.
+        ``decay_``, ``clip_by_global_norm_``, ``stats``, ``check_finite``, ``explain`` and ``flat``.
+        Without a weight it has no value and no gradient.
 
     Notes
     -----

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from fastreg._core.arguments import Request, Select, Weight, flag, number
 from fastreg._core.arrays import HostArray, describe, own_view
 from fastreg._core.containers import Gathered, Parameter, gather, joined, leaves
+from fastreg._core.flat import Flat
 from fastreg._core.frameworks import is_model, is_torch_module
 from fastreg._core.guard import Guard
 from fastreg._core.identity import address_of
@@ -424,16 +425,7 @@ class Plan:
     def _ready_to_write(self) -> None:
         self._check()
         if not self._mutable:
-            check_mutable(self._parameters)
-            for p in self._parameters:
-                if not p.array.data.flags.writeable:
-                    raise LayoutError(
-                        message(
-                            f"a writable array at {p.label}",
-                            "a read-only one",
-                            "pass a copy of it, or leave it out with select=",
-                        )
-                    )
+            _check_writable(self._parameters)
             self._mutable = True
 
     def state(self, *, rows: str = "one") -> State:
@@ -446,6 +438,48 @@ class Plan:
         with self._use:
             self._check()
             return in_rows(self._hosts, self.names, self._weights if weighted else None, rows)
+
+    def flat(self) -> Flat:
+        """Return all float arrays as one vector, for solvers such as SciPy's.
+
+        ``minimize(fun, flat.x0, jac=True)``, where ``fun`` adds ``flat(x)``, the penalty and its
+        gradient, to those of the loss; ``flat.views(x)`` are the arrays in x, ``flat.vector(g)`` a
+        vector of their gradients, ``flat.put_(x)`` writes x back.
+
+        Returns
+        -------
+        Flat
+            Of the arrays that the plan leaves out, too: a solver moves biases as well. Everything
+            is float64, and the penalty is that of the vector, not of arrays that it is rounded to.
+
+        Raises
+        ------
+        DTypeError, LayoutError
+            For bfloat16; for two arrays of one name.
+        ArgumentError
+            If the plan was made without a weight.
+
+        Examples
+        --------
+        >>> import numpy as np, fastreg
+        >>> params = {"kernel": np.array([[3.0, -4.0]]), "bias": np.ones(2)}
+        >>> flat = fastreg.plan(params, l2=0.5).flat()
+        >>> flat.x0
+        array([ 3., -4.,  1.,  1.])
+        >>> flat(flat.x0)
+        (12.5, array([ 3., -4.,  0.,  0.]))
+        """
+        self._request.require_weight()
+        with self._use:
+            self._check()
+            return Flat(
+                self._all,
+                self._parameters,
+                self._weights,
+                check=self._check,
+                ready=_check_writable,
+                written=lambda ps: written(tensors_of([p.original for p in ps])),
+            )
 
     def stats(self, *, integers: bool = False) -> Stats:
         """Return the statistics of the arrays that are in: see :func:`fastreg.stats`."""
@@ -467,6 +501,20 @@ class Plan:
         with self._use:
             self._check()
             finite_or_raise(self._parameters, self._arrays.statistics()[0], "")
+
+
+def _check_writable(parameters: Sequence[Parameter]) -> None:
+    """Raise LayoutError or DTypeError, naming the first array that cannot be written."""
+    check_mutable(parameters)
+    for p in parameters:
+        if not p.array.data.flags.writeable:
+            raise LayoutError(
+                message(
+                    f"a writable array at {p.label}",
+                    "a read-only one",
+                    "pass a copy of it, or leave it out with select=",
+                )
+            )
 
 
 def decay_factor(rate: Any) -> float:
