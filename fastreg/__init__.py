@@ -5,6 +5,7 @@
 ``fastreg.regularizers`` are loaded, with their framework, when they are first named.
 """
 
+import typing as _typing
 from importlib import import_module as _import_module
 
 from fastreg import _installation
@@ -44,6 +45,23 @@ from fastreg.runtime import (
     set_num_threads,
     show_config,
 )
+
+if _typing.TYPE_CHECKING:  # what type checkers see of what is loaded when first named
+    from fastreg import (
+        errors,
+        functional,
+        group_lasso,
+        jax,
+        keras,
+        model,
+        regularizers,
+        runtime,
+        tensorflow,
+        torch,
+    )
+    from fastreg._checkpoints.loading import load
+    from fastreg._core.arrays import bf16_view
+    from fastreg.group_lasso import group_lasso_gradient, group_lasso_prox_, group_lasso_value
 
 __version__ = "0.1.0"
 
@@ -116,28 +134,30 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name in _FUNCTIONS:
-        found = getattr(_import_module(_FUNCTIONS[name]), name)
-        globals()[name] = found
-        return found
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        return _import_module(f"{__name__}.{name}")
-    except ModuleNotFoundError as e:
-        if not _MODULES[name] or (e.name or "").partition(".")[0] == __name__:
-            raise
-        from fastreg.errors import message
+if not _typing.TYPE_CHECKING:  # for them a name that is not above is a slip
 
-        raise ModuleNotFoundError(
-            message(
-                f"the package {_MODULES[name]}, for fastreg.{name}",
-                f"an environment without it ({e})",
-                f"install it, or leave fastreg.{name}",
-            ),
-            name=e.name,
-        ) from e
+    def __getattr__(name: str) -> object:
+        if name in _FUNCTIONS:
+            found = getattr(_import_module(_FUNCTIONS[name]), name)
+            globals()[name] = found
+            return found
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        try:
+            return _import_module(f"{__name__}.{name}")
+        except ModuleNotFoundError as e:
+            if not _MODULES[name] or (e.name or "").partition(".")[0] == __name__:
+                raise
+            from fastreg.errors import message
+
+            raise ModuleNotFoundError(
+                message(
+                    f"the package {_MODULES[name]}, for fastreg.{name}",
+                    f"an environment without it ({e})",
+                    f"install it, or leave fastreg.{name}",
+                ),
+                name=e.name,
+            ) from e
 
 
 def __dir__() -> list[str]:

@@ -4,6 +4,7 @@ from typing import Any, Self
 
 from typing_extensions import disjoint_base
 
+from fastreg._core.arguments import Convention
 from fastreg._core.dtypes import Dtype
 
 _Weights = float | list[float]
@@ -33,7 +34,7 @@ def value_and_gradient(
     l2: Any = None,
     select: Any = None,
     weights: Any = 1.0,
-    convention: str = "keras",
+    convention: Convention = "keras",
     scale: float = 1.0,
     out: Any = None,
     accumulate: bool | None = None,

@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,7 @@ from fastreg.errors import ArgumentError, DTypeError, message
 
 __all__ = ["Groups", "group_lasso_gradient", "group_lasso_prox_", "group_lasso_value"]
 
+Scaling: TypeAlias = Literal["sqrt", "none"]
 Groups: TypeAlias = "int | tuple[int, ...] | Sequence[npt.NDArray[Any]] | Mapping[str, Any]"
 
 # Elements that NumPy works on between two looks at pending signals: some milliseconds.
@@ -129,7 +130,7 @@ def group_lasso_value(
     *,
     weight: Weight,
     groups: Groups,
-    scaling: str = "sqrt",
+    scaling: Scaling = "sqrt",
     select: Select = None,
 ) -> np.float64:
     """Return the group lasso penalty ``Σ_g c_g · ‖x_g‖``.
@@ -192,7 +193,7 @@ def group_lasso_gradient(
     *,
     weight: Weight,
     groups: Groups,
-    scaling: str = "sqrt",
+    scaling: Scaling = "sqrt",
     select: Select = None,
 ) -> Any:
     """Return the gradient of :func:`group_lasso_value`: ``c_g · x / ‖x_g‖``, and 0 where x_g is 0.
@@ -250,7 +251,7 @@ def group_lasso_prox_(
     *,
     weight: Weight,
     groups: Groups,
-    scaling: str = "sqrt",
+    scaling: Scaling = "sqrt",
     select: Select = None,
 ) -> None:
     """Take a proximal step of the group lasso in place: small groups become exactly zero.
@@ -334,7 +335,7 @@ def _shrink(g: _Grouped, norms: list[tuple[float, float]], step: float) -> None:
 
 
 def _prepare(
-    params: Any, weight: Weight, groups: Groups, scaling: str, select: Select
+    params: Any, weight: Weight, groups: Groups, scaling: Scaling, select: Select
 ) -> tuple[Chosen, list[_Grouped]]:
     """Check everything and cut each array that is in into groups."""
     flag(scaling, "scaling", "sqrt", "none")
@@ -363,7 +364,7 @@ def _prepare(
     return found, out
 
 
-def _cut(p: Parameter, weight: float, groups: Any, scaling: str) -> _Grouped:
+def _cut(p: Parameter, weight: float, groups: Any, scaling: Scaling) -> _Grouped:
     x = p.array.data
     if isinstance(groups, (int, np.integer)) and not isinstance(groups, bool):
         groups = (int(groups),)
@@ -442,7 +443,7 @@ def _check_positions(
         )
 
 
-def _product(weight: float, n: int, scaling: str) -> float:
+def _product(weight: float, n: int, scaling: Scaling) -> float:
     with clean_environment():
         return weight * math.sqrt(n) if scaling == "sqrt" else weight
 

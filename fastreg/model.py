@@ -15,11 +15,15 @@ gradients are summed, divide the weights by N; where gradients are averaged, lea
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal, overload
+
+import numpy as np
 
 from fastreg import _kernels
 from fastreg._core import tensors
 from fastreg._core.arguments import (
+    Convention,
+    Nonfinite,
     Request,
     Select,
     Weight,
@@ -61,7 +65,7 @@ def plan(
     l2: Weight | None = None,
     select: Select = None,
     weights: Weight = 1.0,
-    convention: str = "keras",
+    convention: Convention = "keras",
 ) -> Plan:
     """Check and flatten a model once, for many calls.
 
@@ -104,6 +108,7 @@ another object as item 0; make the plan anew
     return Plan(params, l1=l1, l2=l2, select=select, weights=weights, convention=convention)
 
 
+@overload
 def penalty(
     params: Any,
     *,
@@ -111,7 +116,28 @@ def penalty(
     l2: Weight | None = None,
     select: Select = None,
     weights: Weight = 1.0,
-    convention: str = "keras",
+    convention: Convention = "keras",
+    dtype: Literal["float64"] | None = None,
+) -> np.float64: ...
+@overload
+def penalty(
+    params: Any,
+    *,
+    l1: Weight | None = None,
+    l2: Weight | None = None,
+    select: Select = None,
+    weights: Weight = 1.0,
+    convention: Convention = "keras",
+    dtype: Any,
+) -> Any: ...
+def penalty(
+    params: Any,
+    *,
+    l1: Weight | None = None,
+    l2: Weight | None = None,
+    select: Select = None,
+    weights: Weight = 1.0,
+    convention: Convention = "keras",
     dtype: Any = None,
 ) -> Any:
     """Return the penalty of a model: the exact sum over all chosen arrays, rounded once.
@@ -239,7 +265,7 @@ def value_and_gradient(
     l2: Weight | None = None,
     select: Select = None,
     weights: Weight = 1.0,
-    convention: str = "keras",
+    convention: Convention = "keras",
     scale: float = 1.0,
     out: Any = None,
     accumulate: bool | None = None,
@@ -307,6 +333,10 @@ def _differentiable(p: Parameter) -> HostArray:
     raise not_differentiable(f"{p.dtype_name} at {p.label}", advice)
 
 
+@overload
+def global_norm(grads: Any, *, dtype: Literal["float64"] | None = None) -> np.float64: ...
+@overload
+def global_norm(grads: Any, *, dtype: Any) -> Any: ...
 def global_norm(grads: Any, *, dtype: Any = None) -> Any:
     """Return the Euclidean norm of all arrays together, correctly rounded.
 
@@ -341,7 +371,9 @@ def global_norm(grads: Any, *, dtype: Any = None) -> Any:
     return Arrays([p.array for p in found]).norm(dtype, times=occurrences(grads, found))
 
 
-def clip_by_global_norm_(grads: Any, max_norm: float, *, nonfinite: str = "raise") -> Any:
+def clip_by_global_norm_(
+    grads: Any, max_norm: float, *, nonfinite: Nonfinite = "raise"
+) -> np.float64:
     """Scale arrays in place so that their norm together is at most ``max_norm``.
 
     ``x = RN_T(max_norm / norm * x)`` if the exactly rounded norm is above max_norm, with the
@@ -397,7 +429,7 @@ def clip_by_global_norm_(grads: Any, max_norm: float, *, nonfinite: str = "raise
     elif quick is not None and are_writable(quick):
         arrays = Arrays(quick)
     if arrays is not None:
-        norm = arrays.norm()
+        norm: np.float64 = arrays.norm()
         if math.isfinite(norm):
             factor = clip_factor(max_norm, norm)
             if factor is not None:
@@ -455,7 +487,7 @@ def prox_(
     l2: Weight | None = None,
     select: Select = None,
     weights: Weight = 1.0,
-    convention: str = "keras",
+    convention: Convention = "keras",
     flush: bool = False,
 ) -> None:
     """Take a proximal step in place: the soft threshold, which makes weights exactly zero.

@@ -34,7 +34,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 from fastreg._core.arguments import weight
 from fastreg._core.frameworks import backend, introduce
@@ -241,7 +241,9 @@ class OrthogonalRegularizer(OfArrays):
 
     _arguments = ("factor", "mode")
 
-    def __init__(self, factor: float = 0.01, mode: str = "rows", *, dtype: Any = None) -> None:
+    def __init__(
+        self, factor: float = 0.01, mode: Literal["rows", "columns"] = "rows", *, dtype: Any = None
+    ) -> None:
         self.factor = _factor("factor", factor)
         self.mode = mode
         self.dtype = dtype

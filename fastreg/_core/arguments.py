@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from fnmatch import translate
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -20,7 +20,9 @@ from fastreg.errors import ArgumentError, DTypeError, LayoutError, message, prin
 
 __all__ = [
     "CONVENTIONS",
+    "Convention",
     "Globs",
+    "Nonfinite",
     "Request",
     "Select",
     "Weight",
@@ -39,7 +41,11 @@ __all__ = [
     "weights_of",
 ]
 
-Select: TypeAlias = "str | re.Pattern[str] | bool | Callable[[str, Any], bool] | Any"
+Convention: TypeAlias = Literal["keras", "half"]
+Nonfinite: TypeAlias = Literal["raise", "keep"]
+Select: TypeAlias = (
+    "Literal['kernels', 'all'] | str | re.Pattern[str] | bool | Callable[[str, Any], bool] | Any"
+)
 Weight: TypeAlias = "float | Mapping[str, float] | Sequence[float] | Callable[[str, Any], float]"
 
 CONVENTIONS = {"keras": 1.0, "half": 0.5}
@@ -361,7 +367,7 @@ class Request(NamedTuple):
         l2: Any = None,
         select: Any = None,
         weights: Any = 1.0,
-        convention: str = "keras",
+        convention: Convention = "keras",
     ) -> Request:
         """Check everything that can be checked without the arrays.
 

@@ -6,11 +6,11 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO, overload
 
 import numpy as np
 
-from fastreg._core.arguments import Request, Select, Weight, flag, number
+from fastreg._core.arguments import Convention, Nonfinite, Request, Select, Weight, flag, number
 from fastreg._core.arrays import HostArray, describe, own_view
 from fastreg._core.containers import Gathered, Parameter, gather, joined, leaves
 from fastreg._core.flat import Flat
@@ -91,7 +91,7 @@ class Plan:
         l2: Weight | None = None,
         select: Select = None,
         weights: Weight = 1.0,
-        convention: str = "keras",
+        convention: Convention = "keras",
     ) -> None:
         self._prepare(params, Request.of(l1, l2, select, weights, convention), False, True)
 
@@ -204,6 +204,10 @@ class Plan:
         """Print what is in, what is out and why, as :func:`fastreg.explain` does."""
         print_decisions(self._decisions, self._notes, file or sys.stdout)
 
+    @overload
+    def value(self, dtype: Literal["float64"] | None = None) -> np.float64: ...
+    @overload
+    def value(self, dtype: Any) -> Any: ...
     def value(self, dtype: Any = None) -> Any:
         """Return the penalty, the exact sum over all arrays rounded once.
 
@@ -233,6 +237,10 @@ class Plan:
         if self._guard is not None:
             self._guard.check()
 
+    @overload
+    def global_norm(self, dtype: Literal["float64"] | None = None) -> np.float64: ...
+    @overload
+    def global_norm(self, dtype: Any) -> Any: ...
     def global_norm(self, dtype: Any = None) -> Any:
         """Return the Euclidean norm of the arrays together, correctly rounded; weights ignored."""
         with self._use:
@@ -390,13 +398,15 @@ class Plan:
         with self._use:
             self._write(lambda: self._arrays.scale_(factor))
 
-    def clip_by_global_norm_(self, max_norm: float, *, nonfinite: str = "raise") -> Any:
+    def clip_by_global_norm_(
+        self, max_norm: float, *, nonfinite: Nonfinite = "raise"
+    ) -> np.float64:
         """Scale the arrays to a norm: see :func:`fastreg.clip_by_global_norm_`."""
         max_norm = number(max_norm, "max_norm", least=0.0, finite=False)
         flag(nonfinite, "nonfinite", "raise", "keep")
         with self._use:
             self._ready_to_write()
-            norm = self._arrays.norm(times=self._times)
+            norm: np.float64 = self._arrays.norm(times=self._times)
             if math.isfinite(norm):
                 factor = clip_factor(max_norm, norm)
                 if factor is not None:

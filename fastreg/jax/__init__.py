@@ -35,7 +35,7 @@ import jax.numpy as jnp
 
 from fastreg import model
 from fastreg._core import formula
-from fastreg._core.arguments import Request, Select, Weight, check_matrix
+from fastreg._core.arguments import Convention, Request, Select, Weight, check_matrix
 from fastreg._core.plan import decay_factor
 from fastreg._core.statistics import Stats
 from fastreg.jax._arrays import (
@@ -86,7 +86,7 @@ def penalty(
     l2: Weight | None = None,
     select: Select = None,
     weights: Weight = 1.0,
-    convention: str = "keras",
+    convention: Convention = "keras",
     dtype: Any = None,
 ) -> Any:
     """Return ``l1 * sum(|x|) + l2 * sum(x**2)`` as a differentiable scalar array.
@@ -203,7 +203,7 @@ def gradient(
     l2: Weight | None = None,
     select: Select = None,
     weights: Weight = 1.0,
-    convention: str = "keras",
+    convention: Convention = "keras",
     scale: Any = 1.0,
 ) -> Any:
     """Return ``scale * (2*l2*x + l1*sign(x))``: the gradient of :func:`penalty`, cut off from x.
@@ -249,7 +249,7 @@ def value_and_gradient(
     l2: Weight | None = None,
     select: Select = None,
     weights: Weight = 1.0,
-    convention: str = "keras",
+    convention: Convention = "keras",
     scale: Any = 1.0,
     dtype: Any = None,
 ) -> tuple[Any, Any]:
@@ -303,7 +303,7 @@ def prox(
     l2: Weight | None = None,
     select: Select = None,
     weights: Weight = 1.0,
-    convention: str = "keras",
+    convention: Convention = "keras",
     flush: bool = False,
 ) -> Any:
     """Return the proximal step of the penalty: the soft threshold, which makes weights exactly 0.

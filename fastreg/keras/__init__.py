@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastreg._core.arguments import Request, Select, Weight, number
+from fastreg._core.arguments import Convention, Nonfinite, Request, Select, Weight, number
 from fastreg._core.selection import explain
 from fastreg._core.statistics import Stats
 from fastreg.keras import _attach, _models, _registry, _report
@@ -114,7 +114,7 @@ def attach(
     l2: Weight | None = None,
     select: Select = None,
     weights: Weight = 1.0,
-    convention: str = "keras",
+    convention: Convention = "keras",
     replace: bool = False,
 ) -> Report:
     """Penalise the weights of a model that has been built already.
@@ -255,7 +255,7 @@ def penalty(
     l2: Weight | None = None,
     select: Select = None,
     weights: Weight = 1.0,
-    convention: str = "keras",
+    convention: Convention = "keras",
     dtype: Any = None,
 ) -> Any:
     """Return the penalty of a model's weights, differentiable, in one call for all of them.
@@ -313,7 +313,7 @@ def gradient(
     l2: Weight | None = None,
     select: Select = None,
     weights: Weight = 1.0,
-    convention: str = "keras",
+    convention: Convention = "keras",
     scale: float = 1.0,
 ) -> Any:
     """Return the gradient of :func:`penalty`, in no graph.
@@ -354,7 +354,7 @@ def value_and_gradient(
     l2: Weight | None = None,
     select: Select = None,
     weights: Weight = 1.0,
-    convention: str = "keras",
+    convention: Convention = "keras",
     scale: float = 1.0,
     dtype: Any = None,
 ) -> tuple[Any, Any]:
@@ -383,7 +383,7 @@ def prox_(
     l2: Weight | None = None,
     select: Select = None,
     weights: Weight = 1.0,
-    convention: str = "keras",
+    convention: Convention = "keras",
     flush: bool = False,
 ) -> None:
     """Take a proximal step of the penalty: the soft threshold, which makes exact zeros.
@@ -468,7 +468,7 @@ def global_norm(grads: Any, *, dtype: Any = None) -> Any:
     return _models.global_norm(grads, dtype)
 
 
-def clip_by_global_norm_(grads: Any, max_norm: float, *, nonfinite: str = "raise") -> Any:
+def clip_by_global_norm_(grads: Any, max_norm: float, *, nonfinite: Nonfinite = "raise") -> Any:
     """Scale gradients in place so that their norm together is at most ``max_norm``.
 
     On the torch and numpy backends, as :func:`fastreg.clip_by_global_norm_`, whose parameters,

@@ -34,7 +34,7 @@ from typing import Any
 import tensorflow as tf
 
 from fastreg import model
-from fastreg._core.arguments import Select, Weight
+from fastreg._core.arguments import Convention, Select, Weight
 from fastreg._core.statistics import Stats
 from fastreg.tensorflow import _assign, _clip, _penalties
 from fastreg.tensorflow._arrays import as_float
@@ -78,7 +78,7 @@ def penalty(
     l2: Weight | None = None,
     select: Select = None,
     weights: Weight = 1.0,
-    convention: str = "keras",
+    convention: Convention = "keras",
     dtype: Any = None,
 ) -> Any:
     """Return ``l1 * sum(|x|) + l2 * sum(x**2)`` as a differentiable scalar tensor.
@@ -155,7 +155,7 @@ def gradient(
     l2: Weight | None = None,
     select: Select = None,
     weights: Weight = 1.0,
-    convention: str = "keras",
+    convention: Convention = "keras",
     scale: Any = 1.0,
 ) -> Any:
     """Return ``scale * (2*l2*x + l1*sign(x))``: the gradient of :func:`penalty`, outside any tape.
@@ -198,7 +198,7 @@ def value_and_gradient(
     l2: Weight | None = None,
     select: Select = None,
     weights: Weight = 1.0,
-    convention: str = "keras",
+    convention: Convention = "keras",
     scale: Any = 1.0,
     dtype: Any = None,
 ) -> tuple[Any, Any]:
@@ -237,7 +237,7 @@ def prox_(
     l2: Weight | None = None,
     select: Select = None,
     weights: Weight = 1.0,
-    convention: str = "keras",
+    convention: Convention = "keras",
     flush: bool = False,
 ) -> Any:
     """Take a proximal step of variables: the soft threshold, which makes weights exactly zero.

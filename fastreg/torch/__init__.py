@@ -17,7 +17,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastreg._core.arguments import Request, Select, Weight, check_matrix, number, two_weights
+from fastreg._core.arguments import (
+    Convention,
+    Nonfinite,
+    Request,
+    Select,
+    Weight,
+    check_matrix,
+    number,
+    two_weights,
+)
 from fastreg._core.frameworks import unwrap
 from fastreg._core.selection import explain
 from fastreg._core.statistics import Stats
@@ -70,7 +79,7 @@ def penalty(
     l2: Weight | None = None,
     select: Select = None,
     weights: Weight = 1.0,
-    convention: str = "keras",
+    convention: Convention = "keras",
     dtype: Any = None,
 ) -> Tensor:
     """Return ``l1 * sum(|x|) + l2 * sum(x**2)`` of a tensor or a model, differentiable.
@@ -172,7 +181,7 @@ def gradient(
     l2: Weight | None = None,
     select: Select = None,
     weights: Weight = 1.0,
-    convention: str = "keras",
+    convention: Convention = "keras",
     scale: float = 1.0,
 ) -> Any:
     """Return the gradient of :func:`penalty`, in no graph.
@@ -220,7 +229,7 @@ def value_and_gradient(
     l2: Weight | None = None,
     select: Select = None,
     weights: Weight = 1.0,
-    convention: str = "keras",
+    convention: Convention = "keras",
     scale: float = 1.0,
     dtype: Any = None,
 ) -> tuple[Tensor, Any]:
@@ -282,7 +291,7 @@ def add_gradient_(
     l2: Weight | None = None,
     select: Select = None,
     weights: Weight = 1.0,
-    convention: str = "keras",
+    convention: Convention = "keras",
     scale: float = 1.0,
 ) -> None:
     """Add the gradient of :func:`penalty` to the ``grad`` of each tensor, in one pass.
@@ -334,7 +343,7 @@ def prox_(
     l2: Weight | None = None,
     select: Select = None,
     weights: Weight = 1.0,
-    convention: str = "keras",
+    convention: Convention = "keras",
     flush: bool = False,
 ) -> None:
     """Take a proximal step of the penalty in place: the soft threshold, which makes exact zeros.
@@ -431,7 +440,7 @@ def global_norm(grads: Any, *, dtype: Any = None) -> Tensor:
     return _models.global_norm(grads, dtype)
 
 
-def clip_by_global_norm_(grads: Any, max_norm: float, *, nonfinite: str = "raise") -> Tensor:
+def clip_by_global_norm_(grads: Any, max_norm: float, *, nonfinite: Nonfinite = "raise") -> Tensor:
     """Scale tensors in place so that their norm together is at most ``max_norm``.
 
     What :func:`fastreg.clip_by_global_norm_` does, on any device.

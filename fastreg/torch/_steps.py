@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fastreg import model
 from fastreg._core import tensors
-from fastreg._core.arguments import Request, flag, number
+from fastreg._core.arguments import Nonfinite, Request, flag, number
 from fastreg._core.containers import Parameter, items_of
 from fastreg._core.plan import clip_factor, decay_factor
 from fastreg._core.selection import chosen
@@ -307,7 +307,7 @@ def _lazy(p: Parameter) -> LayoutError:
 # -- Clipping -------------------------------------------------------------------------------------
 
 
-def clip_by_global_norm_(grads: Any, max_norm: float, nonfinite: str) -> Tensor:
+def clip_by_global_norm_(grads: Any, max_norm: float, nonfinite: Nonfinite) -> Tensor:
     """Scale tensors so that their norm together is at most max_norm; return the norm before."""
     grads = items_of(grads)
     refuse_models(grads)
