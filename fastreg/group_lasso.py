@@ -23,10 +23,10 @@ from fastreg._core.arguments import Globs, Request, Select, Weight, flag, number
 from fastreg._core.arrays import HostArray, empty_like
 from fastreg._core.containers import Parameter
 from fastreg._core.dtypes import BF16, Dtype
+from fastreg._core.mutability import check_mutable, naming
 from fastreg._core.selection import Chosen, chosen
 from fastreg._core.targets import check_targets
 from fastreg._core.tensors import tensors_of, written
-from fastreg._core.writing import check_mutable, naming
 from fastreg._kernels import Arrays, clean_environment
 from fastreg._kernels import norm as norm_of
 from fastreg.errors import ArgumentError, DTypeError, message

@@ -34,10 +34,10 @@ from fastreg._core.arguments import (
 from fastreg._core.arrays import HostArray, empty_like, is_array
 from fastreg._core.containers import Parameter, gather, items_of
 from fastreg._core.kernel_rule import is_kernel_name, is_weight_name
+from fastreg._core.mutability import refuse_weights
 from fastreg._core.plan import Plan, clip_factor, occurrences
 from fastreg._core.selection import chosen, explain
 from fastreg._core.statistics import Stats, Titles
-from fastreg._core.writing import refuse_weights
 from fastreg._kernels import Arrays, are_writable, own_their_memory
 from fastreg.errors import ArgumentError, message
 

@@ -17,6 +17,7 @@ from fastreg._core.flat import Flat
 from fastreg._core.frameworks import is_model, is_torch_module
 from fastreg._core.guard import Guard
 from fastreg._core.identity import address_of
+from fastreg._core.mutability import check_mutable, check_stored, naming
 from fastreg._core.pieces import InPieces
 from fastreg._core.selection import (
     Decision,
@@ -28,7 +29,6 @@ from fastreg._core.selection import (
 from fastreg._core.state import State, of_rows
 from fastreg._core.statistics import FloatsAndOthers, Stats, Titles, finite_or_raise
 from fastreg._core.tensors import tensors_of, written
-from fastreg._core.writing import check_mutable, check_stored, naming
 from fastreg._kernels import Arrays, are_writable, clean_environment, one_at_a_time
 from fastreg.errors import ArgumentError, FastregError, LayoutError, NonFiniteError, message
 

@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from fastreg._core.arguments import Request
 from fastreg._core.containers import items_of
+from fastreg._core.mutability import refuse_weights
 from fastreg._core.selection import Chosen
-from fastreg._core.writing import refuse_weights
 from fastreg.tensorflow import _graph
 from fastreg.tensorflow import _operations as native
 from fastreg.tensorflow._arrays import as_float, as_tensor, choose, placed, result_of, scalar

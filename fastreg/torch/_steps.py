@@ -15,9 +15,9 @@ from fastreg import model
 from fastreg._core import tensors
 from fastreg._core.arguments import Nonfinite, Request, flag, number
 from fastreg._core.containers import Parameter, items_of
+from fastreg._core.mutability import check_stored, naming, refuse_models, refuse_weights
 from fastreg._core.plan import clip_factor, decay_factor
 from fastreg._core.selection import chosen
-from fastreg._core.writing import check_stored, naming, refuse_models, refuse_weights
 from fastreg._kernels import Arrays
 from fastreg.errors import FastregError, LayoutError, NonFiniteError, message
 from fastreg.torch import _dispatch, _native
