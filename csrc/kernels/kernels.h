@@ -8,7 +8,7 @@
 
 #include "../exact/blocks.h"
 #include "../exact/twofold.h"
-#include "../lists.h"
+#include "../registry.h"
 
 // clang-format off
 enum {

@@ -123,7 +123,7 @@ def test_c_includes_have_no_circle():
         below(name, ())
     # Mathematics and exact arithmetic know nothing of calls, threads or layouts.
     thin = {p.name for p in C_FILES if p.parent.name in {"kernels", "exact", "isa"}}
-    above = {p.name for p in C_FILES if p.parent == drivers.CSRC} - {"common.h", "lists.h"}
+    above = {p.name for p in C_FILES if p.parent == drivers.CSRC} - {"common.h", "registry.h"}
     for name in thin:
         assert not graph[name] & above, name
 
@@ -202,8 +202,8 @@ def test_kernels_ask_for_nothing():
 
 
 def test_levels_are_units_of_their_own():
-    """Each level of lists.h is one file of isa/, and the binary lists it."""
-    text = (drivers.CSRC / "lists.h").read_text()
+    """Each level of registry.h is one file of isa/, and the binary lists it."""
+    text = (drivers.CSRC / "registry.h").read_text()
     listed = re.search(r"#\s*define FR_LEVELS\(X\)(.*?)#else", text, re.S)[1]
     names = re.findall(r"X\((\w+)\)", listed)
     assert {p.stem for p in drivers.CSRC.glob("isa/*.c")} == set(names)

@@ -2,8 +2,8 @@
  *
  * The registry: names only. Every table and declaration of csrc/ unfolds from these lists.
  */
-#ifndef FR_LISTS_H
-#define FR_LISTS_H
+#ifndef FR_REGISTRY_H
+#define FR_REGISTRY_H
 
 /* Element types that have kernels: name, storage type, name of the public constant. */
 #define FR_FLOATS(X)                                                                               \
