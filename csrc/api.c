@@ -87,7 +87,7 @@ static fastreg_status check(fr_request *r, const fastreg_options *o, const fr_fo
     }
     r->kernels = fr_dispatch(o->level);
     if (!r->kernels)
-        return FASTREG_BAD_LEVEL;
+        return fr_dispatch_is_strict() ? FASTREG_BAD_LEVEL : FASTREG_BAD_BUILD;
     if (written && r->operation != FR_PROX && r->store == FR_STORE_fresh &&
         written >= fr_host_stream_threshold())
         r->store = FR_STORE_streamed;
@@ -438,6 +438,10 @@ const char *fastreg_status_text(fastreg_status status)
                "have room for";
     case FASTREG_NOT_NARROW:
         return "expected a state with room in the narrow layout; use the wide one";
+    case FASTREG_BAD_BUILD:
+        return "expected a build whose arithmetic follows IEEE 754; compile fastreg without "
+               "fast-math "
+               "flags and with -ffp-contract=off";
     }
     return "unknown status";
 }

@@ -1,14 +1,32 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * Included first by every file: no step of the arithmetic may be contracted or reassociated,
- * whatever the flags. Without this, gcc's default turns a*b+c into one rounding where the CPU has
- * an FMA, and the error-free transformations below stop being error-free.
+ * Included first by every file: no step of the arithmetic may be contracted, reassociated or
+ * assumed away, whatever the flags. Without this, gcc's default turns a*b+c into one rounding where
+ * the CPU has an FMA, and the error-free transformations below stop being error-free. What a
+ * compiler tells by macros is refused here, what it takes back by pragma is taken back here, and
+ * strict.h asks the compiled code itself about the rest.
  */
 #ifndef FR_COMMON_H
 #define FR_COMMON_H
 
-#ifdef __FAST_MATH__
-#    error "fastreg cannot be compiled with -ffast-math or -Ofast: its results would not be exact"
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) ||           \
+    defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || defined(__NO_SIGNED_ZEROS__)
+#    error                                                                                         \
+        "fastreg cannot be compiled with -ffast-math, -Ofast or a part of them: its results would not be exact; add -fno-fast-math for its files"
+#endif
+
+/* -1: unknown; 1: floats in f64, which is what gcc's s390 does under -std=c11 and harms no bound
+ * there; 2: x87. */
+#if defined(__FLT_EVAL_METHOD__) && (__FLT_EVAL_METHOD__ < 0 || __FLT_EVAL_METHOD__ == 2 ||        \
+                                     (__FLT_EVAL_METHOD__ == 1 && !defined(__s390__)))
+#    error                                                                                         \
+        "fastreg cannot be compiled for excess precision (x87): add -msse2 -mfpmath=sse for its files"
+#endif
+
+/* The rest of what gcc says of itself: -fsingle-precision-constant. */
+#if defined(__GCC_IEC_559) && !defined(__clang__) && __GCC_IEC_559 == 0
+#    error                                                                                         \
+        "fastreg cannot be compiled with flags under which gcc departs from IEC 60559 (-fsingle-precision-constant): its results would not be exact"
 #endif
 
 #if !defined(__GNUC__) || !defined(__SIZEOF_INT128__)
@@ -16,6 +34,8 @@
 #endif
 
 #ifdef __clang__
+/* In this order: `precise` permits contraction. */
+#    pragma float_control(precise, on)
 #    pragma STDC FP_CONTRACT OFF
 #else
 #    pragma GCC optimize("fp-contract=off")

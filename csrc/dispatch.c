@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "dispatch.h"
+#include "strict.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
 
-#ifdef __x86_64__
+#ifdef FR_X86_LEVELS
 #    include <cpuid.h>
 
 /* Bits of CPUID leaves 1 and 7 (Intel SDM 2A, CPUID), and of XCR0: which registers the system
@@ -62,7 +63,7 @@ static const fr_kernels *const tables[] = {
 };
 enum { LEVELS = sizeof tables / sizeof tables[0] };
 
-#ifdef __x86_64__
+#ifdef FR_X86_LEVELS
 /* Zen 4 (AMD family 19h with AVX-512) takes 2 cycles to widen eight f32 in one 512-bit conversion
  * and 0.7 for four in a 256-bit one: f32 values in L2 reach 55 GB/s with the one and 80 with the
  * other. */
@@ -101,8 +102,47 @@ static const fr_kernels *table(int i)
 static const fr_kernels *table(int i) { return tables[i]; }
 #endif
 
+/* Do the kernels that every processor can run handle NaN, infinity and signed zero? Compilers that
+ * take NaN for impossible show it where it is written, not where it is compared. */
+static int kernels_are_strict(void)
+{
+    enum { N = 5 };
+    /* f16: a negative NaN with a payload, inf, -0, 1, -2; what x, sign(x) and x + sign(x) / 4 are. */
+    static const uint16_t x[N] = {0xfe01, 0x7c00, 0x8000, 0x3c00, 0xc000};
+    static const struct {
+        double l1, l2;
+        uint16_t g[N];
+    } known[] = {{0.0, 0.5, {0x7e00, 0x7c00, 0x8000, 0x3c00, 0xc000}},
+                 {1.0, 0.0, {0x7e00, 0x3c00, 0x0000, 0x3c00, 0xbc00}},
+                 {0.25, 0.5, {0x7e00, 0x7c00, 0x0000, 0x3d00, 0xc080}}};
+    const fr_float_kernels *const k = fr_kernels_baseline.of[FR_FLOAT_f16];
+    int strict = 1;
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; ++i) {
+        const fr_slope slope = fr_slope_of(known[i].l1, known[i].l2, 1.0);
+        uint16_t g[N];
+        k->gradient[FR_STORE_fresh](x, g, N, &slope);
+        strict &= memcmp(g, known[i].g, sizeof g) == 0;
+    }
+    return strict;
+}
+
+int fr_dispatch_is_strict(void)
+{
+    static atomic_int known; /* answer + 1 */
+    int k = atomic_load_explicit(&known, memory_order_relaxed);
+    if (!k) {
+        const fr_environment saved = fr_environment_enter();
+        k = 1 + (fr_is_strict() && kernels_are_strict());
+        fr_environment_leave(saved);
+        atomic_store_explicit(&known, k, memory_order_relaxed);
+    }
+    return k - 1;
+}
+
 static const fr_kernels *by_name(const char *name)
 {
+    if (!fr_dispatch_is_strict())
+        return NULL;
     for (int i = 0; i <= cpu_levels() && i < LEVELS; ++i)
         if (strcmp(tables[i]->name, name) == 0)
             return table(i);
@@ -114,6 +154,8 @@ static const fr_kernels *choose(void)
     const char *const wanted = getenv("FASTREG_ISA");
     if (wanted && *wanted)
         return by_name(wanted);
+    if (!fr_dispatch_is_strict())
+        return NULL;
     return table(FR_MIN(cpu_levels(), LEVELS - 1));
 }
 

@@ -43,8 +43,12 @@
     X(streamed)                                                                                    \
     X(accumulated)
 
-/* ISA levels, slowest first; a level exists where its unit defines a table. */
-#ifdef __x86_64__
+/* ISA levels, slowest first; a level exists where its unit defines a table. FASTREG_BASELINE_ONLY
+ * leaves out all but the first: a third of the size. */
+#if defined(__x86_64__) && !defined(FASTREG_BASELINE_ONLY)
+#    define FR_X86_LEVELS
+#endif
+#ifdef FR_X86_LEVELS
 #    define FR_LEVELS(X)                                                                           \
         X(baseline)                                                                                \
         X(x86_v3)                                                                                  \

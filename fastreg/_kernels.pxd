@@ -16,6 +16,7 @@ cdef extern from "fastreg.h" nogil:
         FASTREG_BELOW_ZERO
         FASTREG_BAD_STATE
         FASTREG_NOT_NARROW
+        FASTREG_BAD_BUILD
 
     ctypedef enum fastreg_dtype:
         FASTREG_F16

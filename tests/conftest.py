@@ -66,6 +66,12 @@ def _one_folder_of_objects(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def full(request):
+    """Whether `--full` or `--soak` was given."""
+    return request.config.getoption("--full") or request.config.getoption("--soak")
+
+
+@pytest.fixture(scope="session")
 def soak(request):
     """Whether `--soak` was given."""
     return request.config.getoption("--soak")

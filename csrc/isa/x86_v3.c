@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* AVX2, FMA and F16C: Haswell, Zen, and what came after. */
 #include "../kernels/kernels.h"
-#ifdef __x86_64__
+#ifdef FR_X86_LEVELS
 #    include "../kernels/target.h"
 #    define FR_LEVEL      x86_v3
 #    define FR_LEVEL_NAME "x86_v3"

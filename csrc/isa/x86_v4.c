@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* AVX-512 F, VL, DQ and BW: Skylake-X, Zen 4, and what came after. */
 #include "../kernels/kernels.h"
-#ifdef __x86_64__
+#ifdef FR_X86_LEVELS
 #    include "../kernels/target.h"
 #    define FR_LEVEL      x86_v4
 #    define FR_LEVEL_NAME "x86_v4"
