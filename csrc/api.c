@@ -45,6 +45,18 @@ static fastreg_status check_array(const fastreg_array *a, int writes, uint64_t *
     return FASTREG_OK;
 }
 
+/* Options of another version: fields that are not known here must not be set. */
+static int is_known(const fastreg_options *o)
+{
+    if (o->size < sizeof *o)
+        return o->size == 0;
+    const char *const p = (const char *)o;
+    for (size_t i = sizeof *o; i < o->size; ++i)
+        if (p[i])
+            return 0;
+    return 1;
+}
+
 static fr_request request(fr_operation operation, const fastreg_array *arrays, size_t count)
 {
     const fr_request r = {.operation = operation,
@@ -68,6 +80,8 @@ static fastreg_status check(fr_request *r, const fastreg_options *o, const fr_fo
         return FASTREG_BAD_DTYPE;
     if (!fr_is_good_number(r->step))
         return FASTREG_BAD_SCALE;
+    if (!is_known(o))
+        return FASTREG_BAD_OPTIONS;
     if (o->threads < 0)
         return FASTREG_BAD_THREADS;
     r->elements = 0;
@@ -96,7 +110,9 @@ static fastreg_status check(fr_request *r, const fastreg_options *o, const fr_fo
     r->narrow = r->tier == 0 && format && format->precision <= 11;
     r->poll = o->poll;
     r->poll_context = o->poll_context;
-    r->threads = fr_threads_for(nbytes + written, o->threads, o->bytes_per_thread);
+    r->pool = (fr_pool){o->run, o->pool};
+    r->threads = (o->run ? fr_pool_shares : fr_threads_for)(nbytes + written, o->threads,
+                                                            o->bytes_per_thread);
     return FASTREG_OK;
 }
 
@@ -199,7 +215,7 @@ static fastreg_status value_of(const fastreg_array *arrays, size_t count, fastre
     uint64_t n;
     if (!value)
         return FASTREG_NULL_POINTER;
-    if (FR_LIKELY(count == 1 && arrays && format && o->threads >= 0) && !o->level &&
+    if (FR_LIKELY(count == 1 && arrays && format && o->threads >= 0) && !o->size && !o->level &&
         !o->first_tier && fr_bits(o->error_factor) == 0 && !arrays->strides &&
         fr_is_float(arrays->dtype) && check_array(arrays, 0, &n) == FASTREG_OK && n - 1 < SHORT) {
         const fr_environment saved = fr_environment_enter();
@@ -442,9 +458,17 @@ const char *fastreg_status_text(fastreg_status status)
         return "expected a build whose arithmetic follows IEEE 754; compile fastreg without "
                "fast-math "
                "flags and with -ffp-contract=off";
+    case FASTREG_BAD_OPTIONS:
+        return "expected options of this version; set size to 0 or sizeof(fastreg_options), and "
+               "only "
+               "fields that this library has";
     }
     return "unknown status";
 }
+
+int32_t fastreg_abi(void) { return FASTREG_ABI; }
+
+const char *fastreg_version(void) { return FASTREG_VERSION; }
 
 /* -- What is in use ---------------------------------------------------------------------------- */
 

@@ -9,6 +9,8 @@
 #ifndef FR_COMMON_H
 #define FR_COMMON_H
 
+#define FASTREG_BUILDING /* for fastreg.h */
+
 #if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) ||           \
     defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || defined(__NO_SIGNED_ZEROS__)
 #    error                                                                                         \
@@ -45,14 +47,20 @@
 #include <stdint.h>
 #include <string.h>
 
-#define FR_INLINE      static inline __attribute__((always_inline))
-#define FR_NOINLINE    __attribute__((noinline))
-#define FR_HIDDEN      __attribute__((visibility("hidden")))
+#define FR_INLINE   static inline __attribute__((always_inline))
+#define FR_NOINLINE __attribute__((noinline))
+#ifdef _WIN32
+#    define FR_HIDDEN
+#else
+#    define FR_HIDDEN __attribute__((visibility("hidden")))
+#endif
 #define FR_LIKELY(c)   __builtin_expect(!!(c), 1)
 #define FR_UNLIKELY(c) __builtin_expect(!!(c), 0)
 
 #define FR_CAT_(a, b) a##b
 #define FR_CAT(a, b)  FR_CAT_(a, b)
+
+#include "names.h"
 
 #define FR_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define FR_MAX(a, b) ((a) > (b) ? (a) : (b))

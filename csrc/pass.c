@@ -416,7 +416,7 @@ static int restart_pass(void *progress)
 void fr_pass(fr_progress *p)
 {
     memset(&p->found, 0, sizeof p->found);
-    if (!fr_threads_run(p->request->threads, pass_share, restart_pass, p))
+    if (!fr_pool_run(&p->request->pool, p->request->threads, pass_share, restart_pass, p))
         atomic_store(&p->stopped, 1);
 }
 

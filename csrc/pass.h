@@ -7,6 +7,7 @@
 
 #include "exact/limbs.h"
 #include "exact_chunk.h"
+#include "pool.h"
 
 #include <stdatomic.h>
 
@@ -38,6 +39,7 @@ typedef struct {
     double step;           /* of a proximal step */
     int flush;             /* turn subnormal results of a proximal step into 0 */
     int threads;
+    fr_pool pool;
     int (*poll)(void *);
     void *poll_context;
 } fr_request;

@@ -7,7 +7,7 @@
 enum { SHARED_ARRAY_ELEMENTS = 1 << 17 };
 /* How often a list of small arrays asks the caller's poll; a row costs as much as so many
  * elements. */
-enum { ELEMENTS_PER_POLL = 1 << 16, ELEMENTS_PER_ROW = 512 };
+enum { ELEMENTS_PER_QUESTION = 1 << 16, ELEMENTS_PER_ROW = 512 };
 
 /* Sums of |x|, of x*x, and of both. */
 static const double absolute[2] = {1.0, 0.0}, square[2] = {0.0, 1.0}, both[2] = {1.0, 1.0};
@@ -131,7 +131,7 @@ static void add_share(void *table_, int i, int shares, int here)
     for (size_t k = 0; k < r->count && at < high; ++k) {
         const uint64_t n = fr_elements(&r->arrays[k]);
         if (n < SHARED_ARRAY_ELEMENTS && at >= low) {
-            if (FR_UNLIKELY((since_poll += n + ELEMENTS_PER_ROW) > ELEMENTS_PER_POLL)) {
+            if (FR_UNLIKELY((since_poll += n + ELEMENTS_PER_ROW) > ELEMENTS_PER_QUESTION)) {
                 since_poll = 0;
                 if (here && r->poll && r->poll(r->poll_context))
                     atomic_store(&table->stopped, 1);
@@ -171,7 +171,7 @@ fastreg_status fr_statistics(const fr_request *request, double factor, fastreg_s
             (void)add_row(&table, k, r.threads, 1, anchor, &table.found);
     table.large = table.found;
     if (!atomic_load(&table.stopped))
-        (void)fr_threads_run(r.threads, add_share, restart_shares, &table);
+        (void)fr_pool_run(&r.pool, r.threads, add_share, restart_shares, &table);
     const fr_part all = {r.arrays, r.count, r.elements, r.threads, 1};
     if (total && !atomic_load(&table.stopped))
         (void)fill(&table, &all, &table.found, total);

@@ -5,7 +5,9 @@
 
 #ifdef _OPENMP
 #    include <omp.h>
-#    include <pthread.h>
+#    ifndef _WIN32
+#        include <pthread.h>
+#    endif
 #    include <setjmp.h>
 #endif
 
@@ -32,12 +34,14 @@ static atomic_int forked;
 
 /* The pool of a parent does not exist in its child, but the runtime believes that it does and waits
  * for it (libgomp hangs). So a forked child is serial for good: with equal bits, only slower. */
+#    ifndef _WIN32
 static void after_fork_in_child(void) { atomic_store(&forked, 1); }
 
 __attribute__((constructor)) static void watch_forks(void)
 {
     (void)pthread_atfork(NULL, NULL, after_fork_in_child);
 }
+#    endif
 
 /* What a worker must have left of its stack. A pass needs 25 KiB, of which a fr_walk is 19; without
  * optimisation the kernels, all inlined, take 500 KiB with gcc 12 and 1.4 MiB with clang 14.
@@ -79,16 +83,25 @@ static int has_room_for_work(void)
     return omp_get_thread_num() == 0 || fr_host_has_stack(WORKER_STACK);
 }
 
+/* One thread at a time starts a team. On Windows nothing is probed, so nothing is to be kept apart. */
+#    ifdef _WIN32
+static void start_lock(void) {}
+static void start_unlock(void) {}
+#    else
+static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
+static void start_lock(void) { (void)pthread_mutex_lock(&one_at_a_time); }
+static void start_unlock(void) { (void)pthread_mutex_unlock(&one_at_a_time); }
+#    endif
+
 /* Have the runtime start the workers of a team of n. It ends the process if it cannot, so a probe
  * comes first; one thread at a time, or several would take the same room for theirs. Returns 0 if
  * they cannot be had, or not with a stack that is large enough. */
 static FR_NOINLINE int start_team(int n)
 {
-    static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
     static atomic_int too_small;
     if (atomic_load(&too_small))
         return 0;
-    (void)pthread_mutex_lock(&one_at_a_time);
+    start_lock();
     /* One more than wanted: the runtime allocates too. */
     const int can = places_can_be_had() && fr_host_can_start(n);
     if (can) {
@@ -98,7 +111,7 @@ static FR_NOINLINE int start_team(int n)
                 atomic_store(&too_small, 1);
         }
     }
-    (void)pthread_mutex_unlock(&one_at_a_time);
+    start_unlock();
     if (!can || atomic_load(&too_small))
         return 0;
     had_team = n;

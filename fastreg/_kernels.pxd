@@ -17,6 +17,7 @@ cdef extern from "fastreg.h" nogil:
         FASTREG_BAD_STATE
         FASTREG_NOT_NARROW
         FASTREG_BAD_BUILD
+        FASTREG_BAD_OPTIONS
 
     ctypedef enum fastreg_dtype:
         FASTREG_F16
@@ -45,6 +46,7 @@ cdef extern from "fastreg.h" nogil:
         double l2
 
     ctypedef struct fastreg_options:
+        size_t size
         int threads
         size_t bytes_per_thread
         const char *level
@@ -53,8 +55,14 @@ cdef extern from "fastreg.h" nogil:
         int first_tier
         double error_factor
         int *tier
+        void (*run)(void *pool, int shares, void (*body)(void *, int) noexcept nogil,
+                    void *work) noexcept nogil
+        void *pool
 
     const char *FASTREG_VERSION
+    int FASTREG_ABI
+    int fastreg_abi()
+    const char *fastreg_version()
     const char *fastreg_status_text(fastreg_status status)
     fastreg_status fastreg_value(const fastreg_array *arrays, size_t count, fastreg_dtype result,
                                  const fastreg_options *options, double *value)

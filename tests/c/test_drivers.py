@@ -98,6 +98,12 @@ def test_contract_with_threads(tmp_path):
     assert ends_well(drivers.c_driver(tmp_path, "contract", "-O2", "-fopenmp")) == "good\n"
 
 
+@pytest.mark.parametrize("flags", [("-O2",), ("-O2", "-fopenmp")])
+def test_the_callers_own_threads(tmp_path, flags):
+    """1 to 64 shares on pools that reorder, drop and repeat calls: the bits of one thread."""
+    ends_well(drivers.c_driver(tmp_path, "pool", *flags))
+
+
 def test_units_below_the_interface(built):
     """Rounding, integers, pairs with bounds: by themselves, where no call reaches them."""
     assert ends_well(built["units"], "-") == "good\n"

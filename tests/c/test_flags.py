@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""No flag changes a result: under each the golden digest, or a refusal by the compiler or the call."""
+"""No flag changes a result: under each the golden digest, or a refusal by compiler or call."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 import drivers
@@ -52,13 +50,15 @@ FLAGS = {
         "-fdenormal-fp-math=preserve-sign,preserve-sign": None,
     },
 }
-# The few that stand for the rest where time is short: a macro, the pragma, the question at run time.
+# Those that stand for the rest where time is short: a macro, the pragma, the question asked.
 QUICK = {
     "gcc": ("-ffast-math", "-fsingle-precision-constant", "-mfpmath=387", "-march=native"),
     "clang": ("-ffinite-math-only", "-funsafe-math-optimizations", "-fno-honor-nans"),
 }
 CASES = [
-    pytest.param(c, f, marks=() if f in QUICK[c] else pytest.mark.full) for c in FLAGS for f in FLAGS[c]
+    pytest.param(c, f, marks=() if f in QUICK[c] else pytest.mark.full)
+    for c in FLAGS
+    for f in FLAGS[c]
 ]
 
 
