@@ -20,7 +20,7 @@ QUICK := tests/meta/test_house.py tests/python/test_public_api.py tests/python/t
 PARALLEL := -n 2 --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-alone test-full soak coverage docs bench lint format clean
+.PHONY: help flat demo check test test-alone test-full soak coverage docs bench lint format clean
 
 help:  ## Print this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -72,6 +72,10 @@ coverage: $(VENV)/test  ## Measure which lines of the package its tests reach
 docs: $(VENV)/test  ## Build the documentation site into build/docs
 	$(PIP) --group docs
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+
+flat:  ## Write the C library as four files of one folder into dist/
+	$(PYTHON) tools/amalgamate.py dist/fastreg-flat
+	cp LICENSE dist/fastreg-flat
 
 bench: $(VENV)/built  ## Measure beside other libraries and the limits of the machine
 	$(PIP) --editable '.[bench]'

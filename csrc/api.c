@@ -462,6 +462,8 @@ const char *fastreg_status_text(fastreg_status status)
         return "expected options of this version; set size to 0 or sizeof(fastreg_options), and "
                "only "
                "fields that this library has";
+    case FASTREG_BAD_DEVICE:
+        return "expected memory that the processor can read; copy the array to it";
     }
     return "unknown status";
 }

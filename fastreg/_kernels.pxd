@@ -18,6 +18,7 @@ cdef extern from "fastreg.h" nogil:
         FASTREG_NOT_NARROW
         FASTREG_BAD_BUILD
         FASTREG_BAD_OPTIONS
+        FASTREG_BAD_DEVICE
 
     ctypedef enum fastreg_dtype:
         FASTREG_F16

@@ -109,7 +109,9 @@ int main(int argc, char **argv)
 {
     for (int i = 1; i < argc; ++i) {
         void *const at = dlopen(argv[i], RTLD_NOW | RTLD_GLOBAL);
-        const char *(*version)(void) = (const char *(*)(void))(at ? dlsym(at, "plugin_version") : 0);
+        const char *(*version)(void) = 0;
+        if (at)
+            version = (const char *(*)(void))dlsym(at, "plugin_version");
         if (!version)
             return 1;
         puts(version());
