@@ -313,7 +313,7 @@ fastreg_status fastreg_state_fill(fastreg_state *to, const fastreg_array *arrays
     fr_environment_leave(saved);
     if (fr_is_stopped(&p))
         return FASTREG_INTERRUPTED;
-    fr_state_of(&part, &exact, r.elements, count ? (fastreg_layout)layout : (fastreg_layout)0);
+    fr_state_of(&part, &exact, r.elements, count ? layout : 0);
     return fastreg_state_add(to, &part);
 }
 

@@ -8,7 +8,7 @@
 
 typedef unsigned long long limb;
 
-void fr_state_of(fastreg_state *to, fr_exact *found, uint64_t n, fastreg_layout layout)
+void fr_state_of(fastreg_state *to, fr_exact *found, uint64_t n, int32_t layout)
 {
     (void)fr_digits_carry(&found->digits);
     memset(to, 0, sizeof *to);

@@ -20,7 +20,7 @@ _Static_assert(2 * FASTREG_STATE_SQUARES == FR_SQUARE_DIGITS, "two digits a limb
 _Static_assert(2 * FASTREG_STATE_ABSOLUTES == FR_ABSOLUTE_DIGITS, "two digits a limb");
 
 /* The state of n elements of what a pass found; its digits need not be canonical. */
-FR_HIDDEN void fr_state_of(fastreg_state *to, fr_exact *found, uint64_t n, fastreg_layout layout);
+FR_HIDDEN void fr_state_of(fastreg_state *to, fr_exact *found, uint64_t n, int32_t layout);
 
 /* Could arrays have given it? */
 FR_HIDDEN int fr_state_is_good(const fastreg_state *s);

@@ -14,7 +14,7 @@ typedef struct {
     int square, squares, absolute, absolutes;
 } fr_window;
 
-static fr_window window_of(fastreg_layout layout)
+static fr_window window_of(int32_t layout)
 {
     static const fr_window narrow = {FR_NARROW_SQUARE, FR_NARROW_SQUARES, FR_NARROW_ABSOLUTE,
                                      FR_NARROW_ABSOLUTES},
@@ -49,7 +49,7 @@ typedef struct {
 
 static unsigned payload_of(const fr_vector *v) { return v->of64 ? 32 : 16; }
 
-static size_t digits_of(fastreg_layout layout, unsigned payload)
+static size_t digits_of(int32_t layout, unsigned payload)
 {
     const fr_window w = window_of(layout);
     return 2 + (size_t)(COUNTS + w.squares + w.absolutes) * (64 / payload);
@@ -91,7 +91,7 @@ static fastreg_status to_digits(const fastreg_state *s, const fr_vector *v, size
         return FASTREG_BAD_STATE;
     if (layout == FASTREG_NARROW && !fr_state_is_narrow(s))
         return FASTREG_NOT_NARROW;
-    const fr_window w = window_of((fastreg_layout)layout);
+    const fr_window w = window_of((int32_t)layout);
     get_counts(s, counts);
     put(v, 0, 1);
     put(v, 1, (limb)layout);
@@ -145,7 +145,7 @@ static fastreg_status from_digits(fastreg_state *to, fr_summed *v, limb most, si
     if (v->parts > most || get(v, 1) != v->parts * (limb)layout)
         return FASTREG_BAD_STATE;
     memset(&s, 0, sizeof s);
-    const fr_window w = window_of((fastreg_layout)layout);
+    const fr_window w = window_of((int32_t)layout);
     for (int i = 0; i < COUNTS; ++i)
         if (get_limbs(v, &at, &counts[i], 1))
             return FASTREG_BAD_STATE;
@@ -204,7 +204,7 @@ static limb get_bytes(const unsigned char **from, int nbytes)
 
 static const unsigned char magic[4] = {'F', 'R', 'S', 'T'};
 
-static fastreg_layout layout_in_bytes(const fastreg_state *s)
+static int32_t layout_in_bytes(const fastreg_state *s)
 {
     return fr_state_is_narrow(s) ? FASTREG_NARROW : FASTREG_WIDE;
 }
@@ -225,7 +225,7 @@ fastreg_status fastreg_state_save(const fastreg_state *state, void *bytes, size_
         return FASTREG_BAD_STATE;
     if (nbytes != fastreg_state_nbytes(state))
         return FASTREG_BAD_SHAPE;
-    const fastreg_layout layout = layout_in_bytes(state);
+    const int32_t layout = layout_in_bytes(state);
     const fr_window w = window_of(layout);
     get_counts(state, counts);
     memcpy(p, magic, sizeof magic);
@@ -255,7 +255,7 @@ fastreg_status fastreg_state_load(fastreg_state *to, const void *bytes, size_t n
     if (version != VERSION ||
         layout != (nbytes == FASTREG_STATE_BYTES_NARROW ? FASTREG_NARROW : FASTREG_WIDE))
         return FASTREG_BAD_STATE;
-    const fr_window w = window_of((fastreg_layout)layout);
+    const fr_window w = window_of((int32_t)layout);
     memset(&s, 0, sizeof s);
     for (int i = 0; i < COUNTS; ++i)
         counts[i] = get_bytes(&p, 8);
@@ -265,7 +265,7 @@ fastreg_status fastreg_state_load(fastreg_state *to, const void *bytes, size_t n
     for (int i = 0; i < w.absolutes; ++i)
         s.absolutes[w.absolute + i] = get_bytes(&p, 8);
     s.layout = layout;
-    if (!fr_state_is_good(&s) || layout_in_bytes(&s) != layout)
+    if (!fr_state_is_good(&s) || layout_in_bytes(&s) != (int32_t)layout)
         return FASTREG_BAD_STATE;
     *to = s;
     return FASTREG_OK;
