@@ -176,6 +176,18 @@ class State:
             return NotImplemented
         return self._combined(other, self._states.minus)
 
+    __array_ufunc__ = None  # `state + array` is an error, and no array of states
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> AnyArray:
+        """Return an object array of this one state, which ``numpy.sum`` of several adds up."""
+        if dtype is not None and np.dtype(dtype) != np.dtype(object):
+            raise DTypeError(
+                message("a state where a state is meant", str(dtype), "ask for state.value(...)")
+            )
+        alone = np.empty((), object)
+        alone[()] = self
+        return alone
+
     # -- Answers
 
     def value(self, l1: Any = None, l2: Any = None, dtype: Any = None) -> Any:

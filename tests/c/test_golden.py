@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One digest of results, and one of states, over levels, compilers, architectures, byte orders (C2).
+"""One digest of results, and one of states, over levels, compilers, architectures, byte orders.
 
 The digest is part of the contract: a change of it is a change of results.
 """

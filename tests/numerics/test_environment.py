@@ -81,12 +81,28 @@ def calls(level, threads):
 
             found.append(accumulate)
         found.append(lambda x=small: fastreg.value(x, l1=0.1, l2=0.3).tobytes())
+        found += [lambda x=x: state_bits(x, level, threads) for x in (small, large_tiny)]
         found.append(lambda x=small: fastreg.norm(x, dtype="bf16").tobytes())
         found.append(lambda x=small: fastreg.value_and_gradient(x, l1=0.1)[1].tobytes())
     ints = np.arange(-3000, 3000)
     found.append(lambda: hooks.measure(ints, "value", "f32", l2=0.1, isa=level, threads=threads)[0])
     found.append(lambda: hooks.measure([], "value", "f64", l2=0.1, isa=level)[0])
     return found
+
+
+def state_bits(x, level, threads) -> bytes:
+    """A state, what it and a sum with a bound answer, and its digits."""
+    arrays = _kernels.Arrays([x], 5e-324, 0.3, options=hooks.options(level, threads))
+    states = _kernels.States(1)
+    states.fill(arrays)
+    out = states.save(0) + states.digits(0, False, True).tobytes()
+    out += states.plus(states).minus(states).save(0)
+    for root in (False, True):
+        for dtype in ("f16", "f64"):
+            out += states.value([5e-324], [1e-310], dtype, root).tobytes()
+    digits = _kernels.Enclosure.of(arrays).digits()
+    bounded = [_kernels.decide(digits, None, root) for root in (False, True)]
+    return out + digits.tobytes() + repr(bounded).encode()
 
 
 def bits(result) -> bytes:
