@@ -335,7 +335,7 @@ fastreg_status fastreg_enclose(const fastreg_array *arrays, size_t count,
     const fr_sum found = p.found.sum;
     const double error = found.error * (o->error_factor != 0.0 ? o->error_factor : 1.0);
     const int bounded = !p.found.unbounded && found.high + error < FR_INFINITY;
-    const fastreg_sum whole = {bounded ? found.high : 0.0,
+    fastreg_sum whole = {bounded ? found.high : 0.0,
                                bounded ? found.low : 0.0,
                                bounded ? error : 0.0,
                                r.elements,
@@ -343,6 +343,7 @@ fastreg_status fastreg_enclose(const fastreg_array *arrays, size_t count,
                                (unsigned)p.found.inf,
                                !bounded,
                                0};
+    FR_PIN(whole);
     fr_environment_leave(saved);
     if (fr_is_stopped(&p))
         return FASTREG_INTERRUPTED;

@@ -27,11 +27,14 @@ fastreg_status fastreg_sum_merge(fastreg_sum *to, const fastreg_sum *from)
         from->n > (unsigned long long)INT64_MAX - to->n)
         return FASTREG_BAD_SHAPE;
     const fr_environment saved = fr_environment_enter();
-    fr_sum s = {to->high, to->low, to->error};
-    const fr_sum t = {from->high, from->low, from->error};
-    const int sound = is_sound(to) && is_sound(from);
+    fr_sum s = {to->high, to->low, to->error}, t = {from->high, from->low, from->error};
+    FR_PIN(s);
+    FR_PIN(t);
+    int sound = is_sound(to) && is_sound(from);
     if (sound)
         fr_sum_add(&s, t);
+    FR_PIN(s);
+    FR_PIN(sound);
     const fastreg_sum merged = {s.high,
                                 s.low,
                                 s.error,
@@ -59,6 +62,7 @@ static fastreg_status decide(const fastreg_sum *sum, fastreg_dtype result, int r
     const fr_environment saved = fr_environment_enter();
     fr_sum s = {sum->high, sum->low, sum->error};
     double v = 0.0;
+    FR_PIN(s);
     /* The root's bound asks for an error of at most half the sum. */
     int decided = !sum->unbounded && is_sound(sum) &&
                   (!root || s.error <= 0.5 * s.high || (s.high == 0.0 && s.error == 0.0));
@@ -67,6 +71,8 @@ static fastreg_status decide(const fastreg_sum *sum, fastreg_dtype result, int r
             s = fr_sum_sqrt(s, fr_sqrt(s.high));
         decided = fr_sum_decide(&s, format, 1.0, &v);
     }
+    FR_PIN(v);
+    FR_PIN(decided);
     fr_environment_leave(saved);
     if (!decided)
         return FASTREG_UNDECIDED;
@@ -94,7 +100,8 @@ fastreg_status fastreg_sum_digits64(const fastreg_sum *sum, long long *digits)
     if (sum->n > (unsigned long long)INT64_MAX)
         return FASTREG_BAD_SHAPE;
     const fr_environment saved = fr_environment_enter();
-    const int sound = is_sound(sum);
+    int sound = is_sound(sum);
+    FR_PIN(sound);
     fr_environment_leave(saved);
     const int nan = sum->nan != 0, inf = sum->inf != 0, unbounded = sum->unbounded || !sound;
     if (!nan && !inf && !unbounded) {
@@ -171,9 +178,13 @@ fastreg_status fastreg_digits64_decide(const long long *digits, int root, fastre
     if (!fr_digits_carry_one(above, FR_ABSOLUTE_DIGITS))
         return FASTREG_BAD_STATE;
     const fr_environment saved = fr_environment_enter();
-    const fr_total low = total_of(below), high = total_of(above);
-    const double v = fr_total_rounded(&high, format, root);
-    const int decided = fr_bits(v) == fr_bits(fr_total_rounded(&low, format, root));
+    fr_total low = total_of(below), high = total_of(above);
+    FR_PIN(low);
+    FR_PIN(high);
+    double v = fr_total_rounded(&high, format, root);
+    int decided = fr_bits(v) == fr_bits(fr_total_rounded(&low, format, root));
+    FR_PIN(v);
+    FR_PIN(decided);
     fr_environment_leave(saved);
     if (!decided)
         return FASTREG_UNDECIDED;

@@ -8,6 +8,10 @@
 
 #include "common.h"
 
+/* Arithmetic on v stays on its side of this. Where it stands in line between fr_environment_enter
+ * and fr_environment_leave, and not behind a call, a compiler may move it out otherwise. */
+#define FR_PIN(v) __asm__ volatile("" : "+m"(v) : : "memory")
+
 #if defined(__x86_64__)
 
 #    include <emmintrin.h>

@@ -195,7 +195,9 @@ static fastreg_status value_of(const fastreg_state *states, const double *l1, co
             add_weighted(&total, w2, s->squares, FASTREG_STATE_SQUARES, FR_SQUARE_BASE);
     }
     const fr_environment saved = fr_environment_enter();
-    const double rounded = fr_total_rounded(&total, format, root);
+    FR_PIN(total);
+    double rounded = fr_total_rounded(&total, format, root);
+    FR_PIN(rounded);
     fr_environment_leave(saved);
     *value = nan ? FR_NAN : inf ? FR_INFINITY : rounded;
     return FASTREG_OK;

@@ -92,17 +92,19 @@ def calls(level, threads):
 
 def state_bits(x, level, threads) -> bytes:
     """A state, what it and a sum with a bound answer, and its digits."""
-    arrays = _kernels.Arrays([x], 5e-324, 0.3, options=hooks.options(level, threads))
+    arrays = _kernels.Arrays([x], 0.1, 0.3, options=hooks.options(level, threads))
     states = _kernels.States(1)
     states.fill(arrays)
     out = states.save(0) + states.digits(0, False, True).tobytes()
     out += states.plus(states).minus(states).save(0)
     for root in (False, True):
         for dtype in ("f16", "f64"):
-            out += states.value([5e-324], [1e-310], dtype, root).tobytes()
+            out += states.value([0.1], [0.3], dtype, root).tobytes()
     digits = _kernels.Enclosure.of(arrays).digits()
-    bounded = [_kernels.decide(digits, None, root) for root in (False, True)]
-    return out + digits.tobytes() + repr(bounded).encode()
+    for root in (False, True):
+        decided = _kernels.decide(digits, None, root)
+        out += b"undecided" if decided is None else decided.tobytes()
+    return out + digits.tobytes()
 
 
 def bits(result) -> bytes:
