@@ -104,7 +104,7 @@ def state_bits(x, level, threads) -> bytes:
     for root in (False, True):
         decided = _kernels.decide(digits, None, root)
         out += b"undecided" if decided is None else decided.tobytes()
-    return out + digits.tobytes()
+    return out
 
 
 def bits(result) -> bytes:
