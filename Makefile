@@ -96,4 +96,5 @@ format:  ## Rewrite the sources in the house style
 	find csrc tests/c -name '*.[ch]' -o -name '*.inc' | xargs $(CLANG_FORMAT) -i
 
 clean:  ## Remove what was built, and .venv
-	rm -rf $(VENV) build *.egg-info fastreg/*.so fastreg/_kernels.c
+	rm -rf $(VENV) build dist *.egg-info fastreg/*.so fastreg/_kernels.c
+	rm -rf fastreg/cmake fastreg/include/fastreg.h fastreg/include/fastreg_dlpack.h fastreg/lib fastreg/pkgconfig fastreg/src

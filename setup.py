@@ -18,6 +18,9 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
+sys.path.insert(0, str(Path(__file__).resolve().parent / "tools"))
+import kit
+
 # Results would no longer be exact, or the process' floating-point mode would change at import (gcc
 # links crtfastmath.o for these); a dispatching library must not be built for one CPU either.
 BANNED = (
@@ -64,13 +67,23 @@ class BuildExtension(build_ext):
             compile_flags.append("-g0")  # Python's own flags ask for it
             if sys.platform == "linux":
                 link_flags.append("-Wl,--strip-all")
-        if self.openmp_works():
+        openmp = self.openmp_works()
+        if openmp:
             compile_flags.append("-fopenmp")
             link_flags.append("-fopenmp")
         for extension in self.extensions:
             extension.extra_compile_args = compile_flags
             extension.extra_link_args = link_flags
         super().build_extensions()
+        self.build_kit(openmp)
+
+    def build_kit(self, openmp):
+        """Archive the objects of csrc/ and put them and the headers beside the module."""
+        objects = self.compiler.object_filenames(SOURCES, output_dir=self.build_temp)
+        self.compiler.create_static_lib(objects, "fastreg", output_dir=self.build_temp)
+        library = self.compiler.library_filename("fastreg", output_dir=self.build_temp)
+        package = Path(self.get_ext_fullpath("fastreg._kernels")).parent
+        kit.install(package, Path(library), openmp)
 
     def require_compiler(self):
         """End with one line that says what to install, if C cannot be compiled here."""
@@ -122,20 +135,23 @@ class BuildExtension(build_ext):
         return False
 
 
+SOURCES = sorted(glob("csrc/*.c") + glob("csrc/isa/*.c"))
+
 kernels = Extension(
     "fastreg._kernels",
     sources=[
         "fastreg/_kernels.pyx",
         "fastreg/jax/_xla.c",
-        *sorted(glob("csrc/*.c") + glob("csrc/isa/*.c")),
+        *SOURCES,
     ],
     depends=[
         "fastreg/jax/_xla.h",
+        "fastreg/include/fastreg_capi.h",
         *sorted(glob("fastreg/_binding/*.pxi")),
         *glob("csrc/**/*.h", recursive=True),
         *glob("csrc/**/*.inc", recursive=True),
     ],
-    include_dirs=["csrc", "fastreg/jax", np.get_include()],
+    include_dirs=["csrc", "fastreg/jax", "fastreg/include", np.get_include()],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
 )
 

@@ -68,6 +68,11 @@ __version__ = "0.1.0"
 # Loaded when first named. Functions, and where they are:
 _FUNCTIONS = {
     "bf16_view": "fastreg._core.arrays",
+    "get_cmake_dir": "fastreg.embedding",
+    "get_function_address": "fastreg.embedding",
+    "get_include": "fastreg.embedding",
+    "get_pkgconfig_dir": "fastreg.embedding",
+    "get_sources": "fastreg.embedding",
     "group_lasso_gradient": "fastreg.group_lasso",
     "group_lasso_prox_": "fastreg.group_lasso",
     "group_lasso_value": "fastreg.group_lasso",
@@ -77,6 +82,7 @@ _FUNCTIONS = {
 }
 # Modules, and what they need:
 _MODULES = {
+    "embedding": "",
     "errors": "",
     "functional": "",
     "group_lasso": "",
@@ -97,11 +103,17 @@ __all__ = [
     "check_finite",
     "clip_by_global_norm_",
     "decay_",
+    "embedding",
     "errors",
     "explain",
     "functional",
+    "get_cmake_dir",
+    "get_function_address",
+    "get_include",
     "get_isa",
     "get_num_threads",
+    "get_pkgconfig_dir",
+    "get_sources",
     "global_norm",
     "gradient",
     "group_lasso",

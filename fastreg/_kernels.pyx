@@ -489,6 +489,7 @@ cdef class Options:
 include "_binding/one_array.pxi"
 include "_binding/arrays.pxi"
 include "_binding/state.pxi"
+include "_binding/capi.pxi"
 
 
 # -- What is in use -----------------------------------------------------------------------------------

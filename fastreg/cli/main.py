@@ -19,7 +19,7 @@ from fastreg._checkpoints.tensor import Budget
 from fastreg._core.arguments import weight
 from fastreg._core.statistics import to_json
 from fastreg._core.text import plural, printable
-from fastreg.cli import bench, check
+from fastreg.cli import bench, check, config
 from fastreg.cli.compare import compare, print_comparison
 from fastreg.cli.inspect import inspect
 from fastreg.cli.progress import Progress
@@ -246,6 +246,15 @@ def _parser() -> _Parser:
     info.add_argument("--json", action="store_true", help="print JSON")
     info.set_defaults(run=_info)
 
+    configuring = commands.add_parser(
+        "config",
+        help="print the folders and files that a C program needs",
+        description="Print the folders and files that a C program needs; all of them by default.",
+        allow_abbrev=False,
+    )
+    config.add_arguments(configuring)
+    configuring.set_defaults(run=_config)
+
     commands.add_parser(
         "bench",
         help="run the benchmark suite of a source checkout (bench --help)",
@@ -367,12 +376,17 @@ def _check(arguments: argparse.Namespace) -> int:
 def _info(arguments: argparse.Namespace) -> int:
     def show() -> None:
         if arguments.json:
-            config = fastreg.show_config(mode="dict")
-            print(to_json(json.loads(json.dumps(config, default=str)), indent=1))
+            found = fastreg.show_config(mode="dict")
+            print(to_json(json.loads(json.dumps(found, default=str)), indent=1))
         else:
             fastreg.show_config()
 
     _print(show)
+    return 0
+
+
+def _config(arguments: argparse.Namespace) -> int:
+    _print(lambda: print("\n".join(config.run(arguments))))
     return 0
 
 
