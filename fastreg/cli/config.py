@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 import fastreg
 from fastreg import embedding
 
 __all__ = ["add_arguments", "run"]
 
-_ANSWERS = {
+_ANSWERS: dict[str, tuple[str, Callable[[], str]]] = {
     "includes": ("-I and the folder of the headers", lambda: f"-I{embedding.get_include()}"),
     "sources": ("the .c files to compile", lambda: " ".join(embedding.get_sources())),
     "cmakedir": ("the folder of fastreg-config.cmake", embedding.get_cmake_dir),

@@ -1,0 +1,3 @@
+module penalty
+
+go 1.19
