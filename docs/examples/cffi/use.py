@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import cffi
-import fastreg
 import numpy as np
+
+import fastreg
 
 ffi = cffi.FFI()
 ffi.cdef(

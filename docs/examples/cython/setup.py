@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-import fastreg
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+
+import fastreg
 
 rows = Extension(
     "rows",

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import time
 
-import fastreg
 import numpy as np
 import rows
+
+import fastreg
 
 x = (np.arange(100_000 * 64, dtype=np.float32) % 1009 - 504).reshape(-1, 64)
 out = np.empty(len(x))

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import ctypes
 
-import fastreg
 import numba
 import numpy as np
+
+import fastreg
 
 array = np.dtype(
     [

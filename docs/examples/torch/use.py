@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import os
 
-import fastreg
 import torch
 from torch.utils import cpp_extension
+
+import fastreg
 
 extension = cpp_extension.load(
     "penalty",
