@@ -22,6 +22,9 @@ cdef extern from "fastreg.h" nogil:
         FASTREG_BAD_THREADS
         FASTREG_INTERRUPTED
         FASTREG_UNDECIDED
+        FASTREG_BELOW_ZERO
+        FASTREG_BAD_STATE
+        FASTREG_NOT_NARROW
         FASTREG_BAD_BUILD
         FASTREG_BAD_OPTIONS
         FASTREG_BAD_DEVICE
@@ -40,6 +43,15 @@ cdef extern from "fastreg.h" nogil:
         FASTREG_U32
         FASTREG_I64
         FASTREG_U64
+
+    enum:
+        FASTREG_NARROW
+        FASTREG_WIDE
+        FASTREG_DIGITS64_NARROW
+        FASTREG_DIGITS64_WIDE
+        FASTREG_DIGITS32_NARROW
+        FASTREG_DIGITS32_WIDE
+        FASTREG_SUM_DIGITS64
 
     ctypedef struct fastreg_array:
         const void *data
@@ -77,7 +89,15 @@ cdef extern from "fastreg.h" nogil:
         unsigned long long nans
         unsigned long long infs
 
-    ctypedef struct fastreg_accumulator:
+    ctypedef struct fastreg_state:
+        unsigned long long n
+        unsigned long long zeros
+        unsigned long long nans
+        unsigned long long positive_infinities
+        unsigned long long negative_infinities
+        unsigned long long layout
+
+    ctypedef struct fastreg_sum:
         pass
 
 cdef extern from "fastreg_capi.h":
@@ -94,17 +114,43 @@ cdef extern from "fastreg_capi.h":
         fastreg_status (*gradient)(const fastreg_array *arrays, size_t count, double scale,
             int accumulate, const fastreg_options *options) noexcept nogil
         fastreg_status (*value_and_gradient)(const fastreg_array *arrays, size_t count,
-            double scale, int accumulate, fastreg_dtype result, const fastreg_options *options, double *value) noexcept nogil
+            double scale, int accumulate, fastreg_dtype result, const fastreg_options *options,
+            double *value) noexcept nogil
         fastreg_status (*statistics_of)(const fastreg_array *arrays, size_t count,
-            const fastreg_options *options, fastreg_statistics *rows, fastreg_statistics *total) noexcept nogil
-        fastreg_status (*accumulator_add)(fastreg_accumulator *to, const fastreg_array *arrays,
-            size_t count, int exactly, const fastreg_options *options) noexcept nogil
-        fastreg_status (*accumulator_merge)(fastreg_accumulator *to,
-            const fastreg_accumulator *source) noexcept nogil
-        fastreg_status (*accumulator_value)(const fastreg_accumulator *source, double l1,
-            double l2, fastreg_dtype result, double *value) noexcept nogil
-        fastreg_status (*accumulator_statistics)(const fastreg_accumulator *source,
-            fastreg_statistics *statistics) noexcept nogil
+            const fastreg_options *options, fastreg_statistics *rows,
+            fastreg_statistics *total) noexcept nogil
+        fastreg_status (*state_fill)(fastreg_state *to, const fastreg_array *arrays,
+            size_t count, const fastreg_options *options) noexcept nogil
+        fastreg_status (*state_add)(fastreg_state *to, const fastreg_state *source) noexcept nogil
+        fastreg_status (*state_subtract)(fastreg_state *to,
+            const fastreg_state *source) noexcept nogil
+        fastreg_status (*state_value)(const fastreg_state *states, const double *l1,
+            const double *l2, size_t count, fastreg_dtype result, double *value) noexcept nogil
+        fastreg_status (*state_norm)(const fastreg_state *states, const double *l1,
+            const double *l2, size_t count, fastreg_dtype result, double *value) noexcept nogil
+        fastreg_status (*state_digits64)(const fastreg_state *state, long long *digits,
+            size_t count) noexcept nogil
+        fastreg_status (*state_digits32)(const fastreg_state *state, int *digits,
+            size_t count) noexcept nogil
+        fastreg_status (*state_from_digits64)(fastreg_state *to, const long long *digits,
+            size_t count) noexcept nogil
+        fastreg_status (*state_from_digits32)(fastreg_state *to, const int *digits,
+            size_t count) noexcept nogil
+        size_t (*state_nbytes)(const fastreg_state *state) noexcept nogil
+        fastreg_status (*state_save)(const fastreg_state *state, void *bytes,
+            size_t nbytes) noexcept nogil
+        fastreg_status (*state_load)(fastreg_state *to, const void *bytes,
+            size_t nbytes) noexcept nogil
+        fastreg_status (*enclose)(const fastreg_array *arrays, size_t count,
+            const fastreg_options *options, fastreg_sum *sum) noexcept nogil
+        fastreg_status (*sum_merge)(fastreg_sum *to, const fastreg_sum *source) noexcept nogil
+        fastreg_status (*sum_value)(const fastreg_sum *sum, fastreg_dtype result,
+            double *value) noexcept nogil
+        fastreg_status (*sum_norm)(const fastreg_sum *sum, fastreg_dtype result,
+            double *value) noexcept nogil
+        fastreg_status (*sum_digits64)(const fastreg_sum *sum, long long *digits) noexcept nogil
+        fastreg_status (*digits64_decide)(const long long *digits, int root,
+            fastreg_dtype result, double *value) noexcept nogil
         fastreg_status (*prox)(const fastreg_array *arrays, size_t count, double step, int flush,
             const fastreg_options *options) noexcept nogil
         fastreg_status (*pack)(fastreg_dtype dtype, double value, void *element) noexcept nogil

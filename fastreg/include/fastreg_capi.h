@@ -17,7 +17,7 @@ typedef struct {
     size_t size;
     int32_t abi;
     int32_t reserved;
-    size_t array_size, options_size, statistics_size, accumulator_size;
+    size_t array_size, options_size, statistics_size, state_size, sum_size;
     const char *version;
     const char *(*status_text)(fastreg_status status);
     size_t (*itemsize)(fastreg_dtype dtype);
@@ -33,13 +33,29 @@ typedef struct {
     fastreg_status (*statistics_of)(const fastreg_array *arrays, size_t count,
                                     const fastreg_options *options, fastreg_statistics *rows,
                                     fastreg_statistics *total);
-    fastreg_status (*accumulator_add)(fastreg_accumulator *to, const fastreg_array *arrays,
-                                      size_t count, int exactly, const fastreg_options *options);
-    fastreg_status (*accumulator_merge)(fastreg_accumulator *to, const fastreg_accumulator *from);
-    fastreg_status (*accumulator_value)(const fastreg_accumulator *from, double l1, double l2,
-                                        fastreg_dtype result, double *value);
-    fastreg_status (*accumulator_statistics)(const fastreg_accumulator *from,
-                                             fastreg_statistics *statistics);
+    fastreg_status (*state_fill)(fastreg_state *to, const fastreg_array *arrays, size_t count,
+                                 const fastreg_options *options);
+    fastreg_status (*state_add)(fastreg_state *to, const fastreg_state *from);
+    fastreg_status (*state_subtract)(fastreg_state *to, const fastreg_state *from);
+    fastreg_status (*state_value)(const fastreg_state *states, const double *l1, const double *l2,
+                                  size_t count, fastreg_dtype result, double *value);
+    fastreg_status (*state_norm)(const fastreg_state *states, const double *l1, const double *l2,
+                                 size_t count, fastreg_dtype result, double *value);
+    fastreg_status (*state_digits64)(const fastreg_state *state, long long *digits, size_t count);
+    fastreg_status (*state_digits32)(const fastreg_state *state, int *digits, size_t count);
+    fastreg_status (*state_from_digits64)(fastreg_state *to, const long long *digits, size_t count);
+    fastreg_status (*state_from_digits32)(fastreg_state *to, const int *digits, size_t count);
+    size_t (*state_nbytes)(const fastreg_state *state);
+    fastreg_status (*state_save)(const fastreg_state *state, void *bytes, size_t nbytes);
+    fastreg_status (*state_load)(fastreg_state *to, const void *bytes, size_t nbytes);
+    fastreg_status (*enclose)(const fastreg_array *arrays, size_t count,
+                              const fastreg_options *options, fastreg_sum *sum);
+    fastreg_status (*sum_merge)(fastreg_sum *to, const fastreg_sum *from);
+    fastreg_status (*sum_value)(const fastreg_sum *sum, fastreg_dtype result, double *value);
+    fastreg_status (*sum_norm)(const fastreg_sum *sum, fastreg_dtype result, double *value);
+    fastreg_status (*sum_digits64)(const fastreg_sum *sum, long long *digits);
+    fastreg_status (*digits64_decide)(const long long *digits, int root, fastreg_dtype result,
+                                      double *value);
     fastreg_status (*prox)(const fastreg_array *arrays, size_t count, double step, int flush,
                            const fastreg_options *options);
     fastreg_status (*pack)(fastreg_dtype dtype, double value, void *element);
@@ -65,7 +81,8 @@ static inline const fastreg_capi *fastreg_import(void)
     if (t->abi != FASTREG_ABI || t->array_size != sizeof(fastreg_array) ||
         t->options_size < sizeof(fastreg_options) ||
         t->statistics_size != sizeof(fastreg_statistics) ||
-        t->accumulator_size != sizeof(fastreg_accumulator) || t->size < sizeof(fastreg_capi)) {
+        t->state_size != sizeof(fastreg_state) || t->sum_size != sizeof(fastreg_sum) ||
+        t->size < sizeof(fastreg_capi)) {
         (void)PyErr_Format(PyExc_ImportError,
                            "expected fastreg with ABI %d and at least %zu bytes of functions, as "
                            "this module was compiled for (fastreg %s); received ABI %d and %zu "

@@ -13,16 +13,14 @@ enum { ROWS = 256 };
 typedef struct {
     double rows[ROWS];
     int n;
-    fastreg_accumulator all;
+    fastreg_state all;
 } sum;
 
 static void add_rows(sum *s)
 {
     const ptrdiff_t n = s->n;
     const fastreg_array a = {.data = s->rows, .shape = &n, .ndim = 1, .dtype = FASTREG_F64};
-    /* Both sums: where the bounds of the fast one cannot decide the rounding, the exact one does. */
-    (void)fastreg_accumulator_add(&s->all, &a, 1, 0, NULL);
-    (void)fastreg_accumulator_add(&s->all, &a, 1, 1, NULL);
+    (void)fastreg_state_fill(&s->all, &a, 1, NULL);
     s->n = 0;
 }
 
@@ -40,10 +38,11 @@ static void step(sqlite3_context *context, int count, sqlite3_value **values)
 static void final(sqlite3_context *context)
 {
     sum *const s = sqlite3_aggregate_context(context, sizeof *s);
+    const double weight = 1.0;
     double value = 0.0;
     if (s) {
         add_rows(s);
-        (void)fastreg_accumulator_value(&s->all, 0.0, 1.0, FASTREG_F64, &value);
+        (void)fastreg_state_value(&s->all, NULL, &weight, 1, FASTREG_F64, &value);
     }
     sqlite3_result_double(context, value);
 }
