@@ -357,10 +357,10 @@ static void check_most_dimensions(void)
 
 static void check_texts(void)
 {
-    for (int s = -1; s < 15; ++s) {
+    for (int s = -1; s < 20; ++s) {
         const char *const text = fastreg_status_text((fastreg_status)s);
         HOLDS(text && *text);
-        const int unknown = s < 0 || s > FASTREG_NOT_NARROW;
+        const int unknown = s < 0 || s > FASTREG_BAD_DEVICE;
         HOLDS((strcmp(text, "unknown status") == 0) == unknown);
         for (int t = 0; t < s && !unknown; ++t)
             HOLDS(strcmp(text, fastreg_status_text((fastreg_status)t)) != 0);
