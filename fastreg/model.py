@@ -33,12 +33,12 @@ from fastreg._core.arguments import (
 )
 from fastreg._core.arrays import HostArray, empty_like, is_array
 from fastreg._core.containers import Parameter, gather, items_of
-from fastreg._core.kernel_rule import is_kernel_name, is_weight_name
 from fastreg._core.mutability import refuse_weights
 from fastreg._core.plan import Plan, clip_factor, occurrences
 from fastreg._core.selection import chosen, explain
+from fastreg._core.shortcuts import are_weights, dense_tensors, distinct_ndarrays, is_all
 from fastreg._core.statistics import Stats, Titles
-from fastreg._kernels import Arrays, are_writable, own_their_memory
+from fastreg._kernels import Arrays, are_writable
 from fastreg.errors import ArgumentError, message
 
 __all__ = [
@@ -209,53 +209,16 @@ def penalty(
     """
     request = Request.of(l1, l2, select, weights, convention)
     request.require_weight()
-    everything = _is_all(select)
+    everything = is_all(select)
     if request.uniform and (everything or select is None):
-        quick = _distinct_ndarrays(params, everything=everything)
-        if quick is not None and (type(params) is not dict or _are_weights(params)):
+        quick = distinct_ndarrays(params, everything=everything)
+        if quick is not None and (type(params) is not dict or are_weights(params)):
             return Arrays(quick, *request.numbers).value(dtype)
-        dense = _dense(params)
+        dense = dense_tensors(params)
         if dense is not None:
             return Arrays.dense(*dense, *request.numbers).value(dtype)
     found = chosen(params, request)
     return Arrays([p.array for p in found.parameters], *found.weights).value(dtype)
-
-
-def _distinct_ndarrays(params: Any, *, everything: bool = False) -> list[Any] | None:
-    """Return the chosen arrays of the commonest containers, or None for the long way.
-
-    One ndarray, or a flat list, tuple or dict of distinct ones; they own their memory, of NumPy's
-    own floats: nothing is tied.
-    """
-    kind = type(params)
-    if kind is dict:
-        items = list(params.values())
-    elif kind is list or kind is tuple:
-        items = list(params)
-    else:
-        items = [params]
-    if not items or not own_their_memory(items):
-        return None
-    if everything or kind is not dict:
-        return items
-    wide = {str(name): x for name, x in params.items() if x.ndim > 1}
-    return list(wide.values()) if wide and all(map(is_kernel_name, wide)) else None
-
-
-def _are_weights(params: dict[Any, Any]) -> bool:
-    return all(map(is_weight_name, map(str, list(params))))
-
-
-def _dense(params: Any) -> tensors.Dense | None:
-    """Describe a list of ordinary, distinct torch tensors, or None for the long way."""
-    if type(params) not in (list, tuple):
-        return None
-    dense = tensors.dense([x for x in params if x is not None])
-    return dense if dense is not None and len(set(dense[1])) == len(dense[1]) else None
-
-
-def _is_all(select: Select) -> bool:
-    return isinstance(select, str) and select == "all"
 
 
 def value_and_gradient(
@@ -361,10 +324,10 @@ def global_norm(grads: Any, *, dtype: Any = None) -> Any:
     >>> fastreg.global_norm([np.full(2, 3e38, np.float32), np.zeros(3), None])
     np.float64(4.2426406948942856e+38)
     """
-    quick = _distinct_ndarrays(grads, everything=True)
+    quick = distinct_ndarrays(grads, everything=True)
     if quick is not None:
         return Arrays(quick).norm(dtype)
-    dense = _dense(grads)
+    dense = dense_tensors(grads)
     if dense is not None:
         return Arrays.dense(*dense).norm(dtype)
     found = gather(grads, modules="parameters").parameters
@@ -420,9 +383,9 @@ def clip_by_global_norm_(
     flag(nonfinite, "nonfinite", "raise", "keep")
     grads = items_of(grads)
     refuse_weights(grads)
-    quick = _distinct_ndarrays(grads, everything=True)
+    quick = distinct_ndarrays(grads, everything=True)
     given = list(grads) if type(grads) in (list, tuple) else []  # another thread may clear it
-    dense = _dense(given)
+    dense = dense_tensors(given)
     arrays = None
     if dense is not None:
         arrays = Arrays.dense(*dense)
@@ -570,8 +533,8 @@ def stats(params: Any, *, select: Select = None, integers: bool = False) -> Stat
     <BLANKLINE>
     2 arrays, 4 elements, all finite
     """
-    everything = select is None or _is_all(select)
-    quick = _distinct_ndarrays(params, everything=True) if everything else None
+    everything = select is None or is_all(select)
+    quick = distinct_ndarrays(params, everything=True) if everything else None
     if quick is not None:
         names = params if isinstance(params, dict) else range(len(quick))
         return Stats.of(Titles.of_ndarrays(names, quick), *Arrays(quick).statistics())

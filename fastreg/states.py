@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastreg._core.arguments import Request, Select, Weight
-from fastreg._core.plan import in_rows
+from fastreg._core.arguments import Convention, Request, Select, Weight
+from fastreg._core.rows import in_rows
 from fastreg._core.selection import chosen
 from fastreg._core.state import State
 
@@ -21,7 +21,7 @@ def state(
     l1: Weight | None = None,
     l2: Weight | None = None,
     weights: Weight = 1.0,
-    convention: str = "keras",
+    convention: Convention = "keras",
 ) -> State:
     """Return what arrays hold, exactly: counts, Σ|x| and Σx² that add up over parts.
 

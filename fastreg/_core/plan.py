@@ -19,6 +19,7 @@ from fastreg._core.guard import Guard
 from fastreg._core.identity import address_of
 from fastreg._core.mutability import check_mutable, check_stored, naming
 from fastreg._core.pieces import InPieces
+from fastreg._core.rows import in_rows
 from fastreg._core.selection import (
     Decision,
     chosen,
@@ -26,13 +27,13 @@ from fastreg._core.selection import (
     print_decisions,
     without_numbers,
 )
-from fastreg._core.state import State, of_rows
+from fastreg._core.state import State
 from fastreg._core.statistics import FloatsAndOthers, Stats, Titles, finite_or_raise
 from fastreg._core.tensors import tensors_of, written
 from fastreg._kernels import Arrays, are_writable, clean_environment, one_at_a_time
-from fastreg.errors import ArgumentError, FastregError, LayoutError, NonFiniteError, message
+from fastreg.errors import FastregError, LayoutError, NonFiniteError, message
 
-__all__ = ["Plan", "clip_factor", "decay_factor", "in_rows", "occurrences", "own_views"]
+__all__ = ["Plan", "clip_factor", "decay_factor", "occurrences", "own_views"]
 
 
 class Decisions(list[Decision]):
@@ -549,38 +550,6 @@ def occurrences(params: Any, parameters: list[Parameter]) -> list[float] | None:
     if is_torch_module(params) or is_model(params) or not any(p.aliases for p in parameters):
         return None
     return [1.0 + len(p.aliases) for p in parameters]
-
-
-def in_rows(
-    hosts: list[HostArray],
-    names: list[str],
-    weights: tuple[list[float], list[float]] | None,
-    rows: str,
-) -> State:
-    """Return the state of arrays in one row, in one for each pair of weights, or one each.
-
-    Raises
-    ------
-    ArgumentError
-        For rows by weights without weights, and for two arrays of one name.
-    """
-    flag(rows, "rows", "one", "weights", "arrays")
-    pairs = None if weights is None else list(zip(*weights, strict=True))
-    if rows == "arrays":
-        own = None if weights is None else (tuple(weights[0]), tuple(weights[1]))
-        return of_rows(hosts, range(len(hosts)), tuple(names), own)
-    if pairs is None:
-        if rows == "weights":
-            raise ArgumentError(
-                message('l1 or l2 for rows="weights"', "neither", 'pass them, or rows="one"')
-            )
-        return of_rows(hosts, [0] * len(hosts), ())
-    distinct = sorted(set(pairs))
-    l1, l2 = tuple(w for w, _ in distinct), tuple(w for _, w in distinct)
-    if rows == "one":
-        return of_rows(hosts, [0] * len(hosts), (), (l1, l2) if len(distinct) == 1 else None)
-    titles = tuple(f"l1={w1!r}, l2={w2!r}" for w1, w2 in distinct)
-    return of_rows(hosts, [distinct.index(pair) for pair in pairs], titles, (l1, l2))
 
 
 def own_views(parameters: list[Parameter], statistics: bool = False) -> list[HostArray]:
