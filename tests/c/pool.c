@@ -71,7 +71,7 @@ static unsigned char small[1000];
 typedef struct {
     double value, norm, both;
     fastreg_statistics rows[ARRAYS], total;
-    double accumulated;
+    double exact;
 } answers;
 
 static void ask(fastreg_array *a, const fastreg_options *o, int which, answers *to)
@@ -83,10 +83,12 @@ static void ask(fastreg_array *a, const fastreg_options *o, int which, answers *
     HOLDS(fastreg_gradient(a, ARRAYS, 0.7, 0, o) == FASTREG_OK);
     HOLDS(fastreg_value_and_gradient(a, ARRAYS, 0.3, 1, FASTREG_F64, o, &to->both) == FASTREG_OK);
     HOLDS(fastreg_statistics_of(a, ARRAYS, o, to->rows, &to->total) == FASTREG_OK);
-    fastreg_accumulator sum;
+    const double weights[2] = {0.5, 0.25};
+    fastreg_state sum;
     memset(&sum, 0, sizeof sum);
-    HOLDS(fastreg_accumulator_add(&sum, a, ARRAYS, 0, o) == FASTREG_OK);
-    HOLDS(fastreg_accumulator_value(&sum, 0.5, 0.25, FASTREG_F64, &to->accumulated) == FASTREG_OK);
+    HOLDS(fastreg_state_fill(&sum, a, ARRAYS, o) == FASTREG_OK);
+    HOLDS(fastreg_state_value(&sum, &weights[0], &weights[1], 1, FASTREG_F64, &to->exact) ==
+          FASTREG_OK);
 }
 
 int main(void)
