@@ -264,3 +264,33 @@ Proof.
   intros -> H. rewrite Z.quot_div_nonneg by lia.
   generalize (Z.mul_div_le (106 - log_m - x) 2 ltac:(lia)). lia.
 Qed.
+
+(** Where the last level takes the two rests of an element at once, their sum is exact too. *)
+Definition pairs (l : list (R * R)) : tree :=
+  fold_left (fun a p => Node a (Node (Leaf (fst p)) (Leaf (snd p)))) l (Leaf 0).
+
+Theorem low_pairs_exact v b (l : list (R * R)) :
+  (f64_emin <= v)%Z ->
+  Forall (fun p => multiple v (fst p) /\ multiple v (snd p)) l ->
+  Forall (fun p => Rabs (fst p) <= b /\ Rabs (snd p) <= b) l ->
+  2 * INR (length l) * b <= bpow radix2 (53 + v) ->
+  computed (pairs l) = total (map fst l) + total (map snd l).
+Proof.
+  intros Hv M B H.
+  assert (A : forall s, leaves (multiple v) s ->
+    leaves (multiple v) (fold_left (fun a p => Node a (Node (Leaf (fst p)) (Leaf (snd p)))) l s)
+    /\ size (fold_left (fun a p => Node a (Node (Leaf (fst p)) (Leaf (snd p)))) l s)
+       <= size s + 2 * INR (length l) * b
+    /\ exact (fold_left (fun a p => Node a (Node (Leaf (fst p)) (Leaf (snd p)))) l s)
+       = exact s + total (map fst l) + total (map snd l)).
+  { clear H. induction l as [| [p q] l IH]; intros s L.
+    { simpl. repeat split; trivial; lra. }
+    inversion M as [| ? ? [M1 M2] M']. inversion B as [| ? ? [B1 B2] B']. subst. simpl in M1, M2, B1, B2.
+    destruct (IH M' B' (Node s (Node (Leaf p) (Leaf q)))) as (X & Y & Z); [simpl; tauto |].
+    change (length ((p, q) :: l)) with (S (length l)). rewrite S_INR.
+    simpl in *. repeat split; trivial; lra. }
+  destruct (A (Leaf 0) (multiple_0 v)) as (X & Y & Z).
+  destruct (@sum_exact f64_prec f64_emin _ v (pairs l) Hv X) as [E _].
+  - simpl in Y. rewrite Rabs_R0 in Y. unfold pairs. unfold f64_prec. lra.
+  - rewrite E. unfold pairs. rewrite Z. simpl. ring.
+Qed.
