@@ -6,9 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 from fastreg._core.arguments import Convention, Request, Select, Weight
-from fastreg._core.rows import in_rows
 from fastreg._core.selection import chosen
-from fastreg._core.state import State
+from fastreg._core.state import State, in_rows
 
 __all__ = ["State", "state"]
 

@@ -19,7 +19,6 @@ from fastreg._core.guard import Guard
 from fastreg._core.identity import address_of
 from fastreg._core.mutability import check_mutable, check_stored, naming
 from fastreg._core.pieces import InPieces
-from fastreg._core.rows import in_rows
 from fastreg._core.selection import (
     Decision,
     chosen,
@@ -27,7 +26,7 @@ from fastreg._core.selection import (
     print_decisions,
     without_numbers,
 )
-from fastreg._core.state import State
+from fastreg._core.state import State, in_rows
 from fastreg._core.statistics import FloatsAndOthers, Stats, Titles, finite_or_raise
 from fastreg._core.tensors import tensors_of, written
 from fastreg._kernels import Arrays, are_writable, clean_environment, one_at_a_time

@@ -18,7 +18,7 @@ from fastreg.errors import ArgumentError, DTypeError, UnknownNameError, message,
 if TYPE_CHECKING:
     from fastreg._core.arrays import AnyArray, HostArray
 
-__all__ = ["Infinities", "State", "of_rows"]
+__all__ = ["Infinities", "State", "in_rows", "of_rows"]
 
 # The head of bytes with named rows; one row without a name is the C library's bytes alone.
 _ROWS = struct.Struct("<4sHHQ")
@@ -564,3 +564,35 @@ def _rows_text(state: State) -> str:
         return "one without a name"
     shown = ", ".join(f"'{printable(name, 40)}'" for name in state.names[:3])
     return f"{len(state):,} ({shown}{', …' * (len(state) > 3)})"
+
+
+def in_rows(
+    hosts: list[HostArray],
+    names: list[str],
+    weights: tuple[list[float], list[float]] | None,
+    rows: str,
+) -> State:
+    """Return the state of arrays in one row, in one for each pair of weights, or one each.
+
+    Raises
+    ------
+    ArgumentError
+        For rows by weights without weights, and for two arrays of one name.
+    """
+    flag(rows, "rows", "one", "weights", "arrays")
+    pairs = None if weights is None else list(zip(*weights, strict=True))
+    if rows == "arrays":
+        own = None if weights is None else (tuple(weights[0]), tuple(weights[1]))
+        return of_rows(hosts, range(len(hosts)), tuple(names), own)
+    if pairs is None:
+        if rows == "weights":
+            raise ArgumentError(
+                message('l1 or l2 for rows="weights"', "neither", 'pass them, or rows="one"')
+            )
+        return of_rows(hosts, [0] * len(hosts), ())
+    distinct = sorted(set(pairs))
+    l1, l2 = tuple(w for w, _ in distinct), tuple(w for _, w in distinct)
+    if rows == "one":
+        return of_rows(hosts, [0] * len(hosts), (), (l1, l2) if len(distinct) == 1 else None)
+    titles = tuple(f"l1={w1!r}, l2={w2!r}" for w1, w2 in distinct)
+    return of_rows(hosts, [distinct.index(pair) for pair in pairs], titles, (l1, l2))

@@ -23,7 +23,8 @@ from oracle import DTYPES, FORMATS
 from slow_plan import SlowPlan, joined, prox_exact, weighted_bits
 
 import fastreg
-from fastreg import errors, model
+from fastreg import errors
+from fastreg._core import shortcuts
 from fastreg._kernels import own_their_memory
 from fastreg.errors import ArgumentError, DTypeError, LayoutError, NonFiniteError, StaleError
 
@@ -175,7 +176,7 @@ def test_the_short_way_equals_the_long_way():
     }
     how = {"l1": 0.1, "l2": 0.2}
     for container in (params, list(params.values()), tuple(params.values())):
-        assert model._distinct_ndarrays(container) is not None
+        assert shortcuts.distinct_ndarrays(container) is not None
         assert fastreg.penalty(container, **how) == fastreg.plan(container, **how).value()
         planned = fastreg.plan(container, **how, select="all")
         assert fastreg.penalty(container, **how, select="all") == planned.value()
@@ -210,7 +211,7 @@ def test_what_has_memory_of_its_own_for_the_short_way(other, alike):
     y = other(x)
     for items in ([x, y], [y, x]):
         assert own_their_memory(items) is alike
-        assert (model._distinct_ndarrays(items) is not None) is alike
+        assert (shortcuts.distinct_ndarrays(items) is not None) is alike
 
 
 @pytest.mark.parametrize("seed", range(4))
