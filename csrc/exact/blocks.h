@@ -31,7 +31,7 @@
  *     They go to `low`, plain, which is exact by (a) if
  *         2 m D 2^-53 <= 2^53 u^2.                                                           (d)
  *
- * Squares of half precision: plain lanes too, v = u^2.
+ * Squares of half precision: plain lanes too, v = u^2; if that fails, as squares of f32.
  *
  * Lanes are folded into one double if the sum of their magnitudes is at most 2^52 v, which leaves
  * more than that sum's own roundings to (a); else each lane is added to the integers by itself.

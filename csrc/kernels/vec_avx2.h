@@ -81,6 +81,15 @@ FR_INLINE vs vs_where_less(vs a, vs b, vs yes, vs no)
 typedef __m256i vh;
 FR_INLINE vh vh_load(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
 FR_INLINE void vh_store(void *p, vh y) { _mm256_storeu_si256((__m256i *)p, y); }
+FR_INLINE vh vh_set(unsigned v) { return _mm256_set1_epi16((short)v); }
+FR_INLINE vh vh_abs(vh y) { return _mm256_and_si256(y, vh_set(0x7fff)); }
+FR_INLINE vh vh_sub(vh a, vh b) { return _mm256_sub_epi16(a, b); }
+FR_INLINE vh vh_min(vh a, vh b) { return _mm256_min_epu16(a, b); }
+FR_INLINE void vs_widen(vs a, vd *low, vd *high)
+{
+    *low = _mm256_cvtps_pd(_mm256_castps256_ps128(a));
+    *high = _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1));
+}
 FR_INLINE void vh_stream(void *p, vh y) { _mm256_stream_si256((__m256i *)p, y); }
 FR_INLINE void vh_unpack_f16(vh y, vs *a, vs *b)
 {

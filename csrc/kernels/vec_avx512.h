@@ -82,6 +82,15 @@ FR_INLINE vs vs_where_less(vs a, vs b, vs yes, vs no)
 typedef __m512i vh;
 FR_INLINE vh vh_load(const void *p) { return _mm512_loadu_si512(p); }
 FR_INLINE void vh_store(void *p, vh y) { _mm512_storeu_si512(p, y); }
+FR_INLINE vh vh_set(unsigned v) { return _mm512_set1_epi16((short)v); }
+FR_INLINE vh vh_abs(vh y) { return _mm512_and_si512(y, vh_set(0x7fff)); }
+FR_INLINE vh vh_sub(vh a, vh b) { return _mm512_sub_epi16(a, b); }
+FR_INLINE vh vh_min(vh a, vh b) { return _mm512_min_epu16(a, b); }
+FR_INLINE void vs_widen(vs a, vd *low, vd *high)
+{
+    *low = _mm512_cvtps_pd(_mm512_castps512_ps256(a));
+    *high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(a, 1));
+}
 FR_INLINE void vh_stream(void *p, vh y) { _mm512_stream_si512((__m512i *)p, y); }
 FR_INLINE void vh_unpack_f16(vh y, vs *a, vs *b)
 {

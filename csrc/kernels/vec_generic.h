@@ -29,11 +29,13 @@
  * vs_load_T(p, &a, &b)       2 SL elements of a half precision, widened exactly, in any order
  *
  * A vocabulary that defines FR_VEC_HALVES as 1, which needs FR_VEC_FMA = 1, has these instead of
- * vs_load_T, for gradients in f32 lanes:
+ * vs_load_T, for gradients in f32 lanes, and for exact sums:
  *
  * vs_mul, vs_fma, vs_flip_sign, vs_where_zero, vs_where_less   as their namesakes
  * vh                         2 SL elements of a half precision; vh_load, vh_store, and vh_stream to
  *                            2 SL aligned ones
+ * vh_set, vh_sub, vh_min     of its bits as unsigned integers of 16 bits; vh_abs without signs
+ * vs_widen(a, &b, &c)        two vd, in any order
  * vh_unpack_T(y, &a, &b)     widened exactly, in any order
  * vh_pack_T(a, b)            back in that order, rounded once; any NaN becomes the canonical one
  * vs_round_T(a, b, &y)       1 if all numbers within a factor 1 +- 2^-23 (1 + 2^-24) of each of a

@@ -195,8 +195,7 @@ static void check_edges(const char *level)
         /* (b) m 4 2^-106 <= u^2, and (d) 2 m D 2^-106 <= u^2, u = 2^(k - p + 1). */
         const double middle = 4.0 * 0x1p-53 * exp2(floor(log2(2.0 * (m + 2.0))) + 1.0);
         const double bound = f64 ? 2.0 * m * middle * 0x1p-106 : m * 4.0 * 0x1p-106;
-        /* Plain lanes of half precision: 1 < 2^53 u^2. */
-        const int k = p < 24 ? p - 1 - 26 : (int)ceil(log2(bound) / 2.0) + p - 1;
+        const int k = (int)ceil(log2(bound) / 2.0) + p - 1;
         if (k - 1 > least) {
             HOLDS(swept(dtype, n, FR_PENALTY_l2, 1.0, ldexp(1.5, k)) == 0);
             HOLDS(swept(dtype, n, FR_PENALTY_l2, 1.0, ldexp(1.5, k - 1)) == 1);
