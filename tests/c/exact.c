@@ -40,7 +40,7 @@ static double read(int dtype, size_t i)
 
 /* -- Kinds of data ----------------------------------------------------------------------------- */
 
-enum { NORMAL, WIDE, SPARSE, CONSTANT, WHOLE, BITS, TINY, HUGE, OUTLIER, KINDS };
+enum { NORMAL, WIDE, SPARSE, CONSTANT, WHOLE, BITS, TINY, HUGE, OUTLIER, ENDS, KINDS };
 
 static double number(int exponent)
 {
@@ -69,6 +69,8 @@ static void fill_block(int dtype, size_t n, int kind)
             v = number(lowest + below(6));
         else if (kind == HUGE)
             v = number(highest - below(3));
+        else if (kind == ENDS) /* nothing between 0 and infinity, or nearly */
+            v = below(3) ? 0.0 : below(400) ? (below(2) ? INFINITY : -INFINITY) : 1.0;
         else if (kind == OUTLIER)
             v = number(i == n / 2 ? highest : lowest + below(40));
         if (kind == BITS) {
