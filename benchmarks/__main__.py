@@ -56,7 +56,8 @@ QUESTIONS = {
     "threads": Question("from which size do threads pay", 75, 4),
     "isa": Question("what does each ISA level reach", 150, 10, _levels),
     "exactness": Question("how right is each contender", 90, 7),
-    "fallbacks": Question("what do the fallbacks cost", 45, 4),
+    "fallbacks": Question("what do the fallbacks cost", 60, 8),
+    "states": Question("what does an exact state cost", 50, 5),
     "frameworks": Question("what do the frameworks take", 240, 24, _frameworks),
     "import": Question("what does fastreg cost before its first call", 20, 3),
 }

@@ -6,12 +6,24 @@ from __future__ import annotations
 import numpy as np
 
 import fastreg
-from benchmarks.engine import machine, oracle
+from benchmarks.engine import forced, machine, oracle
 from benchmarks.engine.calls import Case, Operands, aligned, dtype_of, fill
 from benchmarks.engine.race import plan
-from fastreg import _kernels
 
-_DATA = ("normal", "exact tie", "near tie", "huge and tiny", "subnormal", "overflowing")
+_DATA = (
+    "normal",
+    "exact tie",
+    "near tie",
+    "labels",
+    "quantised",
+    "constant",
+    "one-hot",
+    "pruned",
+    "huge and tiny",
+    "one huge",
+    "subnormal",
+    "overflowing",
+)
 
 
 def _cases(quick: bool) -> list[Case]:
@@ -53,7 +65,22 @@ def make(case: Case) -> Operands:
         x *= x.dtype.type(2.0**-140 if bits == 24 else 2.0**-1060)
     elif case.data == "overflowing":
         x *= x.dtype.type(2.0**127 if bits == 24 else 2.0**1020)
-    _, tier = _kernels._measure(x, "value", 0.0, 1.0, case.dtype, bytes_per_thread=0)
+    elif case.data == "one huge":
+        x[x.size // 2] = x.dtype.type(2.0**100 if bits == 24 else 2.0**520)
+    elif case.data == "pruned":
+        x[rng.random(x.size) < 0.9] = 0
+    elif case.data == "constant":
+        x[:] = x.dtype.type(0.1)
+    elif case.data in ("labels", "quantised", "one-hot"):
+        whole = {"labels": 10, "quantised": 256, "one-hot": 2}[case.data]
+        x[:] = rng.integers(0, whole, x.size)
+        if case.data == "quantised":
+            x *= x.dtype.type(2.0**-7)
+        # An odd sum of one bit more than the type holds is a tie, where it has as many.
+        x[0] = 0
+        total = int(np.sum(np.square(x.astype(np.float64) * (2.0**7 if whole == 256 else 1))))
+        x[0] = x.dtype.type((1.0 if total % 2 == 0 else 0.0) * (2.0**-7 if whole == 256 else 1))
+    _, tier = forced.sum_squares([x], case.dtype, share=0)
     return Operands(x, None, 1, {"tier": tier})
 
 

@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import fastreg
-from benchmarks.engine import machine, sizes
+from benchmarks.engine import forced, machine, sizes
 from benchmarks.engine.calls import Call, Case
 from benchmarks.engine.race import FORCED, plan
 from benchmarks.engine.rivals import rival
-from fastreg import _kernels
 
 
 def _counts(quick: bool) -> list[int]:
@@ -39,7 +38,7 @@ def _(o):
 
 
 def _forced(arrays, kind, threads):
-    return _kernels._measure(arrays, "value", 0.0, 1.0, kind, threads=threads)[0]
+    return forced.sum_squares(arrays, kind, threads=threads)[0]
 
 
 @plan(_cases)

@@ -23,6 +23,7 @@ _QUESTIONS = {
     "isa": "What does each ISA level reach?",
     "exactness": "How right is each contender?",
     "fallbacks": "What do the fallbacks cost?",
+    "states": "What does an exact state cost?",
     "frameworks": "What do the frameworks take?",
     "import": "What does fastreg cost before its first call?",
 }
@@ -228,7 +229,7 @@ def _sections(results: Results) -> list[Section]:
             )
             found.append((title, text, [_exactness_table(groups)]))
         elif question == "fallbacks":
-            text = "The tier that had to decide: T0 float64 lanes, T1 anchored, T2 exact integers."
+            text = "The tier that had to decide: T0 float64 lanes, T1 anchored, T2 exact blocks."
             found.append((title, text, [_fallback_table(groups)]))
         elif question == "import":
             found.append((title, _import_note(groups), [_timing_table(results, question)]))

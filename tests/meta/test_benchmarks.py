@@ -27,6 +27,7 @@ from benchmarks import __main__ as suite  # noqa: E402, RUF100
 from benchmarks.engine import (  # noqa: E402
     budget,
     calls,
+    forced,
     limits,
     machine,
     oracle,
@@ -50,6 +51,29 @@ _TOLERANCE = {"f16": 4e-2, "bf16": 1e-1, "f32": 1e-5, "f64": 1e-12}
 def benchmarks_of(module: str) -> list:
     loaded = importlib.import_module(f"benchmarks.questions.{module}")
     return [item for name, item in vars(loaded).items() if name.startswith("test_")]
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m != "bench_frameworks"])
+def test_operands_and_rivals_of_every_question_can_be_made(module):
+    """What a race needs before it times anything, for the small cases of each question."""
+    made = 0
+    for function in benchmarks_of(module):
+        cases = [case for case in function.plan.cases(True) if case.nbytes <= 1 << 20]
+        for case in cases[:12]:
+            operands = function.plan.make(case)
+            for rival in rivals.REGISTRY.get(function.plan.operation, {}).values():
+                if "fastreg" in rival.name:
+                    rival.prepare(operands)()
+                    made += 1
+            made += 1
+    assert made or module in ("bench_import", "bench_exactness", "bench_lists")
+
+
+def test_a_forced_sum_is_the_sum():
+    x = np.arange(1000, dtype=np.float32)
+    for isa in (None, *fastreg._kernels.levels()):
+        value, tier = forced.sum_squares([x], "f32", isa=isa, threads=2)
+        assert (value, tier in (0, 1, 2)) == (float(fastreg.sum_squares(x)), True)
 
 
 @pytest.mark.parametrize("module", MODULES)
