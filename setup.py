@@ -85,6 +85,15 @@ class BuildExtension(build_ext):
         package = Path(self.get_ext_fullpath("fastreg._kernels")).parent
         kit.install(package, Path(library), openmp)
 
+    def copy_extensions_to_source(self):
+        """Put the kit beside the module where that is in the source tree, too."""
+        super().copy_extensions_to_source()
+        built = Path(self.build_lib, "fastreg")
+        for path in (p for name in kit.FOLDERS for p in (built / name).iterdir()):
+            place = Path("fastreg", path.relative_to(built))
+            place.parent.mkdir(exist_ok=True)
+            self.copy_file(str(path), str(place))
+
     def require_compiler(self):
         """End with one line that says what to install, if C cannot be compiled here."""
         try:

@@ -173,7 +173,7 @@ int fr_host_can_start(int extra)
 
 #endif
 
-#ifdef __linux__
+#ifdef __GLIBC__ /* musl has no pthread_attr_setaffinity_np */
 
 static void *nothing(void *context) { return context; }
 
@@ -195,6 +195,18 @@ int fr_host_can_bind(const int *processors, int count)
     return bound;
 }
 
+#else
+
+int fr_host_can_bind(const int *processors, int count)
+{
+    (void)processors, (void)count;
+    return 1;
+}
+
+#endif
+
+#ifdef __linux__
+
 int fr_host_has_stack(size_t nbytes)
 {
     pthread_attr_t attributes;
@@ -208,12 +220,6 @@ int fr_host_has_stack(size_t nbytes)
 }
 
 #else
-
-int fr_host_can_bind(const int *processors, int count)
-{
-    (void)processors, (void)count;
-    return 1;
-}
 
 int fr_host_has_stack(size_t nbytes)
 {

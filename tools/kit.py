@@ -10,6 +10,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from amalgamate import CSRC, amalgamate, version
 
+FOLDERS = ("cmake", "include", "lib", "pkgconfig", "src")
+
 PKG_CONFIG = """\
 prefix=${{pcfiledir}}/..
 includedir=${{prefix}}/include
