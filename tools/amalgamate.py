@@ -30,10 +30,9 @@ HEAD = """\
 #if defined(__linux__) && !defined(_GNU_SOURCE)
 #    define _GNU_SOURCE
 #endif
-#ifdef __clang__
-#    pragma clang diagnostic ignored "-Wunused-function" /* of headers, which are no headers here */
-#    pragma clang diagnostic ignored "-Wunused-const-variable"
-#endif
+/* Of headers, which are no headers here. */
+#pragma GCC diagnostic ignored "-Wunused-function"
+#pragma GCC diagnostic ignored "-Wunused-const-variable"
 """
 
 
