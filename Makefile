@@ -20,7 +20,7 @@ QUICK := tests/meta/test_house.py tests/python/test_public_api.py tests/python/t
 PARALLEL := -n 2 --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help flat demo check test test-alone test-full soak coverage docs bench lint format clean
+.PHONY: help flat demo check test test-alone test-full soak coverage proofs docs bench lint format clean
 
 help:  ## Print this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -68,6 +68,9 @@ coverage: $(VENV)/test  ## Measure which lines of the package its tests reach
 	$(BIN)/python -m coverage run -m pytest $(PARALLEL) tests/python tests/backends tests/cli
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
+
+proofs:  ## Check the theorems that the error bounds rest on (Coq, Flocq)
+	csrc/proofs/check.sh
 
 docs: $(VENV)/test  ## Build the documentation site into build/docs
 	$(PIP) --group docs

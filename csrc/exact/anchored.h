@@ -24,12 +24,13 @@
  *     together, for the p sum to the total. Rounding the rests loses n + 1; and the second parts in
  *     `low` make its additions lose m more.
  *
- * In every case all |low| together are at most (n + 1) C 2^-53, so each of the v levels of the
- * pairwise fold loses at most n + 1. The last case is the worst: n (m + 1) / 2 + (n + 1) + m +
- * v (n + 1) units, which is at most (n + 1) (m / 2 + 2 + v), for m <= n. Stated is twice that: the
- * proof leaves out that `low` and the sum of the p exceed their bounds by their own roundings,
- * n 2^-53 of them, and that parts of a square may underflow, by 2^-1074 each, where a unit is
- * 2^-956 or more.
+ * In every case all |low| together are at most (n + 1) C 2^-53 and a little, so each of the v levels
+ * of the pairwise fold loses at most n + 1 and a little. The last case is the worst: n (m + 1) / 2 +
+ * (n + 1) + m + v (n + 1) units, which is at most (n + 1) (m / 2 + 2 + v), for m <= n. Stated is
+ * twice that, (n + 1) (m + 4 + 2 v), which csrc/proofs/Anchored.v shows in a simpler way, counting
+ * n + 1 units for each of m + v additions; what the parts exceed their bounds by is in it, and what
+ * underflows (proofs: Anchored.anchored_exact_rests, Anchored.anchored_fma,
+ * proofs: Anchored.anchored_no_fma, Anchored.parts_are_small, Anchored.anchored_high).
  */
 #ifndef FR_ANCHORED_H
 #define FR_ANCHORED_H

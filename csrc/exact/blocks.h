@@ -25,6 +25,7 @@
  *     and e go to `middle`, which starts at 1.5 D for a power of two D. All that a lane's middle
  *     gets is at most m C 2^-53 + C 2^-53, the s being at most C together; with
  *         (m + 1) C 2^-53 < D / 2                                                            (c)
+ *     and room for its own roundings, 2 m D 2^-53, which the code's m + 2 for m + 1 leaves,
  *     it stays in (D, 2 D), so it is a whole number of ulp(D), every difference of two such is
  *     exact, and the two rests of each element are exact, at most D 2^-53, and whole numbers of
  *     u^2 (a rest is no larger than the number it is the rest of, and a whole number of the same).
@@ -45,6 +46,9 @@
  *         2 m E 2^-53 <= 2^53 u^2.                                                           (f)
  * |x| has an anchor and a rest in every type. All squares are below 1 there, C is a power of two
  * above n, u = 2^(1 - w - p), and w is the largest for which (b), (d) or (f) holds.
+ *
+ * proofs: Exact.two_levels, Exact.middle_exact, Exact.middle_has_room, Exact.next_has_room
+ * proofs: Exact.middle_condition, Exact.low_pairs_exact, Exact.plain_lane_exact, Exact.fold_exact
  */
 #ifndef FR_BLOCKS_H
 #define FR_BLOCKS_H
@@ -105,7 +109,8 @@ FR_INLINE int fr_block_middle_is_exact(double middle, size_t m, double v)
 }
 
 /* Binades of a range of at most n elements, at most m to a lane: (f) for f64, (d) without e for the
- * others, where |x| has more to spare: m C 2^-106 <= u is 2^-85 <= 2^-65 at the worst. */
+ * others, where |x| has more to spare: m C 2^-106 <= u is 2^-85 <= 2^-65 at the worst.
+ * proofs: Exact.range_width */
 FR_INLINE int fr_range_width(const fr_format *f, size_t n, size_t m)
 {
     const int log_n = fr_width(n), log_m = fr_width(m); /* 2^log_n is above n: C */

@@ -23,7 +23,7 @@ __extension__ typedef unsigned __int128 fr_u128;
 #define FR_ABSOLUTE_DIGITS 68 /* up to 2^1088 */
 
 /* An addition puts less than 2^32 in any digit, a canonical one has less than 2^32, and 2^30 times
- * both are below 2^63: after so many additions carries are due. */
+ * both are below 2^63: after so many additions carries are due (proofs: Digits.additions_fit). */
 #define FR_DIGIT_ADDITIONS (UINT64_C(1) << 30)
 
 typedef struct {
@@ -79,7 +79,8 @@ FR_INLINE void fr_digits_add_double(int64_t *digit, double v, int position)
 }
 
 /* Let every digit be in [0, 2^32), which a sum that is not negative allows. Returns 0 if it is
- * negative, or too large for its digits; then the digits are of no use. */
+ * negative, or too large for its digits; then the digits are of no use.
+ * proofs: Digits.carry_value, Digits.carry_fits, Digits.carry_in_range, Digits.canonical_unique */
 static inline int fr_digits_carry_one(int64_t *digit, int count)
 {
     int64_t carry = 0;

@@ -32,8 +32,9 @@ FR_INLINE double fr_scale(uint64_t q, int k)
 }
 
 /* RN((m + s) * 2^e) in format f, where s is 0 if `sticky` is 0 and otherwise some number in (0, 1).
- * With sticky, m must have at least two bits more than the format keeps (or the value lie below the
- * format's lowest bit). The result is returned as the double that equals it. */
+ * With sticky, m must have at least one bit more than the format keeps (or the value lie below the
+ * format's lowest bit). The result is returned as the double that equals it.
+ * proofs: Window.rounded_nearest, Window.round_integer_correct */
 static inline double fr_round_integer(uint64_t m, int e, int sticky, const fr_format *f)
 {
     if (m == 0)

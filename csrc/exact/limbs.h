@@ -122,7 +122,8 @@ static inline double fr_total_round(const fr_total *total, const fr_format *f)
 }
 
 /* RN(sqrt(total)). floor(sqrt(N / 4^k)) depends only on floor(N / 4^k), so 128 bits of the number
- * give 64 exact bits of the root; whatever was left over is the sticky bit. */
+ * give 64 exact bits of the root; whatever was left over is the sticky bit
+ * (proofs: Window.root_of_window, Window.root_sticky, Window.root_has_64_bits). */
 static inline double fr_total_round_sqrt(const fr_total *total, const fr_format *f)
 {
     const int top = fr_total_top(total);

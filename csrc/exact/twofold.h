@@ -11,7 +11,8 @@
 
 #include "formats.h"
 
-/* The exact sum lies in [high + low - error, high + low + error]; |low| <= ulp(high). */
+/* The exact sum lies in [high + low - error, high + low + error]; |low| is at most a little more
+ * than 2^-52 high, which a weight may make of 2^-53. */
 typedef struct {
     double high, low, error;
 } fr_sum;
@@ -36,7 +37,8 @@ FR_INLINE double fr_product_error(double a, double b, double p)
 }
 
 /* One rounding of a twofold addition loses at most 2^-105 of the sum (Joldes, Muller and Popescu
- * 2017 prove 3 * 2^-106 for the addition of two pairs); taken twice as large here. */
+ * 2017 prove 3 * 2^-106 for the addition of two pairs); here 3 / 4 of what is stated, for the
+ * largest `low` (proofs: Pair.pair_add, Pair.pair_weighted, Pair.bounds_add). */
 #define FR_TWOFOLD_LOSS 0x1p-103
 
 /* s + t. */
@@ -64,7 +66,8 @@ FR_INLINE fr_sum fr_sum_weighted(double w, fr_sum t)
 /* The pair's square root. With y = RN(sqrt(high)) and the correction c = (s - y*y) / (2 y) the true
  * root is y + c - c*c / (2 y) + ..., and |c| <= 2^-52 y: the omitted term is below 2^-105 y, the
  * roundings of c below 2^-102 y. An error of the sum shrinks by 2 y (the root is concave; twice the
- * slope covers the lower side as long as error <= high / 2, which the caller's bounds ensure). */
+ * slope covers the lower side as long as error <= high / 2, which the caller's bounds ensure).
+ * proofs: Pair.root_correction, Pair.root_of_error */
 static inline fr_sum fr_sum_sqrt(fr_sum s, double y)
 {
     if (s.high == 0.0)
@@ -82,7 +85,7 @@ static inline fr_sum fr_sum_sqrt(fr_sum s, double y)
  * Rounding is monotonic: if both ends of the interval round to the same number, so does what lies
  * between. The ends are rounded outwards: `low -+ error` by 2^-52 of its parts, and for the narrow
  * formats, where adding `high` is a rounding of its own, by 2^-52 of the sum. `factor` multiplies
- * the interval: 1, but for tests. */
+ * the interval: 1, but for tests. proofs: Rounding.decide_f64, Rounding.decide_narrow */
 FR_INLINE int fr_sum_decide(const fr_sum *s, const fr_format *f, double factor, double *result)
 {
     if (!(s->high + s->error < FR_INFINITY))

@@ -214,7 +214,8 @@ FR_INLINE void vd_stream_f16(void *p, vd a) { _mm_stream_si128((__m128i *)p, vd_
 FR_INLINE void vd_stream_bf16(void *p, vd a) { _mm_stream_si128((__m128i *)p, vd_pack_bf16(a)); }
 
 /* In the elements' own type, and halves in f32: their sum rounded to f32 and then to T is what the
- * exact sum rounds to, since 24 >= 2 * 11 + 2 (Figueroa 1995). */
+ * exact sum rounds to, since 24 >= 2 * 11 + 1 (Figueroa 1995).
+ * proofs: DoubleRounding.f16_through_f32, DoubleRounding.bf16_through_f32 */
 FR_INLINE void vd_accumulate_f64(void *p, vd a)
 {
     vd_store_f64(p, _mm512_add_pd(_mm512_loadu_pd(p), a));

@@ -113,7 +113,8 @@ Proof. intros d. unfold digit_additions, digit_bits. lia. Qed.
 
 (** Canonical states that a plain integer sum adds up: how many a digit holds, and no more. *)
 Definition merges64 := 2 ^ 31.
-Definition merges32 := 2 ^ 15 - 1.
+Definition merges32_bits := 15.
+Definition merges32 := 2 ^ merges32_bits - 1.
 
 Theorem merges64_fit : merges64 * (2 ^ 32 - 1) < 2 ^ 63.
 Proof. reflexivity. Qed.

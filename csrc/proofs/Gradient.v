@@ -16,6 +16,7 @@ Local Open Scope R_scope.
 Definition gradient_factor := (-22)%Z.
 (** bf16: the last places of f32 between the result and a tie. *)
 Definition gradient_places := 5%Z.
+Definition gradient_places_twice := 10%Z.
 
 Notation u32 := (/ 16777216).
 
@@ -62,9 +63,10 @@ Qed.
     do. *)
 Theorem gradient_bf16 (g y : R) (k : Z) :
   0 <= g -> Rabs (y - g) <= / 8388608 * (1 + / 33554432) * g -> y <= bpow radix2 (k + 1) ->
-  Rabs (y - g) < 3 * bpow radix2 (k - 23) /\ 3 <= IZR gradient_places.
+  Rabs (y - g) < 3 * bpow radix2 (k - 23) /\ 3 <= IZR gradient_places
+  /\ gradient_places_twice = (2 * gradient_places)%Z.
 Proof.
-  intros G Hy Hk. split; [| unfold gradient_places; lra].
+  intros G Hy Hk. split; [| split; [unfold gradient_places; lra | reflexivity]].
   apply Rabs_le_inv in Hy as [H1 H2].
   assert (P := bpow_gt_0 radix2 (k - 23)).
   assert (Q : bpow radix2 (k + 1) = 16777216 * bpow radix2 (k - 23)).

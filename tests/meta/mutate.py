@@ -4,8 +4,8 @@
     python tests/meta/mutate.py [--results FILE] [--resume | --again] [--sample N] [--seed N]
                            [--seconds N] [--workers N] FILE ...      for example csrc/pass.c
 
-A mutant is killed if it does not compile without a warning, or if a driver of tests/c fails,
-crashes or does not end. One whose object code is that of the original is no mutant. What lives
+A mutant is killed if it does not compile without a warning, if a driver of tests/c fails, crashes
+or does not end, or if it changes a line that a theorem of csrc/proofs speaks of (proofs.toml). One whose object code is that of the original is no mutant. What lives
 and is not explained in tests/meta/mutants.toml is printed, and the status is 1. Mutants come in an
 order that --seed fixes, so that --sample and a run that --seconds cuts short are fair samples.
 Each verdict is written to --results at once: --resume skips what stands there, --again tries
@@ -34,6 +34,8 @@ import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
+
+import proofs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -415,6 +417,8 @@ class Judge:
         differ: dict[Unit, bytes] = {}
         try:
             path.write_text("".join(lines))
+            if proofs.broken(tree.folder, mutant.file):
+                return "killed", "proofs"
             for units, runs in self.stages(mutant, LEVELS if short else LONG_LEVELS):
                 changed = {}
                 for unit in units:
