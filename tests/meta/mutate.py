@@ -5,9 +5,10 @@
                            [--seconds N] [--workers N] FILE ...      for example csrc/pass.c
 
 A mutant is killed if it does not compile without a warning, if a driver of tests/c fails, crashes
-or does not end, or if it changes a line that a theorem of csrc/proofs speaks of (proofs.toml). One whose object code is that of the original is no mutant. What lives
-and is not explained in tests/meta/mutants.toml is printed, and the status is 1. Mutants come in an
-order that --seed fixes, so that --sample and a run that --seconds cuts short are fair samples.
+or does not end, or if it changes a line that a theorem of csrc/proofs speaks of (proofs.toml). One
+whose object code is that of the original is no mutant. What lives and is not explained in
+tests/meta/mutants.toml is printed, and the status is 1. Mutants come in an order that --seed
+fixes, so that --sample and a run that --seconds cuts short are fair samples.
 Each verdict is written to --results at once: --resume skips what stands there, --again tries
 again what lives there.
 
