@@ -31,6 +31,10 @@
         "fastreg cannot be compiled with flags under which gcc departs from IEC 60559 (-fsingle-precision-constant): its results would not be exact"
 #endif
 
+#if defined(__clang__) && defined(__s390x__) && defined(__OPTIMIZE__)
+#    error "fastreg cannot be compiled by clang for s390x with optimisation: its results differ; use gcc"
+#endif
+
 #if !defined(__GNUC__) || !defined(__SIZEOF_INT128__)
 #    error "fastreg needs gcc, clang or a compiler like them, and a processor of 64 bits"
 #endif
