@@ -35,6 +35,7 @@ ARGUMENTS = {
     "guard": ["2048"],
     "golden": [],
     "states": ["5000", "1"],
+    "exact": ["6000", "1"],
     "contract": [],
     "contract-omp": [],
     "threads": ["10"],
