@@ -12,11 +12,13 @@ enum { CODE = 3, N = 2, NAN_AT = 4, INF_AT, UNBOUNDED_AT, MIDDLE };
 enum { ERROR_AT = MIDDLE + FR_ABSOLUTE_DIGITS };
 _Static_assert(ERROR_AT + FR_ABSOLUTE_DIGITS == FASTREG_SUM_DIGITS64, "all digits");
 
-/* A number that is finite and not negative. */
+/* A number that is finite and not negative, and a pair as the sums make them, which the bounds of
+ * further additions and of roots rest on: fr_sum_weighted leaves |low| a little above 2^-52 high. */
 static int is_sound(const fastreg_sum *s)
 {
+    const double low = s->low < 0.0 ? -s->low : s->low;
     return s->high >= 0.0 && s->high + s->error < FR_INFINITY && s->error >= 0.0 &&
-           fr_bits(s->low) << 1 <= fr_bits(s->high) << 1;
+           low * 0x1p52 <= s->high * (1.0 + 0x1p-40);
 }
 
 fastreg_status fastreg_sum_merge(fastreg_sum *to, const fastreg_sum *from)
