@@ -194,7 +194,7 @@ class PenaltyLogger(host.callbacks.Callback):
 
     Parameters
     ----------
-    every : int, default 1
+    every : int >= 1, default 1
         Log each so many epochs.
     per_variable : bool, default False
         Whether to log ``penalty/<path>`` of each variable too, which the bar shows as well.
@@ -202,7 +202,9 @@ class PenaltyLogger(host.callbacks.Callback):
     Raises
     ------
     ArgumentError (a ValueError)
-        For ``every`` below 1.
+        For ``every`` below 1, or between whole numbers.
+    DTypeError (a TypeError)
+        For what is no number.
 
     Notes
     -----
@@ -217,7 +219,7 @@ class PenaltyLogger(host.callbacks.Callback):
 
     def __init__(self, every: int = 1, *, per_variable: bool = False) -> None:
         super().__init__()
-        self.every = int(number(every, "every", least=1.0))
+        self.every = _whole(every)
         self.per_variable = bool(per_variable)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -229,3 +231,21 @@ class PenaltyLogger(host.callbacks.Callback):
         if self.per_variable:
             counted = [r for r in found if r.value is not None]
             logs.update({f"penalty/{r.path}": r.value for r in counted})
+
+    # tf_keras asks these of every callback, of those of another Keras too: none has to do with
+    # batches.
+    def _implements_train_batch_hooks(self) -> bool:
+        return False
+
+    _implements_test_batch_hooks = _implements_train_batch_hooks
+    _implements_predict_batch_hooks = _implements_train_batch_hooks
+
+
+def _whole(every: Any) -> int:
+    """Return a number of epochs."""
+    epochs = number(every, "every")
+    if epochs < 1.0 or epochs != int(epochs):
+        raise ArgumentError(
+            message("every=, a whole number of epochs >= 1", repr(every)[:80], "pass 1 for each")
+        )
+    return int(epochs)

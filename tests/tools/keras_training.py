@@ -468,6 +468,8 @@ def check_logger():
     assert len(names) == 3, names
     assert len(h["penalty"]) == 1
     close(h["penalty"][-1], sum(h[k][-1] for k in names))
-    raises(ValueError, "every", lambda: fk.PenaltyLogger(0))
+    for every in (0, -1, 1.5):
+        raises(ValueError, "a whole number of epochs >= 1", lambda: fk.PenaltyLogger(every))  # noqa: B023
+    raises(TypeError, "a number as every", lambda: fk.PenaltyLogger("2"))
     h = fit(model, fk.PenaltyLogger(per_variable=True), epochs=1)
     close(h[names[0]][-1], float(fastreg.value(model.get_weights()[0], l1=0.01, l2=0.02)), 1e-6)
