@@ -81,12 +81,12 @@ class Builder:
         self.cache = cache
 
     def object(self, tree: Path, source: Path, compiler: str, flags: tuple[str, ...]) -> Path:
-        flags = (*flags, f"-I{tree / 'csrc'}", f"-I{tree / 'fastreg/jax'}")
-        read = sh(compiler, *flags, "-E", "-P", source).stdout
-        key = hashlib.sha256("\0".join([compiler, *flags[:-2], read]).encode()).hexdigest()
+        folders = [f"-I{tree / part}" for part in ("csrc", "fastreg/jax", "fastreg/include")]
+        read = sh(compiler, *flags, *folders, "-E", "-P", source).stdout
+        key = hashlib.sha256("\0".join([compiler, *flags, read]).encode()).hexdigest()
         made = self.cache / f"{key}.o"
         if not made.exists():
-            sh(compiler, *flags, "-c", source, "-o", made)
+            sh(compiler, *flags, *folders, "-c", source, "-o", made)
         return made
 
     def library(self, tree: Path, compiler: str, flags: tuple[str, ...]) -> list[Path]:
