@@ -33,8 +33,9 @@ from fastreg._core.arguments import (
 )
 from fastreg._core.arrays import HostArray, empty_like, is_array
 from fastreg._core.containers import Parameter, gather, items_of
+from fastreg._core.factors import clip_factor
 from fastreg._core.mutability import refuse_weights
-from fastreg._core.plan import Plan, clip_factor, occurrences
+from fastreg._core.plan import Plan, occurrences
 from fastreg._core.selection import chosen, explain
 from fastreg._core.shortcuts import are_weights, dense_tensors, distinct_ndarrays, is_all
 from fastreg._core.statistics import Stats, Titles

@@ -13,6 +13,7 @@ import numpy as np
 from fastreg._core.arguments import Convention, Nonfinite, Request, Select, Weight, flag, number
 from fastreg._core.arrays import HostArray, describe, own_view
 from fastreg._core.containers import Gathered, Parameter, gather, joined, leaves
+from fastreg._core.factors import clip_factor, decay_factor
 from fastreg._core.flat import Flat
 from fastreg._core.frameworks import is_model, is_torch_module
 from fastreg._core.guard import Guard
@@ -29,10 +30,10 @@ from fastreg._core.selection import (
 from fastreg._core.state import State, in_rows
 from fastreg._core.statistics import FloatsAndOthers, Stats, Titles, finite_or_raise
 from fastreg._core.tensors import tensors_of, written
-from fastreg._kernels import Arrays, are_writable, clean_environment, one_at_a_time
+from fastreg._kernels import Arrays, are_writable, one_at_a_time
 from fastreg.errors import FastregError, LayoutError, NonFiniteError, message
 
-__all__ = ["Plan", "clip_factor", "decay_factor", "occurrences", "own_views"]
+__all__ = ["Plan", "occurrences", "own_views"]
 
 
 class Decisions(list[Decision]):
@@ -525,19 +526,6 @@ def _check_writable(parameters: Sequence[Parameter]) -> None:
                     "pass a copy of it, or leave it out with select=",
                 )
             )
-
-
-def decay_factor(rate: Any) -> float:
-    """Return ``1 - rate``, rounded to nearest in any environment, or raise as :func:`number`."""
-    checked = number(rate, "rate", least=0.0, most=1.0)
-    with clean_environment():
-        return 1.0 - checked
-
-
-def clip_factor(most: float, norm: float) -> float | None:
-    """Return ``most / norm``, rounded to nearest in any environment; None if norm is not above."""
-    with clean_environment():
-        return most / float(norm) if norm > most else None
 
 
 def occurrences(params: Any, parameters: list[Parameter]) -> list[float] | None:

@@ -36,7 +36,7 @@ import jax.numpy as jnp
 from fastreg import model
 from fastreg._core import formula
 from fastreg._core.arguments import Convention, Request, Select, Weight, check_matrix
-from fastreg._core.plan import decay_factor
+from fastreg._core.factors import decay_factor
 from fastreg._core.statistics import Stats
 from fastreg.jax._arrays import (
     arrays_of,

@@ -11,7 +11,7 @@ import tensorflow as tf
 from fastreg._core import formula
 from fastreg._core.arguments import Request
 from fastreg._core.arrays import describe
-from fastreg._core.plan import decay_factor
+from fastreg._core.factors import decay_factor
 from fastreg._core.selection import Chosen
 from fastreg._kernels import Arrays
 from fastreg.errors import DTypeError, message

@@ -31,13 +31,17 @@ from fastreg._core.frameworks import unwrap
 from fastreg._core.selection import explain
 from fastreg._core.statistics import Stats
 from fastreg.torch import _compiled, _dispatch, _models, _steps
+from fastreg.torch._account import explain_norm
 from fastreg.torch._memory import check_differentiable, refuse, result_type
+from fastreg.torch._sharded import clip_grad_norm_, total_norm
 
 __all__ = [
     "add_gradient_",
     "clip_by_global_norm_",
+    "clip_grad_norm_",
     "decay_",
     "explain",
+    "explain_norm",
     "global_norm",
     "gradient",
     "l2_loss",
@@ -46,6 +50,7 @@ __all__ = [
     "penalty",
     "prox_",
     "stats",
+    "total_norm",
     "value_and_gradient",
 ]
 

@@ -15,8 +15,8 @@ from fastreg import model
 from fastreg._core import tensors
 from fastreg._core.arguments import Nonfinite, Request, flag, number
 from fastreg._core.containers import Parameter, items_of
+from fastreg._core.factors import clip_factor, decay_factor
 from fastreg._core.mutability import check_stored, naming, refuse_models, refuse_weights
-from fastreg._core.plan import clip_factor, decay_factor
 from fastreg._core.selection import chosen
 from fastreg._kernels import Arrays
 from fastreg.errors import FastregError, LayoutError, NonFiniteError, message
