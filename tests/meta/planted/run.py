@@ -77,8 +77,9 @@ def copy_of_the_tree(to: Path) -> Path:
 class Builder:
     """Compiles a copy; a source that reads the same as in another copy is compiled once."""
 
-    def __init__(self, cache: Path) -> None:
+    def __init__(self, cache: Path, options: tuple[str, ...] = ("-O1",)) -> None:
         self.cache = cache
+        self.options = options
 
     def object(self, tree: Path, source: Path, compiler: str, flags: tuple[str, ...]) -> Path:
         folders = [f"-I{tree / part}" for part in ("csrc", "fastreg/jax", "fastreg/include")]
@@ -102,7 +103,7 @@ class Builder:
     def extension(self, tree: Path) -> None:
         import numpy as np
 
-        flags = ("-O1", "-fPIC", "-fopenmp", "-fvisibility=hidden", "-ffp-contract=off")
+        flags = (*self.options, "-fPIC", "-fopenmp", "-fvisibility=hidden", "-ffp-contract=off")
         include = [f"-I{np.get_include()}", f"-I{sysconfig.get_path('include')}"]
         unchanged = (tree / "fastreg/_kernels.pyx").read_bytes() == (
             ROOT / "fastreg/_kernels.pyx"
