@@ -61,7 +61,7 @@ class Plan:
     A plan is used by one call at a time: another thread, or a signal handler that runs within the
     call, gets a FastregError. Names ending in ``_`` write in place, and check everything before the
     first write; after a KeyboardInterrupt, and only then, arrays may be partly written. A plan
-    cannot be copied or pickled: make it anew.
+    cannot be copied or pickled, nor what holds it: make one of the copy.
     """
 
     __slots__ = (
@@ -172,7 +172,7 @@ class Plan:
             message(
                 "something that can be copied",
                 "a Plan, which stands for memory of this process",
-                "make the plan anew",
+                "take it out of what is copied or pickled, and make a plan of the copy",
             )
         )
 

@@ -376,8 +376,28 @@ def test_a_plan_notices_another_numpy_type_but_not_another_shape():
 def test_a_plan_cannot_be_copied_and_says_so():
     planned = fastreg.plan([kernel(1)], l2=1.0)
     for work in (copy.copy, copy.deepcopy, pickle.dumps):
-        with pytest.raises(TypeError, match="make the plan anew"):
+        with pytest.raises(TypeError, match="make a plan of the copy"):
             work(planned)
+
+
+class Holder:
+    """A model that keeps its plan."""
+
+    def __init__(self) -> None:
+        self.params = {"layer.kernel": kernel(1)}
+        self.plan = fastreg.plan(self.params, l2=1.0)
+
+
+@pytest.mark.parametrize("work", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_what_holds_a_plan_is_copied_as_the_error_says(work):
+    model = Holder()
+    with pytest.raises(TypeError, match="take it out of what is copied"):
+        work(model)
+    plan = vars(model).pop("plan")
+    again = work(model)
+    again.plan = fastreg.plan(again.params, l2=1.0)
+    again.params["layer.kernel"] *= 2.0
+    assert again.plan.value() == 4.0 * plan.value()
 
 
 def test_decisions_are_shown_in_one_line():
