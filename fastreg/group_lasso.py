@@ -166,7 +166,8 @@ def group_lasso_value(
 
     Notes
     -----
-    Slices along an axis are read in place; positions are gathered group by group.
+    Slices along an axis are read in place; positions are gathered group by group. The result is a
+    number, in no graph and on no tape, as in :func:`fastreg.penalty`.
 
     Examples
     --------
@@ -212,6 +213,10 @@ def group_lasso_gradient(
         New arrays, arranged as in :func:`fastreg.value_and_gradient`: of a container with names a
         dict by name. Each element is ``RN_T(c_g * (x / ‖x_g‖))``, quotient and product rounded to
         float64. Elements in no group have 0; a group that holds NaN has NaN.
+
+    Notes
+    -----
+    The arrays are in no graph and on no tape.
 
     Examples
     --------

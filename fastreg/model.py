@@ -90,6 +90,9 @@ def plan(
     An iterator (``model.parameters()``) is used up: its arrays are the plan's, whatever becomes of
     the model. A container that makes its arrays anew whenever it is asked is refused.
 
+    What its functions return is in no graph and on no tape, as in :func:`penalty`; gradients are
+    added to arrays with ``add_gradient_``.
+
     Examples
     --------
     >>> import numpy as np, fastreg
@@ -255,7 +258,7 @@ def value_and_gradient(
     gradients : what was passed as ``out``, or new arrays
         For a list or tuple of arrays a list with an array for each, None where one is left out or
         counted before; for one array an array; for a container with names a dict of those that are
-        in, by name.
+        in, by name. In no graph and on no tape, as the value is.
 
     Raises
     ------
@@ -317,7 +320,7 @@ def global_norm(grads: Any, *, dtype: Any = None) -> Any:
     -------
     NumPy scalar
         +0 for no elements; NaN or infinity if an element is. Finite norms do not overflow on the
-        way.
+        way. A number, in no graph and on no tape.
 
     Examples
     --------
@@ -517,6 +520,12 @@ def stats(params: Any, *, select: Select = None, integers: bool = False) -> Stat
         A table when printed; ``to_dict()``, ``to_json()`` and the structured array ``rows``
         otherwise. Sums and norms are correctly rounded to float64, those of ``total`` as well: the
         exact sums over all arrays, rounded once.
+
+    Notes
+    -----
+    Rounded numbers of parts do not add up to those of the whole. What does is the exact state of
+    each row, which ``fastreg.state(params, rows="arrays")`` gives under the same names: a pass of
+    its own, and a few hundred bytes a row.
 
     Examples
     --------

@@ -159,6 +159,10 @@ def value(x, *, l1=None, l2=None, dtype=None):
     type: there float16 overflows to infinity. Large arrays are read by several threads (see
     :func:`fastreg.set_num_threads`) without the interpreter's lock.
 
+    The result is a number, in no graph and on no tape: added to a loss it shows, but gives no gradient.
+    ``penalty`` of :mod:`fastreg.torch`, :mod:`fastreg.tensorflow`, :mod:`fastreg.jax` and
+    :mod:`fastreg.keras` is for losses.
+
     Examples
     --------
     >>> import numpy as np, fastreg
@@ -270,6 +274,10 @@ def gradient(x, *, l1=None, l2=None, scale=1.0, out=None, bint accumulate=False)
     KeyboardInterrupt
         Within 100 ms of Ctrl-C. Then, and only then, ``out`` may be partly written.
 
+    Notes
+    -----
+    The result is in no graph and on no tape: nothing can be differentiated once more.
+
     Examples
     --------
     >>> import numpy as np, fastreg
@@ -308,6 +316,10 @@ def value_and_gradient(x, *, l1=None, l2=None, select=None, weights=1.0, convent
     gradient : ndarray
         ``out``, or a new array. Of a list or tuple a list of new arrays, None where an array is
         left out; of a container with names a dict of them, by name.
+
+    Notes
+    -----
+    Both are in no graph and on no tape, as in :func:`value`.
 
     Examples
     --------

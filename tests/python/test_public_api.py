@@ -67,3 +67,21 @@ def test_a_prompt_completes_to_public_names(name):
     pytest.importorskip(name, reason=f"{name} is not installed")
     module = importlib.import_module(f"fastreg.{name}")
     assert sorted(dir(module)) == sorted(module.__all__)
+
+
+# What returns numbers or gradients of NumPy's; others say that their notes are those of value.
+NUMBERS = (
+    "penalty", "value", "gradient", "value_and_gradient", "global_norm", "plan",
+    "group_lasso_value", "group_lasso_gradient",
+)  # fmt: skip
+AS_VALUE = ("sum_squares", "sum_abs", "l2_loss", "norm")
+
+
+def test_numbers_say_that_no_gradient_flows_through_them():
+    for name in NUMBERS:
+        text = " ".join(getattr(fastreg, name).__doc__.split())
+        assert "in no graph and on no tape" in text, name
+    for name in AS_VALUE:
+        text = " ".join(getattr(fastreg, name).__doc__.split())
+        assert "notes are" in text, name
+        assert "those of :func:`value`" in text, name

@@ -244,3 +244,25 @@ def test_following_updates():
         x[here] = np.ldexp(rng.standard_normal(old.size), rng.integers(-300, 300))
         state = state - fastreg.state(old) + fastreg.state(x[here])
     assert state == fastreg.state(x)
+
+
+def test_rows_of_statistics_have_states_under_the_same_names():
+    rng = np.random.default_rng(5)
+    params = {
+        "a": {"kernel": rng.normal(size=(40, 3)).astype(np.float32), "bias": np.zeros(3)},
+        "steps": np.arange(5),
+        "b": [np.array([np.nan, -np.inf, 0.0]), rng.normal(size=9).astype(np.float16)],
+    }
+    stats, state = fastreg.stats(params, integers=True), fastreg.state(params, rows="arrays")
+    planned = fastreg.plan(params, select="all").state(rows="arrays")
+    assert state.names == stats.names
+    assert planned == state
+    for name in stats:
+        row, one = stats[name], state[name]
+        numbers = one.n, one.zeros, one.nans, sum(one.infs)
+        assert numbers == (row["n"], row["zeros"], row["nans"], row["infs"])
+        for verb in ("sum_abs", "sum_squares", "norm"):
+            np.testing.assert_array_equal(getattr(one, verb)(), row[verb])
+    total = state.total()
+    assert total == fastreg.state(params)
+    np.testing.assert_array_equal(total.norm(), stats.total["norm"])
