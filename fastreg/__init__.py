@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """L1 and L2 penalties and their gradients: correctly rounded, the same bits everywhere, fast.
 
-``fastreg.torch``, ``fastreg.tensorflow``, ``fastreg.jax``, ``fastreg.keras`` and
-``fastreg.regularizers`` are loaded, with their framework, when they are first named.
+``fastreg.torch``, ``fastreg.tensorflow``, ``fastreg.jax``, ``fastreg.keras``, ``fastreg.dask``,
+``fastreg.mpi`` and ``fastreg.regularizers`` are loaded, with their framework, when first named.
 """
 
 import typing as _typing
@@ -48,12 +48,14 @@ from fastreg.runtime import (
 
 if _typing.TYPE_CHECKING:  # what type checkers see of what is loaded when first named
     from fastreg import (
+        dask,
         errors,
         functional,
         group_lasso,
         jax,
         keras,
         model,
+        mpi,
         regularizers,
         runtime,
         tensorflow,
@@ -82,6 +84,7 @@ _FUNCTIONS = {
 }
 # Modules, and what they need:
 _MODULES = {
+    "dask": "dask",
     "embedding": "",
     "errors": "",
     "functional": "",
@@ -89,6 +92,7 @@ _MODULES = {
     "jax": "jax",
     "keras": "keras, or tf_keras and tensorflow",
     "model": "",
+    "mpi": "mpi4py",
     "regularizers": "",
     "runtime": "",
     "states": "",
@@ -102,6 +106,7 @@ __all__ = [
     "bf16_view",
     "check_finite",
     "clip_by_global_norm_",
+    "dask",
     "decay_",
     "embedding",
     "errors",
@@ -125,6 +130,7 @@ __all__ = [
     "l2_loss",
     "load",
     "model",
+    "mpi",
     "norm",
     "num_threads",
     "penalty",

@@ -114,7 +114,7 @@ def _of_tensorflow(x: Any) -> str:
 
 
 _CONVERSIONS: dict[str, Callable[[Any], str]] = {
-    "dask": lambda x: "pass x.compute()",
+    "dask": lambda x: "call fastreg.dask, or pass x.compute()",
     "h5py": lambda x: _stored(x, "x[()]"),
     "jax": lambda x: "pass x[...]" if type(x).__name__ == "Ref" else "",
     "pandas": _of_pandas,

@@ -17,7 +17,7 @@ README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # As a reader has it: other tests choose Keras' backend.
 ENVIRONMENT = {name: text for name, text in os.environ.items() if name != "KERAS_BACKEND"}
-FRAMEWORKS = ("keras", "torch", "tensorflow", "jax", "scipy")
+FRAMEWORKS = ("keras", "torch", "tensorflow", "jax", "scipy", "dask")
 
 
 def blocks(page: Path, language: str) -> list[str]:

@@ -19,7 +19,7 @@ PACKAGE = drivers.ROOT / "fastreg"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 C_FILES = sorted(p for p in drivers.CSRC.rglob("*") if p.suffix in {".c", ".h", ".inc"})
 TEST_FILES = sorted((drivers.ROOT / "tests").rglob("*.[pch]*"))
-FRAMEWORKS = {"torch", "tensorflow", "jax", "jaxlib", "keras", "tf_keras"}
+FRAMEWORKS = {"torch", "tensorflow", "jax", "jaxlib", "keras", "tf_keras", "dask", "mpi4py"}
 # Packages that are asked for when a function needs them, never when a module is imported.
 OPTIONAL = FRAMEWORKS | {"ml_dtypes", "rich", "safetensors", "threadpoolctl", "scipy", "sklearn"}
 # The frameworks that a backend may import; the others bring theirs along.
@@ -28,6 +28,8 @@ OWN = {
     "tensorflow": {"tensorflow", "ml_dtypes"},  # TensorFlow itself needs it
     "jax": {"jax"},
     "keras": {"keras", "tf_keras"},
+    "dask.py": {"dask"},
+    "mpi.py": {"mpi4py"},
 }
 
 
