@@ -18,7 +18,8 @@ from fastreg._core.frameworks import untraced
 from fastreg._core.selection import Chosen, chosen
 from fastreg._core.statistics import Stats
 from fastreg.errors import FastregError, LayoutError, message, printable
-from fastreg.torch import _dispatch, _eager, _native
+from fastreg.torch import _dispatch, _eager, _native, _remembered
+from fastreg.torch._dtypes import FLOATS
 from fastreg.torch._memory import (
     as_type,
     at,
@@ -49,15 +50,27 @@ class Taken:
     l1s: list[float]
     l2s: list[float]
     found: Chosen | None = None
-    """None for a module in a program that is being compiled."""
+    """None for a module in a program that is being compiled, or decided before."""
+    dtype: torch.dtype | None = None
+    """The type to which those of the tensors promote, where they have been judged before."""
 
 
 def take(params: Any, request: Request) -> Taken:
     """Return what of a container a call is about."""
     if compiling() and isinstance(params, torch.nn.Module):
         return _from_program(params, request)
+    key = _remembered.key_of(params, request)
+    look = None if key is None else _remembered.look_at(params)
+    if look is not None:
+        said = _remembered.recall(key, look)
+        if said is not None:
+            xs = [look.xs[k] for k in said.positions]
+            return Taken(said.names, xs, said.l1s, said.l2s, None, said.dtype)
     found = chosen(params, request)
-    return Taken(found.names, tensors_in(found.parameters), *found.weights, found)
+    taken = Taken(found.names, tensors_in(found.parameters), *found.weights, found)
+    if look is not None:
+        _remembered.remember(key, look, found, _judged(taken.names, taken.xs, None))
+    return taken
 
 
 def _from_program(module: torch.nn.Module, request: Request) -> Taken:
@@ -93,6 +106,13 @@ def _choice(module: torch.nn.Module, *arguments: Any) -> tuple[tuple[Any, ...], 
             )
     l1s, l2s = found.weights
     return tuple(found.names), tuple(l1s), tuple(l2s)
+
+
+def _result(taken: Taken, dtype: Any) -> torch.dtype:
+    """Return the type of a sum of what was taken; see :func:`_judged`."""
+    if taken.dtype is None:
+        return _judged(taken.names, taken.xs, dtype)
+    return taken.dtype if dtype is None else as_type(dtype)
 
 
 def _judged(names: Sequence[str], xs: Sequence[Tensor], dtype: Any) -> torch.dtype:
@@ -133,7 +153,7 @@ def penalty(params: Any, request: Request, dtype: Any) -> Tensor:
         result = _promoted([x.dtype for x in xs]) if dtype is None else as_type(dtype)
         return _dispatch.penalties(xs, [l1] * len(xs), [l2] * len(xs), result)
     taken = take(params, request)
-    result = _judged(taken.names, taken.xs, dtype)
+    result = _result(taken, dtype)
     return _dispatch.penalties(taken.xs, taken.l1s, taken.l2s, result)
 
 
@@ -153,12 +173,14 @@ def value_and_gradient(
     request.require_weight()
     taken = take(params, request)
     _check_differentiable(taken)
-    result = _judged(taken.names, taken.xs, dtype)
+    result = _result(taken, dtype)
     value, grads = _dispatch.both(taken.xs, taken.l1s, taken.l2s, result, scale)
     return value, _arranged(taken, grads)
 
 
 def _check_differentiable(taken: Taken) -> None:
+    if taken.dtype is not None and {x.dtype for x in taken.xs} <= FLOATS.keys():
+        return
     for name, x in zip(taken.names, taken.xs, strict=True):
         try:
             check_differentiable(x)

@@ -24,6 +24,7 @@ __all__ = [
     "is_distributed",
     "is_transformed",
     "on_cpu",
+    "tracing",
     "transforms_active",
 ]
 
@@ -44,6 +45,7 @@ transforms_active = getattr(torch._C, "_are_functorch_transforms_active", _never
 _transform_stack = getattr(torch._C._functorch, "get_interpreter_stack", tuple)
 _dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", _never)
 _jit_state = getattr(torch._C, "_get_tracing_state", _never)
+tracing = _jit_state
 compiling = torch.compiler.is_compiling
 
 on_cpu = attrgetter("is_cpu")
