@@ -234,6 +234,12 @@ class Plan:
             self._check()
             return self._arrays.value(dtype)
 
+    def require_fresh(self) -> None:
+        """Raise StaleError if what the plan was made of changed, ArgumentError without weights."""
+        self._request.require_weight()
+        with self._use:
+            self._check()
+
     def _check(self) -> None:
         if self._guard is not None:
             self._guard.check()
@@ -363,10 +369,11 @@ class Plan:
                 None,
             )
             if order is None:
+                stray = Parameter(strays[0], np.empty(0)).label if strays else ""
                 what = (
                     f"no entry for {missing[0].label}"
                     if missing
-                    else f"an entry {_quoted(strays[0])} for which there is no array"
+                    else f"an entry {stray} for which there is no array"
                 )
                 counts = sorted({len(self._parameters), len(self._all)})
                 raise LayoutError(
@@ -542,10 +549,6 @@ def occurrences(params: Any, parameters: list[Parameter]) -> list[float] | None:
 def own_views(parameters: list[Parameter], statistics: bool = False) -> list[HostArray]:
     """Return the memory of arrays as views that nobody else can reshape."""
     return [own_view(p.elements if statistics else p.array) for p in parameters]
-
-
-def _quoted(path: tuple[Any, ...]) -> str:
-    return Parameter(path, np.empty(0)).label
 
 
 def _target(p: Parameter, entries: list[tuple[tuple[Any, ...], Any]]) -> Parameter | None:

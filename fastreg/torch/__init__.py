@@ -103,7 +103,8 @@ def penalty(
         strides, dense; float16, bfloat16, float32, float64, or bool and integers, which are summed
         exactly and have no gradient. Never copied.
         Variables of Keras on torch stand for their tensors. What stands there twice, tied or by
-        another name, counts once.
+        another name, counts once. A :class:`fastreg.Plan` alone, without weights or a rule beside
+        it, stands for its tensors and weights; it raises StaleError when they have changed.
     l1, l2 : float, mapping, callable, or a list of one number for each tensor
         Weights, finite and >= 0, of which one at least is given; zero removes a term (also where
         Keras gives ``0 * inf = nan``). A mapping goes from names or globs to numbers.

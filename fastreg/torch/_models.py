@@ -15,9 +15,10 @@ from fastreg import model
 from fastreg._core.arguments import CONVENTIONS, Request
 from fastreg._core.containers import items_of
 from fastreg._core.frameworks import untraced
+from fastreg._core.plan import Plan
 from fastreg._core.selection import Chosen, chosen
 from fastreg._core.statistics import Stats
-from fastreg.errors import FastregError, LayoutError, message, printable
+from fastreg.errors import ArgumentError, FastregError, LayoutError, message, printable
 from fastreg.torch import _dispatch, _eager, _native, _remembered
 from fastreg.torch._dtypes import FLOATS
 from fastreg.torch._memory import (
@@ -57,6 +58,8 @@ class Taken:
 
 def take(params: Any, request: Request) -> Taken:
     """Return what of a container a call is about."""
+    if isinstance(params, Plan):
+        return _from_plan(params, request)
     if compiling() and isinstance(params, torch.nn.Module):
         return _from_program(params, request)
     key = _remembered.key_of(params, request)
@@ -71,6 +74,31 @@ def take(params: Any, request: Request) -> Taken:
     if look is not None:
         _remembered.remember(key, look, found, _judged(taken.names, taken.xs, None))
     return taken
+
+
+def _from_plan(plan: Plan, request: Request) -> Taken:
+    """Return what a plan is about, if it still is what it was made of."""
+    if request != Request.of():
+        raise ArgumentError(
+            message(
+                "a plan alone, which has its weights and its rule",
+                "l1, l2, select, weights or convention beside it",
+                "leave them out, or pass what the plan was made of",
+            )
+        )
+    if compiling():  # the program would keep the memory that the plan has now
+        raise ArgumentError(
+            message("a model in a compiled program", "a plan", "pass what the plan was made of")
+        )
+    plan.require_fresh()
+    parameters = [d.parameter for d in plan.decisions if d.included]
+    return Taken([p.name for p in parameters], tensors_in(parameters), plan.l1, plan.l2)
+
+
+def _require_weight(params: Any, request: Request) -> None:
+    """Raise ArgumentError if there is no weight; a plan has its own."""
+    if not isinstance(params, Plan):
+        request.require_weight()
 
 
 def _from_program(module: torch.nn.Module, request: Request) -> Taken:
@@ -146,7 +174,7 @@ def _promoted(own: Sequence[torch.dtype]) -> torch.dtype:
 
 def penalty(params: Any, request: Request, dtype: Any) -> Tensor:
     """Return the penalty of a container, differentiable."""
-    request.require_weight()
+    _require_weight(params, request)
     listed = plain_list(params, request)
     if listed is not None:
         xs, (l1, l2) = listed, request.numbers
@@ -159,7 +187,7 @@ def penalty(params: Any, request: Request, dtype: Any) -> Tensor:
 
 def gradient(params: Any, request: Request, scale: float) -> Any:
     """Return the gradients of a container, by name or in order; of one tensor a tensor."""
-    request.require_weight()
+    _require_weight(params, request)
     taken = take(params, request)
     _check_differentiable(taken)
     grads = _dispatch.gradients(taken.xs, taken.l1s, taken.l2s, scale)
@@ -170,7 +198,7 @@ def value_and_gradient(
     params: Any, request: Request, scale: float, dtype: Any
 ) -> tuple[Tensor, Any]:
     """Return :func:`penalty` and :func:`gradient`, in no graph."""
-    request.require_weight()
+    _require_weight(params, request)
     taken = take(params, request)
     _check_differentiable(taken)
     result = _result(taken, dtype)

@@ -7,17 +7,19 @@ import copy
 import gc
 import weakref
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.utils.parametrize as parametrize
 import torch.nn.utils.prune as pruning
 from torch import nn
 
+import fastreg
 import fastreg.torch as backend
 from fastreg._core.arguments import Request
 from fastreg._core.models import Modules
 from fastreg._core.selection import chosen
-from fastreg.errors import ArgumentError, DTypeError
+from fastreg.errors import ArgumentError, DTypeError, StaleError
 from fastreg.torch import _remembered
 
 
@@ -390,3 +392,51 @@ def test_transforms_and_programs_after_an_eager_step():
     assert torch.equal(grads["2.weight"], params["2.weight"])
     assert not grads["2.bias"].any()
     assert float(backend.penalty(net, l2=0.5).detach()) == before
+
+
+# -- Plans -----------------------------------------------------------------------------------------
+
+
+def test_a_plan_is_differentiable_with_the_bits_of_the_module():
+    net = model()
+    options = {"l1": {"0.*": 0.25}, "l2": 0.3, "select": "*.weight", "convention": "half"}
+    plan = fastreg.plan(net, **options)
+    for _ in range(2):
+        value, grads = backend.value_and_gradient(plan)
+        want, wanted = backend.value_and_gradient(net, **options)
+        assert value == want == backend.penalty(plan)
+        assert grads.keys() == wanted.keys() == backend.gradient(plan).keys()
+        net.zero_grad()
+        backend.penalty(plan).backward()
+        for name, p in net.named_parameters():
+            assert (p.grad is None) is (name not in wanted)
+            assert p.grad is None or torch.equal(p.grad, wanted[name])
+        with torch.no_grad():
+            net[0].weight.mul_(3.0)  # steps in place go on
+    assert backend.penalty(plan, dtype="float64").dtype is torch.float64
+
+
+@pytest.mark.parametrize("change", [add_layer, freeze, swap_parameter, swap_memory])
+def test_a_plan_of_what_changed_is_refused(change):
+    net = model()
+    plan = fastreg.plan(net, l2=0.5)
+    change(net)
+    for function in (backend.penalty, backend.gradient, backend.value_and_gradient):
+        with pytest.raises(StaleError):
+            function(plan)
+
+
+@pytest.mark.parametrize(
+    "beside", [{"l2": 0.5}, {"l1": 0.5}, {"select": "all"}, {"weights": 2.0}], ids=str
+)
+def test_a_plan_has_its_own_weights_and_rule(beside):
+    plan = fastreg.plan(model(), l2=0.5)
+    with pytest.raises(ArgumentError, match="a plan alone"):
+        backend.penalty(plan, **beside)
+
+
+def test_a_plan_without_weights_or_without_tensors_is_refused():
+    with pytest.raises(ArgumentError, match="l1= or l2="):
+        backend.penalty(fastreg.plan(model()))
+    with pytest.raises(TypeError, match=r"torch\.Tensor"):
+        backend.penalty(fastreg.plan({"kernel": np.ones((2, 2))}, l2=0.5))
