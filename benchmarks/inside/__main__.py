@@ -104,8 +104,9 @@ def table(rows: list[Row]) -> str:
         ours, theirs = machine.seconds(row.ours), machine.seconds(row.theirs)
         lines.append((row.what, row.data, ours, row.rival, theirs, ratio, base))
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    date = time.strftime("%Y-%m-%d")
     note = (
-        f"{_counted(machine.cores())}, load {load:.1f}, {time.strftime('%Y-%m-%d')}. Each call is what "
+        f"{_counted(machine.cores())}, load {load:.1f}, {date}. Each call is what "
         "a user writes, tensors in and out. Times of the fastest call or step; ratios "
         "are medians over laps, in brackets of the fastest. Below 1×, fastreg is slower."
     )

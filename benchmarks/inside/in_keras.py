@@ -24,7 +24,8 @@ def contests(quick: bool) -> Iterator[Contest]:
         ours, theirs = backend.L1L2(L1, L2), keras.regularizers.L1L2(L1, L2)
         yield Contest(
             f"{title}, eager, L1L2(x)", f"f32 n = {n}",
-            lambda x=x, f=ours: float(f(x)), {"keras.regularizers": lambda x=x, f=theirs: float(f(x))},
+            lambda x=x, f=ours: float(f(x)),
+            {"keras.regularizers": lambda x=x, f=theirs: float(f(x))},
         )  # fmt: skip
     for text, data, build, shape in (
         ("fit of an MLP", f"0.4 M weights, batch {_BATCH}", _mlp, (256,)),

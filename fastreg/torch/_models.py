@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fastreg import model
+from fastreg._core import tensors
 from fastreg._core.arguments import CONVENTIONS, Request
 from fastreg._core.containers import items_of
 from fastreg._core.frameworks import untraced
@@ -19,8 +20,7 @@ from fastreg._core.plan import Plan
 from fastreg._core.selection import Chosen, chosen
 from fastreg._core.statistics import Stats
 from fastreg.errors import ArgumentError, FastregError, LayoutError, message, printable
-from fastreg.torch import _dispatch, _eager, _native, _remembered
-from fastreg.torch._dtypes import FLOATS
+from fastreg.torch import _dispatch, _eager, _native
 from fastreg.torch._memory import (
     as_type,
     at,
@@ -30,6 +30,7 @@ from fastreg.torch._memory import (
     tensors_in,
 )
 from fastreg.torch._modes import compiling, differentiated, on_cpu
+from fastreg.torch._remembered import Question
 
 __all__ = [
     "Taken",
@@ -53,7 +54,7 @@ class Taken:
     found: Chosen | None = None
     """None for a module in a program that is being compiled, or decided before."""
     dtype: torch.dtype | None = None
-    """The type to which those of the tensors promote, where they have been judged before."""
+    """The type to which those of the tensors promote, all floats, where that is known already."""
 
 
 def take(params: Any, request: Request) -> Taken:
@@ -62,17 +63,13 @@ def take(params: Any, request: Request) -> Taken:
         return _from_plan(params, request)
     if compiling() and isinstance(params, torch.nn.Module):
         return _from_program(params, request)
-    key = _remembered.key_of(params, request)
-    look = None if key is None else _remembered.look_at(params)
-    if look is not None:
-        said = _remembered.recall(key, look)
-        if said is not None:
-            xs = [look.xs[k] for k in said.positions]
-            return Taken(said.names, xs, said.l1s, said.l2s, None, said.dtype)
+    question = Question(params, request)
+    said = question.said
+    if said is not None:
+        return Taken(said.names, question.xs, said.l1s, said.l2s, None, said.dtype)
     found = chosen(params, request)
     taken = Taken(found.names, tensors_in(found.parameters), *found.weights, found)
-    if look is not None:
-        _remembered.remember(key, look, found, _judged(taken.names, taken.xs, None))
+    question.remember(found)
     return taken
 
 
@@ -207,7 +204,7 @@ def value_and_gradient(
 
 
 def _check_differentiable(taken: Taken) -> None:
-    if taken.dtype is not None and {x.dtype for x in taken.xs} <= FLOATS.keys():
+    if taken.dtype is not None:
         return
     for name, x in zip(taken.names, taken.xs, strict=True):
         try:
@@ -226,6 +223,10 @@ def _arranged(taken: Taken, grads: list[Tensor]) -> Any:
 def global_norm(grads: Any, dtype: Any) -> Tensor:
     """Return the norm of all tensors together."""
     result = torch.float64 if dtype is None else as_type(dtype)
+    if type(grads) in (list, tuple) and not differentiated() and not compiling():
+        listed = [x for x in grads if x is not None]
+        if tensors.dense(listed) is not None and _dispatch.runs_eagerly(listed):
+            return _eager.norm(listed, result)
     found = chosen(grads, Request.of(), everything=True, values=True)
     xs = tensors_in(found.parameters)
     if not differentiated():  # where a derivative of zero would come

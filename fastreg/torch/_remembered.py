@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import reduce
 from itertools import chain
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -22,9 +23,10 @@ from fastreg._core.arguments import Request
 from fastreg._core.frameworks import is_recording
 from fastreg._core.models import mark_of
 from fastreg._core.selection import Chosen
+from fastreg.torch._dtypes import FLOATS
 from fastreg.torch._modes import ORDINARY, compiling, tracing
 
-__all__ = ["Decided", "Look", "key_of", "look_at", "recall", "remember"]
+__all__ = ["Decided", "Question"]
 
 # Those of a few models, under a few rules each; one about 1000 parameters takes 150 kB.
 _MOST_DECISIONS = 32
@@ -42,7 +44,7 @@ _is_cpu = attrgetter("is_cpu")
 _attributes = attrgetter("__dict__")
 
 
-class Look(NamedTuple):
+class _Look(NamedTuple):
     """A module as it is now: all that decisions depend on, and its tensors in a fixed order."""
 
     signature: tuple[Any, ...]
@@ -64,7 +66,7 @@ class Decided(NamedTuple):
 _kept: OrderedDict[Any, Decided] = OrderedDict()
 
 
-def key_of(params: Any, request: Request) -> Any:
+def _key_of(params: Any, request: Request) -> Any:
     """Return what a decision is kept under, or None for what may decide otherwise each time."""
     if (
         not isinstance(params, torch.nn.Module)
@@ -79,7 +81,7 @@ def key_of(params: Any, request: Request) -> Any:
     return (id(params), *request)
 
 
-def look_at(module: torch.nn.Module) -> Look | None:
+def _look_at(module: torch.nn.Module) -> _Look | None:
     """Return how a module is, or None where that does not tell all: the long way decides."""
     modules: list[Any] = [module]
     try:
@@ -102,7 +104,7 @@ def look_at(module: torch.nn.Module) -> Look | None:
         distinct = len(set(addresses)) == len(xs)
         if 0 in addresses or not all(map(_is_cpu, xs)) or not all(map(Tensor.is_contiguous, xs)):
             return None
-        return Look(
+        return _Look(
             (
                 kinds,
                 list(map(len, own)),
@@ -145,25 +147,40 @@ def _exempted(modules: Sequence[Any], kinds: set[type]) -> list[Any] | None:
     return found
 
 
-def recall(key: Any, look: Look) -> Decided | None:
-    """Return what was decided for a module that looked just so."""
-    decided = _kept.get(key)
-    return decided if decided is not None and decided.signature == look.signature else None
+class Question:
+    """What is asked of a module: answered from memory, or to be decided and then remembered."""
 
+    __slots__ = ("_key", "_look", "said", "xs")
 
-def remember(key: Any, look: Look, found: Chosen, dtype: torch.dtype) -> None:
-    """Keep a decision, unless it is about what a module computes for each use."""
-    places = {id(x): k for k, x in reversed(list(enumerate(look.xs)))}
-    positions = [places.get(id(p.original)) for p in found.parameters]
-    names = found.names
-    if (
-        not positions
-        or None in positions
-        or len(set(names)) < len(names)
-        or any(p.sources for p in found.gathered.parameters)
-    ):
-        return
-    kept: list[Any] = positions
-    _kept[key] = Decided(look.signature, names, kept, *found.weights, dtype)
-    while len(_kept) > _MOST_DECISIONS:
-        _kept.popitem(last=False)
+    def __init__(self, params: Any, request: Request) -> None:
+        self._key = _key_of(params, request)
+        self._look = None if self._key is None else _look_at(params)
+        self.said: Decided | None = None
+        """What was decided for a module that looked just so, or None."""
+        self.xs: list[Tensor] = []
+        """The tensors that stand in the module now, of those that are in."""
+        if self._look is not None:
+            kept = _kept.get(self._key)
+            if kept is not None and kept.signature == self._look.signature:
+                self.said = kept
+                self.xs = [self._look.xs[k] for k in kept.positions]
+
+    def remember(self, found: Chosen) -> None:
+        """Keep a decision, unless it is about what a module computes, or about integers."""
+        look = self._look
+        if look is None or any(p.sources for p in found.gathered.parameters):
+            return
+        places = {id(x): k for k, x in reversed(list(enumerate(look.xs)))}
+        positions = [places[id(p.original)] for p in found.parameters if id(p.original) in places]
+        names, dtypes = found.names, [look.xs[k].dtype for k in positions]
+        if (
+            not names
+            or len(positions) < len(names)
+            or len(set(names)) < len(names)
+            or not FLOATS.keys() >= set(dtypes)
+        ):
+            return
+        dtype = reduce(torch.promote_types, dict.fromkeys(dtypes))
+        _kept[self._key] = Decided(look.signature, names, positions, *found.weights, dtype)
+        while len(_kept) > _MOST_DECISIONS:
+            _kept.popitem(last=False)

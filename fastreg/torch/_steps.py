@@ -18,6 +18,7 @@ from fastreg._core.containers import Parameter, items_of
 from fastreg._core.factors import clip_factor, decay_factor
 from fastreg._core.mutability import check_stored, naming, refuse_models, refuse_weights
 from fastreg._core.selection import chosen
+from fastreg._core.shortcuts import dense_tensors
 from fastreg._kernels import Arrays
 from fastreg.errors import FastregError, LayoutError, NonFiniteError, message
 from fastreg.torch import _dispatch, _native
@@ -31,7 +32,15 @@ from fastreg.torch._memory import (
     tensors_in,
 )
 from fastreg.torch._memory import targets as targets_of
-from fastreg.torch._modes import in_graph, is_distributed, is_transformed, on_cpu
+from fastreg.torch._modes import (
+    compiling,
+    in_graph,
+    is_distributed,
+    is_transformed,
+    on_cpu,
+    tracing,
+)
+from fastreg.torch._remembered import Question
 
 __all__ = ["add_gradient_", "clip_by_global_norm_", "decay_", "prox_"]
 
@@ -51,7 +60,11 @@ def add_gradient_(params: Any, request: Request, scale: float) -> None:
     listed = plain_list(params, request)
     if listed is not None and _added(listed, *request.numbers, scale):
         return
-    found, xs, l1s, l2s = _taken(params, request)
+    question = Question(params, request)
+    said = question.said
+    if said is not None and _added(question.xs, said.l1s, said.l2s, scale):
+        return
+    found, xs, l1s, l2s = _taken(params, request, question)
     if _ordinary(xs) is None:
         for p, x in zip(found, xs, strict=True):
             _check_leaf(p, x)
@@ -187,10 +200,12 @@ def _check_grad(p: Parameter, x: Tensor, grad: Tensor | None) -> None:
 
 
 def _taken(
-    params: Any, request: Request
+    params: Any, request: Request, question: Question | None = None
 ) -> tuple[list[Parameter], list[Tensor], list[float], list[float]]:
     found = chosen(params, request)
     check_stored(found.parameters)
+    if question is not None:
+        question.remember(found)
     return found.parameters, tensors_in(found.parameters), *found.weights
 
 
@@ -311,6 +326,9 @@ def clip_by_global_norm_(grads: Any, max_norm: float, nonfinite: Nonfinite) -> T
     """Scale tensors so that their norm together is at most max_norm; return the norm before."""
     grads = items_of(grads)
     refuse_models(grads)
+    if not compiling() and not tracing() and dense_tensors(grads) is not None:
+        norm = model.clip_by_global_norm_(grads, max_norm, nonfinite=nonfinite)
+        return scalar(float(norm), torch.float64)
     found = chosen(grads, Request.of(), everything=True)
     xs = tensors_in(found.parameters)
     if any(map(is_transformed, xs)):

@@ -265,6 +265,30 @@ def test_what_only_moves_to_a_neighbour_has_another_name(move):
         assert seen(net) == expected(net)
 
 
+@pytest.mark.parametrize("change", [freeze, tie, swap_parameter, replace_layer_by_a_norm, mark])
+def test_gradients_are_added_to_what_is_chosen_now(change):
+    net = model()
+    for again in range(3):
+        for p in net.parameters():
+            p.grad = torch.ones_like(p)
+        backend.add_gradient_(net, l2=0.5)
+        taken = {id(x) for x in chosen(net, Request.of()).originals}
+        for p in net.parameters():
+            assert torch.equal(p.grad, 1.0 + p.detach() if id(p) in taken else torch.ones_like(p))
+        if again == 1:
+            change(net)
+
+
+def test_adding_gradients_walks_an_unchanged_module_once(walks):
+    net = model()
+    for p in net.parameters():
+        p.grad = torch.ones_like(p)
+    for _ in range(3):
+        backend.add_gradient_(net, l2=0.5)
+        backend.penalty(net, l2=0.5)
+    assert len(walks) == 1
+
+
 def test_a_change_that_is_taken_back_is_taken_back():
     net = model()
     before = seen(net)
