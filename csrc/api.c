@@ -336,13 +336,13 @@ fastreg_status fastreg_enclose(const fastreg_array *arrays, size_t count,
     const double error = found.error * (o->error_factor != 0.0 ? o->error_factor : 1.0);
     const int bounded = !p.found.unbounded && found.high + error < FR_INFINITY;
     fastreg_sum whole = {bounded ? found.high : 0.0,
-                               bounded ? found.low : 0.0,
-                               bounded ? error : 0.0,
-                               r.elements,
-                               (unsigned)p.found.nan,
-                               (unsigned)p.found.inf,
-                               !bounded,
-                               0};
+                         bounded ? found.low : 0.0,
+                         bounded ? error : 0.0,
+                         r.elements,
+                         (unsigned)p.found.nan,
+                         (unsigned)p.found.inf,
+                         !bounded,
+                         0};
     FR_PIN(whole);
     fr_environment_leave(saved);
     if (fr_is_stopped(&p))

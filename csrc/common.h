@@ -32,7 +32,8 @@
 #endif
 
 #if defined(__clang__) && defined(__s390x__) && defined(__OPTIMIZE__)
-#    error "fastreg cannot be compiled by clang for s390x with optimisation: its results differ; use gcc"
+#    error                                                                                         \
+        "fastreg cannot be compiled by clang for s390x with optimisation: its results differ; use gcc"
 #endif
 
 #if !defined(__GNUC__) || !defined(__SIZEOF_INT128__)

@@ -25,8 +25,7 @@ fastreg_status fastreg_sum_merge(fastreg_sum *to, const fastreg_sum *from)
 {
     if (!to || !from)
         return FASTREG_NULL_POINTER;
-    if (to->n > (unsigned long long)INT64_MAX ||
-        from->n > (unsigned long long)INT64_MAX - to->n)
+    if (to->n > (unsigned long long)INT64_MAX || from->n > (unsigned long long)INT64_MAX - to->n)
         return FASTREG_BAD_SHAPE;
     const fr_environment saved = fr_environment_enter();
     fr_sum s = {to->high, to->low, to->error}, t = {from->high, from->low, from->error};

@@ -95,8 +95,8 @@ static void add_integers(const unsigned char *x, size_t n, fastreg_dtype dtype, 
 }
 
 void fr_exact_chunk(const fr_kernels *kernels, const void *x, size_t n, int type,
-                    fastreg_dtype dtype, int penalty, fr_exact_guess *guess,
-                    fr_digits *d, fr_exact_counts *c)
+                    fastreg_dtype dtype, int penalty, fr_exact_guess *guess, fr_digits *d,
+                    fr_exact_counts *c)
 {
     const unsigned char *p = x;
     if (type < 0) {

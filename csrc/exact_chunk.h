@@ -51,7 +51,7 @@ typedef struct {
 /* Add [x, x + n) to the integers, at least the sums of `penalty`, and what it holds to *c; its zeros
  * if the penalty is l1l2. type: of kernels, -1 for 64-bit integers. */
 FR_HIDDEN void fr_exact_chunk(const fr_kernels *kernels, const void *x, size_t n, int type,
-                              fastreg_dtype dtype, int penalty, fr_exact_guess *guess,
-                              fr_digits *d, fr_exact_counts *c);
+                              fastreg_dtype dtype, int penalty, fr_exact_guess *guess, fr_digits *d,
+                              fr_exact_counts *c);
 
 #endif

@@ -54,10 +54,7 @@ FR_INLINE int fr_overwrites(const fr_request *r)
 }
 
 FR_INLINE int fr_sums(fr_operation o) { return o != FR_GRADIENT && o != FR_PROX; }
-FR_INLINE int fr_writes(fr_operation o)
-{
-    return o == FR_GRADIENT || o == FR_BOTH || o == FR_PROX;
-}
+FR_INLINE int fr_writes(fr_operation o) { return o == FR_GRADIENT || o == FR_BOTH || o == FR_PROX; }
 
 /* What a thread found in its share; merged by addition. */
 typedef struct {

@@ -19,8 +19,8 @@ void fr_state_of(fastreg_state *to, fr_exact *found, uint64_t n, int32_t layout)
     to->negative_infinities = found->counts.negative_infinities;
     to->layout = layout;
     for (int i = 0; i < FASTREG_STATE_SQUARES; ++i)
-        to->squares[i] =
-            (limb)found->digits.square[2 * i] | (limb)found->digits.square[2 * i + 1] << 32;
+        to->squares[i] = (limb)found->digits.square[2 * i] | (limb)found->digits.square[2 * i + 1]
+                                                                 << 32;
     for (int i = 0; i < FASTREG_STATE_ABSOLUTES; ++i)
         to->absolutes[i] =
             (limb)found->digits.absolute[2 * i] | (limb)found->digits.absolute[2 * i + 1] << 32;

@@ -172,8 +172,7 @@ fastreg_status fastreg_state_digits32(const fastreg_state *state, int *digits, s
     return state && digits ? to_digits(state, &v, count) : FASTREG_NULL_POINTER;
 }
 
-fastreg_status fastreg_state_from_digits64(fastreg_state *to, const long long *digits,
-                                           size_t count)
+fastreg_status fastreg_state_from_digits64(fastreg_state *to, const long long *digits, size_t count)
 {
     fr_summed v = {digits, NULL, 0};
     return to && digits ? from_digits(to, &v, MOST_64, count) : FASTREG_NULL_POINTER;

@@ -72,8 +72,8 @@ enum { FR_MOST_RANGES = 6 };
  * element is non-zero). */
 FR_INLINE double fr_block_unit(double smallest, const fr_format *f)
 {
-    const double u = fr_from_bits(fr_bits(smallest) & UINT64_C(0x7ff0000000000000)) *
-                     fr_pow2(1 - f->precision);
+    const double u =
+        fr_from_bits(fr_bits(smallest) & UINT64_C(0x7ff0000000000000)) * fr_pow2(1 - f->precision);
     return FR_MAX(u, f->tiny);
 }
 
@@ -114,7 +114,8 @@ FR_INLINE int fr_block_middle_is_exact(double middle, size_t m, double v)
 FR_INLINE int fr_range_width(const fr_format *f, size_t n, size_t m)
 {
     const int log_n = fr_width(n), log_m = fr_width(m); /* 2^log_n is above n: C */
-    const int middle = log_n - 53 + fr_width(2 * (m + 2)), next = middle - 52 + fr_width(2 * (m + 2));
+    const int middle = log_n - 53 + fr_width(2 * (m + 2)),
+              next = middle - 52 + fr_width(2 * (m + 2));
     return (106 - log_m - (f->precision == 53 ? next + 1 : middle)) / 2 - (f->precision - 1);
 }
 

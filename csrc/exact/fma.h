@@ -29,8 +29,7 @@ static inline double fr_fma(double a, double b, double c)
     if (c == 0.0)
         return a * b;
     int ea, eb, ec;
-    const uint64_t ma = fr_split(a, &ea), mb = fr_split(b, &eb),
-                   mc = fr_split(c, &ec);
+    const uint64_t ma = fr_split(a, &ea), mb = fr_split(b, &eb), mc = fr_split(c, &ec);
     fr_wide p = fr_wide_from((fr_u128)ma * mb, ea + eb, (a < 0.0) != (b < 0.0));
     fr_wide q = fr_wide_from(mc, ec, c < 0.0);
     if (q.e > p.e || (q.e == p.e && q.m > p.m)) {

@@ -184,9 +184,9 @@ static int world_cpuid_count(unsigned leaf, unsigned sub, unsigned *a, unsigned 
 #    define __asm__
 #    define volatile(...) (low = cpu.xcr0, high = 0, c = 0, (void)high, (void)c)
 // clang-format on
-#    define fr_dispatch      outside_dispatch
+#    define fr_dispatch           outside_dispatch
 #    define fr_dispatch_is_strict outside_dispatch_is_strict
-#    define fr_dispatch_name outside_dispatch_name
+#    define fr_dispatch_name      outside_dispatch_name
 const fr_kernels *fr_dispatch(const char *name);
 const char *fr_dispatch_name(size_t i, int *available);
 #    include "dispatch.c"

@@ -744,7 +744,7 @@ static void check_stores_on(const fr_float_kernels *k, int dtype, const unsigned
         unsigned char *const out = outputs + 64;
         memset(out + n * item, 0xa5, 32);
         k->prox(x, out, n, &shrinkage);
-        for (size_t i = 0; i<n; i += n> 300 ? n / 150 | 1 : 1)
+        for (size_t i = 0; i < n; i += n > 300 ? n / 150 | 1 : 1)
             HOLDS(get_bits(out + i * item, item) ==
                   true_prox(dtype, get_bits(x + i * item, item), l1, l2, fabs(scale), shape & 1));
         for (int i = 0; i < 32; ++i)
