@@ -194,3 +194,8 @@ def test_with_scipy():
     truth = np.linalg.solve(wide.T @ wide + damping, wide.T @ b)
     assert np.allclose(np.vstack([p["kernel"], p["bias"]]), truth, atol=1e-5)
     assert optimize.minimize(flat, flat.x0, jac=True).fun < 1e-12
+
+
+def test_a_flat_plan_says_what_it_holds():
+    flat = fastreg.plan(params(), l2=1.0).flat()
+    assert repr(flat) == "<fastreg.Flat of 4 arrays, 71 elements>"

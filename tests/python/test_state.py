@@ -266,3 +266,17 @@ def test_rows_of_statistics_have_states_under_the_same_names():
     total = state.total()
     assert total == fastreg.state(params)
     np.testing.assert_array_equal(total.norm(), stats.total["norm"])
+
+
+def test_a_state_is_true_and_says_what_it_holds():
+    empty = fastreg.State()
+    assert empty
+    assert len(empty) == 1
+    assert "0 elements" in repr(empty)
+    x = np.array([3.0, -4.0])
+    s = fastreg.state({"a": x, "b": x.copy()}, rows="arrays")
+    assert "4 elements" in repr(s)
+    assert "2 rows" in repr(s)
+    assert s.l2_loss() == 25.0
+    assert s.l2_loss("float32").dtype == np.float32
+    assert all(row.l2_loss() == fastreg.l2_loss(x) for row in s)
