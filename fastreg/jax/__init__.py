@@ -15,8 +15,10 @@ by array; their last bits depend on XLA and on the order of the arrays.
 Arrays are values in JAX, so nothing is written in place: :func:`prox`, :func:`decay` and
 :func:`clip_by_global_norm` return new arrays.
 
-Arrays that are sharded over several devices by the compiler are gathered for the kernels, as for
-every foreign call. Within ``shard_map`` and ``pmap`` each device's part goes to the kernels. JAX's
+Sharded arrays are summed where they are, by integer operations, exactly, if their sharding is
+known: outside of ``jit``, by their type (explicit sharding), or by ``axis_name=``. Within ``jit``
+what the compiler shards is gathered for the kernels, as for every foreign call, unless
+``axis_name=()`` says not to. For float64 and integers of 64 bits, and in all gradients, JAX's
 operations are taken for arrays whose type says how they are sharded (explicit sharding) and for
 those whose size is unknown while tracing (symbolic sizes of ``jax.export``, Keras' symbolic build);
 a pytree with one such array takes them for all. They stand in every program that ``jax.export``
@@ -53,12 +55,14 @@ from fastreg.jax._arrays import (
 from fastreg.jax._ffi import handlers
 from fastreg.jax._operations import OPERATIONS, canonical, work_dtype
 from fastreg.jax._routes import GRADIENT_THRESHOLD, route
+from fastreg.jax._shards import clip_by_exact_norm, norm_over, penalty_over, reach, state
 from fastreg.jax._transforms import gradients as _gradients
 from fastreg.jax._transforms import norm as _norm
 from fastreg.jax._transforms import penalty as _penalty
 
 __all__ = [
     "GRADIENT_THRESHOLD",
+    "clip_by_exact_norm",
     "clip_by_global_norm",
     "decay",
     "global_norm",
@@ -70,6 +74,7 @@ __all__ = [
     "penalty",
     "prox",
     "route",
+    "state",
     "stats",
     "value_and_gradient",
 ]
@@ -88,6 +93,7 @@ def penalty(
     weights: Weight = 1.0,
     convention: Convention = "keras",
     dtype: Any = None,
+    axis_name: Any = None,
 ) -> Any:
     """Return ``l1 * sum(|x|) + l2 * sum(x**2)`` as a differentiable scalar array.
 
@@ -117,6 +123,9 @@ def penalty(
         Type of the result: x's own by default, for a pytree the widest of its arrays' types,
         float64 for integers. Without ``jax_enable_x64`` float64 means float32, as everywhere in
         JAX.
+    axis_name : str or tuple of str, optional
+        Axes of a mesh over which the arrays are cut; ``()`` for those that the compiler cuts. See
+        :func:`state`, whose element types these are: the number is exact and nothing is gathered.
 
     Returns
     -------
@@ -173,11 +182,14 @@ def penalty(
     request = Request.of(l1, l2, select, weights, convention)
     request.require_weight()
     if request.plain and is_single(params):
-        x, (w1, w2) = as_array(params), request.numbers
-        return _penalty((x,), (w1,), (w2,), result_of((x,), dtype))
-    _, found = choose(params, request)
-    w1s, w2s = found.weights
-    xs = arrays_of(found)
+        xs, (w1, w2) = (as_array(params),), request.numbers
+        w1s, w2s = [w1], [w2]
+    else:
+        _, found = choose(params, request)
+        w1s, w2s = found.weights
+        xs = arrays_of(found)
+    if (axes := reach(xs, axis_name)) is not None:
+        return penalty_over(xs, w1s, w2s, result_of(xs, dtype), axes)
     return _penalty(xs, tuple(w1s), tuple(w2s), result_of(xs, dtype))
 
 
@@ -406,7 +418,7 @@ def _times(factor: Any, x: Any) -> Any:
     return (factor * x.astype(factor.dtype)).astype(x.dtype)
 
 
-def global_norm(grads: Any, *, dtype: Any = None) -> Any:
+def global_norm(grads: Any, *, dtype: Any = None, axis_name: Any = None) -> Any:
     """Return the Euclidean norm of all arrays together, as a differentiable scalar array.
 
     Parameters
@@ -416,6 +428,8 @@ def global_norm(grads: Any, *, dtype: Any = None) -> Any:
         stands for no gradient.
     dtype : dtype, optional
         Type of the result: float64 by default, which is float32 without ``jax_enable_x64``.
+    axis_name : optional
+        As in :func:`penalty`; the norm is then correctly rounded.
 
     Returns
     -------
@@ -441,7 +455,10 @@ def global_norm(grads: Any, *, dtype: Any = None) -> Any:
     """
     _, found = choose(grads, Request.of(), everything=True)
     xs = arrays_of(found, [p for p in found.parameters if not _is_none(p)])
-    return _norm(xs, result_of(xs, "float64" if dtype is None else dtype))
+    dtype = "float64" if dtype is None else dtype
+    if (axes := reach(xs, axis_name)) is not None:
+        return norm_over(xs, dtype, axes)
+    return _norm(xs, result_of(xs, dtype))
 
 
 def _is_none(p: Any) -> bool:
@@ -449,7 +466,7 @@ def _is_none(p: Any) -> bool:
     return bool(getattr(p.original, "dtype", None) == jax.dtypes.float0)
 
 
-def clip_by_global_norm(grads: Any, max_norm: Any) -> tuple[Any, Any]:
+def clip_by_global_norm(grads: Any, max_norm: Any, *, axis_name: Any = None) -> tuple[Any, Any]:
     """Scale arrays so that their norm together is at most ``max_norm``.
 
     ``max_norm / norm * x`` if the norm is finite and above max_norm; otherwise the arrays as they
@@ -461,6 +478,8 @@ def clip_by_global_norm(grads: Any, max_norm: Any) -> tuple[Any, Any]:
         As in :func:`global_norm`.
     max_norm : float or 0-d array, >= 0
         Infinity only measures. It may be traced, and then its range is not checked.
+    axis_name : optional
+        As in :func:`global_norm`.
 
     Returns
     -------
@@ -486,7 +505,9 @@ def clip_by_global_norm(grads: Any, max_norm: Any) -> tuple[Any, Any]:
     grads, found = choose(grads, Request.of(), everything=True)
     taken = [p for p in found.parameters if not _is_none(p)]
     xs = floats_of(found, taken)
-    norm = _norm(xs, canonical("float64"))
+    axes = reach(xs, axis_name)
+    wide = canonical("float64")
+    norm = _norm(xs, wide) if axes is None else norm_over(xs, wide.name, axes)
     factor = jnp.where((norm > max_norm) & (norm < jnp.inf), max_norm / norm, 1.0)
     new = {id(p): _times(_factor(factor), x) for p, x in zip(taken, xs, strict=True)}
     each = [new.get(id(p), p.original) for p in found.parameters]
