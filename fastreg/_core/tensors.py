@@ -53,7 +53,11 @@ def dense(xs: Sequence[Any]) -> Dense | None:
     addresses = list(map(kind.data_ptr, xs))
     lengths = list(map(kind.numel, xs))
     found = [_floats[d] for d in dtypes]
-    if all(map(holds, owners, addresses, lengths, found)):
+    sizes = {d: d.itemsize for d in set(found)}
+    firsts = [storage.data_ptr() for storage in owners]
+    ends = [first + storage.nbytes() for first, storage in zip(firsts, owners, strict=True)]
+    each = zip(firsts, addresses, lengths, found, ends, strict=True)
+    if all(not n or first <= at <= end - n * sizes[d] for first, at, n, d, end in each):
         return owners, addresses, lengths, found
     return None  # a storage that was freed, cut or exchanged: the long way says so
 

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastreg._core import numpy_backend
+from fastreg._core import numpy_backend, tensors
+from fastreg._kernels import Arrays
 from fastreg.torch import _native
 from fastreg.torch._dtypes import FLOATS
 from fastreg.torch._memory import describe, empty_like, host, scalar, targets
@@ -85,9 +86,9 @@ def factor(u: float, x: Tensor) -> Tensor:
     return torch.full((), u, dtype=_native.wide(x.device), device=x.device)
 
 
-def norm(xs: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    """Return the Euclidean norm of all tensors of the CPU together."""
-    arrays, _ = describe(xs)
+def norm(xs: Sequence[Tensor], dtype: torch.dtype, dense: tensors.Dense | None = None) -> Tensor:
+    """Return the Euclidean norm of all tensors of the CPU together, described already or not."""
+    arrays = describe(xs)[0] if dense is None else Arrays.dense(*dense)
     return scalar(arrays.norm(FLOATS[dtype], number=True), dtype)
 
 

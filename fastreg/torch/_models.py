@@ -225,8 +225,9 @@ def global_norm(grads: Any, dtype: Any) -> Tensor:
     result = torch.float64 if dtype is None else as_type(dtype)
     if type(grads) in (list, tuple) and not differentiated() and not compiling():
         listed = [x for x in grads if x is not None]
-        if tensors.dense(listed) is not None and _dispatch.runs_eagerly(listed):
-            return _eager.norm(listed, result)
+        dense = tensors.dense(listed)
+        if dense is not None and _dispatch.runs_eagerly(listed[:1]):  # a program takes all of them
+            return _eager.norm(listed, result, dense)
     found = chosen(grads, Request.of(), everything=True, values=True)
     xs = tensors_in(found.parameters)
     if not differentiated():  # where a derivative of zero would come
