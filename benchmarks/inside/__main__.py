@@ -110,6 +110,8 @@ def table(rows: list[Row]) -> str:
         "a user writes, tensors in and out. Times of the fastest call or step; ratios "
         "are medians over laps, in brackets of the fastest. Below 1×, fastreg is slower."
     )
+    if load > machine.cores():
+        note += " Other programs were running: treat all numbers as rough."
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + f"\n\n{note}"
 
 
