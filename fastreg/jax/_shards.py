@@ -147,6 +147,7 @@ def _summed(xs: Sequence[Any], axes: tuple[str, ...]) -> Any:
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3, 4))
+@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))
 def _value(xs: Any, l1: Weights, l2: Weights, dtype: str, axes: tuple[str, ...]) -> Any:
     groups: dict[tuple[float, float], list[Any]] = {}
     for x, w1, w2 in zip(xs, l1, l2, strict=True):
@@ -171,6 +172,7 @@ _value.defjvp(_value_jvp)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+@functools.partial(jax.jit, static_argnums=(1, 2))
 def _norm(xs: Any, dtype: str, axes: tuple[str, ...]) -> Any:
     return rounding.norm(_summed(xs, axes), dtype)
 
