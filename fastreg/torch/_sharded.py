@@ -300,6 +300,17 @@ def _norm(
     return scalar(float(total.norm(name)), result), members, total
 
 
+def _gradients(parameters: Any) -> list[tuple[str, Tensor]]:
+    """Return the gradients there are, each once: a tied parameter may stand there twice."""
+    found: dict[int, tuple[str, Tensor]] = {}
+    for label, x in labelled(parameters):
+        if not isinstance(x, Tensor):
+            raise refuse(x)
+        if x.grad is not None:
+            found.setdefault(id(x.grad), (label, x.grad))
+    return list(found.values())
+
+
 def _clip(
     parameters: Any,
     max_norm: float,
@@ -310,7 +321,7 @@ def _clip(
 ) -> Tensor:
     """Scale the gradients of parameters so that their norm over all ranks is at most max_norm."""
     most = number(max_norm, "max_norm", least=0.0, finite=False)
-    grads = [(label, x.grad) for label, x in labelled(parameters) if x.grad is not None]
+    grads = _gradients(parameters)
     norm, members, total = _norm(grads, norm_type, group, pp_mesh, None)
     wide = float(norm) if total is None else float(total.norm("float64"))
     if not math.isfinite(wide):
@@ -432,7 +443,7 @@ def clip_grad_norm_(
     Parameters
     ----------
     parameters : tensor, iterable of parameters or of (name, parameter) pairs, mapping or module
-        Those without a gradient are left out.
+        Those without a gradient are left out; one that stands there twice counts once.
     max_norm : float >= 0
         Infinity only measures.
     norm_type : 2, 1 or inf, default 2
