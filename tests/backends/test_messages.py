@@ -26,7 +26,10 @@ from fastreg._kernels import Arrays
 
 ROOT = Path(fastreg.__file__).parent
 # Texts of backends and commands with tests of their own, and what this machine cannot show.
-ELSEWHERE = re.compile("cli/|torch/|keras/|_checkpoints/|__main__|_installation|_core/regularizer")
+ELSEWHERE = re.compile(
+    "cli/|torch/|keras/|_checkpoints/|__main__|_installation|_core/regularizer|_core/state|_core/flat"
+    "|_binding/state|dask|mpi|embedding|jax/_digits|jax/_shards"
+)
 NOT_HERE = {
     "the package .*, for fastreg": "a package that is not installed",
     "the package ml_dtypes, for a bfloat16 result": "a package that is not installed",

@@ -638,9 +638,11 @@ def test_other_ways_to_start_it(tmp_path):
 def test_kernels_that_are_not_built_are_one_line(tmp_path):
     package = Path(command_line.__file__).parents[1]
     shutil.copytree(package, tmp_path / "fastreg", ignore=shutil.ignore_patterns("*.so", "*.c"))
+    # Without site's hooks, of which one may lead to a package that is installed as editable.
+    found = os.pathsep.join([str(tmp_path), str(Path(np.__file__).parents[1])])
     done = subprocess.run(
-        [sys.executable, "-m", "fastreg", "info"], capture_output=True, text=True, cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(tmp_path)}, timeout=60,
+        [sys.executable, "-S", "-m", "fastreg", "info"], capture_output=True, text=True,
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": found}, timeout=60,
     )  # fmt: skip
     (line,) = done.stderr.splitlines()
     assert done.returncode == 2

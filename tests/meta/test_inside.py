@@ -58,7 +58,7 @@ def test_the_table_goes_between_its_markers(tmp_path):
         ("torch eager, value, l2", "f32 n = 64", False),
         ("torch eager, forward and backward, l2", "f32 n = 64", True),
         ("torch eager, forward and backward, l2", "f32 n = 65536", False),
-        ("torch eager, list, value", "100 tensors of 64 x 64", True),
+        ("torch eager, norm of a list", "2000 tensors of 64 x 64", True),
     ],
 )
 def test_the_readme_has_gradients_and_models(what, data, short):

@@ -333,7 +333,7 @@ def test_hostile_flags_build_an_inert_extension(tmp_path, library_path):
     pytest.importorskip("Cython", reason="Cython builds it")
     drivers.tool("gcc")
     tree = tmp_path / "tree"
-    for folder in ("csrc", "fastreg"):
+    for folder in ("csrc", "fastreg", "tools"):
         shutil.copytree(
             drivers.ROOT / folder,
             tree / folder,
