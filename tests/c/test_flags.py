@@ -30,7 +30,7 @@ FLAGS = {
         "-fno-trapping-math -fno-math-errno": False,
         "-fshort-enums -funsigned-char -ftrapv": False,
         "-ffloat-store -fexcess-precision=fast": False,
-        "-flto": False,
+        "-flto=auto": False,
     },
     "clang": {
         "-Ofast": True,
